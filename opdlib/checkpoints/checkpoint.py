@@ -1,0 +1,119 @@
+"""What every checkpoint offers, wherever it lies: headers first, tensors on demand, a digest of the content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opdlib.errors import CheckpointError
+
+HEADS = ("lm_head.weight",)
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says of one tensor before it is read."""
+
+    shape: tuple[int, ...]
+    """Sizes, outermost first; () for a scalar."""
+    dtype: str
+    """The safetensors name of the stored dtype: BF16, F16, F32, ..."""
+
+    @property
+    def numel(self) -> int:
+        """Number of coordinates; 1 for a scalar, 0 if a dimension is 0."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+class Checkpoint(ABC):
+    """A named set of tensors. Open one with `opdlib.checkpoints.open_checkpoint`."""
+
+    spec: str
+    """The specification it was opened with, for messages and provenance."""
+    folder: Path | None
+    """A local folder with config.json and tokenizer files, where there is one."""
+    tensors: Mapping[str, TensorInfo]
+    """Every stored tensor, by name, as the headers list them."""
+    revision: str | None = None
+    """The Hub commit that the files were taken from, 40 hex digits; None for anything that is not on the Hub."""
+
+    @abstractmethod
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor `name`, in its stored shape and dtype. Only this tensor is held in memory."""
+
+    def origin(self) -> dict[str, str]:
+        """Facts for the provenance of a measurement: spec, digest and, on the Hub, the commit."""
+        facts = {"spec": self.spec, "digest": self.digest()}
+        return facts | ({"revision": self.revision} if self.revision else {})
+
+    def info(self, name: str) -> TensorInfo:
+        """What the header says of `name`. Raises CheckpointError if there is no such tensor."""
+        if name not in self.tensors:
+            raise CheckpointError(
+                f"{self.spec}: no tensor {name!r} among its {len(self.tensors)}; "
+                "names must be those that the file's header lists"
+            )
+        return self.tensors[name]
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The content of config.json, empty if there is none. Raises CheckpointError if it is no JSON object."""
+        path = self.folder / "config.json" if self.folder else None
+        if path is None or not path.is_file():
+            return {}
+        try:
+            config = json.loads(path.read_text(encoding="utf8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{path}: not readable as JSON ({error}); repair or remove it") from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{path}: holds a {type(config).__name__}, wanted a JSON object; repair or remove it")
+        return config
+
+    @cached_property
+    def tied(self) -> Mapping[str, str]:
+        """Output head -> input embedding, where config.json says that the two are one tensor.
+
+        Empty when config.json is missing or does not say so: what is not declared is not assumed. The head may be stored or
+        not; where it is, `opdlib.delta.align` checks that it equals the embedding and counts it once.
+        """
+        text = self.config.get("text_config")
+        declared = self.config.get("tie_word_embeddings", isinstance(text, dict) and text.get("tie_word_embeddings"))
+        embedding = next((n for n in self.tensors if n.endswith(EMBEDDINGS)), None)
+        if declared is not True or embedding is None:
+            return {}
+        head = next((n for n in self.tensors if n.endswith(HEADS)), HEADS[0])
+        return {head: embedding}
+
+    def tensor_digest(self, name: str) -> str:
+        """SHA-256 of the stored bytes of one tensor (row-major, little-endian), as 64 hex digits."""
+        tensor = self.read(name)
+        if tensor.numel() == 0:
+            return hashlib.sha256(b"").hexdigest()
+        return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+
+    def digest(self) -> str:
+        """SHA-256 over (name, dtype, shape, digest) of every tensor in order of name: 64 hex digits.
+
+        It does not depend on file names, sharding or the order in a file, so a checkpoint keeps its digest when it is
+        sharded, copied or rebuilt from a patch. Reads everything once; the result is kept.
+        """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        rows = [
+            [name, info.dtype, list(info.shape), self.tensor_digest(name)] for name, info in sorted(self.tensors.items())
+        ]
+        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()

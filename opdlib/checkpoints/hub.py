@@ -1,0 +1,36 @@
+"""Checkpoints on the Hugging Face Hub, at a commit that is written down."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from opdlib.checkpoints.local import LocalCheckpoint, open_local
+from opdlib.errors import CheckpointError
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
+
+
+def open_hub(spec: str) -> LocalCheckpoint:
+    """Open `org/name` or `org/name@revision`, downloading what is not yet in the Hub's own cache.
+
+    A branch or tag is resolved to its commit first; `revision` of the result is that commit. Raises CheckpointError when
+    the repository, the revision or the network is not there.
+    """
+    # Imported here: the Hub client costs half a second that local work need not pay.
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    name, _, revision = spec.partition("@")
+    try:
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{spec}: no such local folder, and not to be had from the Hub ({reason}); "
+            "check the name, the revision and the network, or give a local folder"
+        ) from error
+    # A snapshot lies in a folder that is named after its commit.
+    return open_local(folder, spec, revision=folder.name)

