@@ -1,0 +1,281 @@
+"""Exact histograms of a delta from one pass, instead of sorts.
+
+A nonzero difference goes into the bin of its first eight significant bits, the precision of bf16: bin edges are exactly the
+positive bf16 numbers, carried on below and above bf16's exponent range. About 99.9% of the differences of two bf16 tensors
+*are* such numbers ("exact"), so a bin's count says all about them. The others ("inexact") are counted apart and their
+squares are summed; only when a threshold or a rank falls among them does `Scan.members` look at that bin again. Histograms
+of tensors add up to the histogram of a model, without loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+SMALLEST_EXPONENT = -149
+"""2^-149 is the smallest nonzero float32, hence the smallest nonzero difference of float32, fp16 or bf16 numbers."""
+LARGEST_EXPONENT = 128
+"""Two float32 numbers differ by less than 2^129."""
+BINS = (LARGEST_EXPONENT - SMALLEST_EXPONENT + 1) << 7
+MAGNITUDES = 1 << 15
+"""Bins of abs(source): the top 16 bits of its float32 form without the sign. For a bf16 tensor these are its values."""
+
+ETA = 1e-3
+"""Relative tolerance of the ULP rule: paper 3 (arXiv 2511.08567), definition 2.1; paper 2, section on sparsity."""
+
+_OFFSET = (1023 + SMALLEST_EXPONENT) << 7
+_TAIL = (1 << 45) - 1
+_BLOCK = 2048
+_SPLIT = 1 << 18
+_MOST_SPLITS = 8
+
+
+def bin_of(value: float) -> int:
+    """Index of the bin that holds `value` > 0. Values outside the float32 differences are put into the outermost bins."""
+    if not value > 0:
+        raise ValueError(f"bin_of takes a positive number, not {value}")
+    bits = int(np.float64(value).view(np.uint64)) >> 45
+    return min(max(bits - _OFFSET, 0), BINS - 1)
+
+
+def edges() -> NDArray[np.float64]:
+    """Lower edges of all bins, (BINS,) float64, ascending: the value of every exact member."""
+    bits = (np.arange(BINS, dtype=np.uint64) + np.uint64(_OFFSET)) << np.uint64(45)
+    return bits.view(np.float64)
+
+
+@dataclass(frozen=True)
+class DeltaHistogram:
+    """Magnitudes of the nonzero differences of one tensor, or of many together."""
+
+    size: int
+    """Number of coordinates, zero differences included."""
+    exact: NDArray[np.int64]
+    """(BINS,) differences with at most eight significant bits: they equal the bin's lower edge."""
+    inexact: NDArray[np.int64]
+    """(BINS,) the other differences: above the lower edge, below the next."""
+    inexact_energy: NDArray[np.float64]
+    """(BINS,) sum of squares of the inexact differences."""
+    within_eta: int
+    """Coordinates with abs(w' - w) <= ETA * max(abs(w), abs(w')), zero differences included."""
+    source_energy: float
+    """Sum of squares of the source."""
+    magnitudes: NDArray[np.int64]
+    """(MAGNITUDES,) coordinates by abs(source)."""
+    updated: NDArray[np.int64]
+    """(MAGNITUDES,) those of them whose difference is not zero."""
+
+    def __post_init__(self) -> None:
+        changed, updated = self.changed, int(self.updated.sum())
+        if changed != updated or changed > self.size or int(self.magnitudes.sum()) != self.size:
+            raise ValueError(
+                f"histogram of {self.size} coordinates counts {changed} differences, {updated} updates and "
+                f"{int(self.magnitudes.sum())} magnitudes"
+            )
+
+    @property
+    def changed(self) -> int:
+        """Number of nonzero differences."""
+        return int(self.exact.sum() + self.inexact.sum())
+
+    @property
+    def energies(self) -> NDArray[np.float64]:
+        """(BINS,) sum of squared differences of each bin."""
+        return self.exact * edges() ** 2 + self.inexact_energy
+
+    @property
+    def energy(self) -> float:
+        """Sum of squared differences, 0 when nothing changed."""
+        return math.fsum(self.energies[self.energies > 0])
+
+    def __add__(self, other: DeltaHistogram) -> DeltaHistogram:
+        return total([self, other])
+
+
+def total(histograms: Iterable[DeltaHistogram]) -> DeltaHistogram:
+    """The histogram of all coordinates together; of no histogram, the empty one."""
+    size = within_eta = 0
+    exact, inexact = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+    inexact_energy = np.zeros(BINS)
+    magnitudes, updated = np.zeros(MAGNITUDES, np.int64), np.zeros(MAGNITUDES, np.int64)
+    source_energies = []
+    for part in histograms:
+        size += part.size
+        within_eta += part.within_eta
+        source_energies.append(part.source_energy)
+        exact += part.exact
+        inexact += part.inexact
+        inexact_energy += part.inexact_energy
+        magnitudes += part.magnitudes
+        updated += part.updated
+    return DeltaHistogram(
+        size, exact, inexact, inexact_energy, within_eta, math.fsum(source_energies), magnitudes, updated
+    )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One pass over a source and a trained tensor: the histogram, and the means to look at a bin again."""
+
+    histogram: DeltaHistogram
+    pieces: list[tuple[NDArray[np.integer], NDArray[np.integer], DeltaHistogram]]
+    """Fixed parts of the tensor: the bits of source and trained, and the part's own histogram."""
+
+    def members(self, bins: Iterable[int]) -> dict[int, NDArray[np.float64]]:
+        """The inexact magnitudes of each bin, largest first, from a second pass (none if there is nothing to see)."""
+        wanted = np.zeros(BINS, np.bool_)
+        wanted[list(bins)] = True
+        found = []
+        for source, trained, part in self.pieces:
+            out = np.empty(int(part.inexact[wanted].sum()))
+            if out.size:
+                _collect(source, trained, _shift(source), _shift(trained), wanted, out)
+                found.append(out)
+        values = np.sort(np.concatenate(found))[::-1] if found else np.empty(0)
+        where = (values.view(np.uint64) >> np.uint64(45)).astype(np.int64) - _OFFSET
+        return {int(b): values[where == b] for b in np.flatnonzero(wanted)}
+
+
+class NonFiniteError(ValueError):
+    """A tensor holds NaN or Inf. `side` is 'source' or 'trained', `index` the first such coordinate, flattened."""
+
+    def __init__(self, side: str, index: int, count: int, value: float):
+        super().__init__(f"{side} holds {count} non-finite values, the first is {value} at flat index {index}")
+        self.side, self.index, self.count, self.value = side, index, count, value
+
+
+def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = None) -> Scan:
+    """Histogram of `trained - source`, both of one shape and of dtype bf16, fp16 or float32.
+
+    The tensor is cut into at most eight parts that depend on its size alone, and their sums are added in order, so the
+    result does not depend on `pool` or its number of workers. Raises ValueError for other shapes or dtypes, and
+    NonFiniteError if either tensor holds NaN or Inf.
+    """
+    if source.shape != trained.shape:
+        raise ValueError(f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}")
+    a, b = _bits(source), _bits(trained)
+    parts = min(max(a.size // _SPLIT, 1), _MOST_SPLITS)
+    cuts = [a.size * i // parts for i in range(parts + 1)]
+    spans = [(a[i:j], b[i:j]) for i, j in zip(cuts[:-1], cuts[1:], strict=True)]
+    mapped = pool.map(_histogram, *zip(*spans, strict=True)) if pool and parts > 1 else map(_histogram, *zip(*spans, strict=True))
+    histograms = list(mapped)
+    if any(h is None for h in histograms):
+        raise _non_finite(source, trained)
+    pieces = [(x, y, h) for (x, y), h in zip(spans, histograms, strict=True) if h is not None]
+    whole = pieces[0][2] if parts == 1 else total(h for _, _, h in pieces)
+    return Scan(whole, pieces)
+
+
+def _bits(tensor: torch.Tensor) -> NDArray[np.integer]:
+    """The raw bits, flat: uint16 for bf16, uint32 of the (exact) float32 form for float32 and fp16."""
+    flat = tensor.detach().contiguous().flatten()
+    if flat.dtype == torch.bfloat16:
+        return flat.view(torch.uint16).numpy()  # type: ignore[no-any-return]
+    if flat.dtype in (torch.float32, torch.float16):
+        return flat.float().view(torch.uint32).numpy()  # type: ignore[no-any-return]
+    raise ValueError(f"dtype {tensor.dtype}: wanted bfloat16, float16 or float32")
+
+
+def _shift(bits: NDArray[np.integer]) -> np.uint32:
+    return np.uint32(16 if bits.dtype == np.uint16 else 0)
+
+
+def _non_finite(source: torch.Tensor, trained: torch.Tensor) -> NonFiniteError:
+    for side, tensor in (("source", source), ("trained", trained)):
+        where = torch.nonzero(~torch.isfinite(tensor.flatten()))
+        if len(where):
+            index = int(where[0])
+            return NonFiniteError(side, index, len(where), float(tensor.flatten()[index]))
+    raise AssertionError("a kernel met NaN or Inf that neither tensor holds")
+
+
+def _histogram(source: NDArray[np.integer], trained: NDArray[np.integer]) -> DeltaHistogram | None:
+    """The histogram of one part, or None if it holds NaN or Inf."""
+    exact, inexact = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+    inexact_energy = np.zeros(BINS)
+    magnitudes, updated = np.zeros(MAGNITUDES, np.int64), np.zeros(MAGNITUDES, np.int64)
+    source_energy, beyond_eta, bad = _count(
+        source, trained, _shift(source), _shift(trained), exact, inexact, inexact_energy, magnitudes, updated
+    )
+    if bad or not math.isfinite(source_energy):
+        return None
+    return DeltaHistogram(
+        source.size, exact, inexact, inexact_energy, source.size - beyond_eta, source_energy, magnitudes, updated
+    )
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _differences(a, b, shift_a, shift_b, start, stop, old, new, difference):  # type: ignore[no-untyped-def]
+    """Pack the differing pairs of one block into `old` and `new` (bits) and abs(new - old) into `difference`."""
+    packed = 0
+    for i in range(start, stop):
+        old[packed] = np.uint32(a[i]) << shift_a
+        new[packed] = np.uint32(b[i]) << shift_b
+        packed += old[packed] != new[packed]
+    before, after = old.view(np.float32), new.view(np.float32)
+    for j in range(packed):
+        difference[j] = abs(np.float64(after[j]) - np.float64(before[j]))
+    return packed
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})  # type: ignore[untyped-decorator]
+def _energy(a, shift, start, stop, old):  # type: ignore[no-untyped-def]
+    values = old.view(np.float32)
+    for i in range(start, stop):
+        old[i - start] = np.uint32(a[i]) << shift
+    energy = 0.0
+    for j in range(stop - start):
+        energy += np.float64(values[j]) * np.float64(values[j])
+    return energy
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, updated):  # type: ignore[no-untyped-def]
+    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
+    before, after = old.view(np.float32), new.view(np.float32)
+    difference = np.empty(_BLOCK, np.float64)
+    bits = difference.view(np.uint64)
+    source_energy, beyond_eta, bad = 0.0, 0, 0
+    for start in range(0, a.size, _BLOCK):
+        stop = min(start + _BLOCK, a.size)
+        source_energy += _energy(a, shift_a, start, stop, old)
+        for i in range(start, stop):
+            magnitudes[((np.uint32(a[i]) << shift_a) >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
+        packed = _differences(a, b, shift_a, shift_b, start, stop, old, new, difference)
+        for j in range(packed):
+            beyond_eta += difference[j] > ETA * max(abs(np.float64(before[j])), abs(np.float64(after[j])))
+        for j in range(packed):
+            if bits[j] == 0:  # +0 and -0 differ in their bits only
+                continue
+            k = np.int64(bits[j] >> np.uint64(45)) - _OFFSET
+            if k >= BINS:
+                bad += 1
+                continue
+            updated[(old[j] >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
+            if bits[j] & np.uint64(_TAIL) == 0:
+                exact[k] += 1
+            else:
+                inexact[k] += 1
+                inexact_energy[k] += difference[j] * difference[j]
+    return source_energy, beyond_eta, bad
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _collect(a, b, shift_a, shift_b, wanted, out):  # type: ignore[no-untyped-def]
+    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
+    difference = np.empty(_BLOCK, np.float64)
+    bits = difference.view(np.uint64)
+    filled = 0
+    for start in range(0, a.size, _BLOCK):
+        packed = _differences(a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference)
+        for j in range(packed):
+            if bits[j] & np.uint64(_TAIL) != 0 and wanted[np.int64(bits[j] >> np.uint64(45)) - _OFFSET]:
+                out[filled] = difference[j]
+                filled += 1

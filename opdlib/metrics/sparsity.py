@@ -1,0 +1,167 @@
+"""How much of a tensor changed: shares below a threshold, and how concentrated the change is.
+
+Each number is defined once, here; `Sparsity` holds what one tensor, or a set of tensors, gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opdlib.metrics.histogram import DeltaHistogram, bin_of, edges
+
+ABSOLUTE = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
+"""Absolute thresholds eps; the paper's Table 2 uses 1e-5, Table 8 adds 1e-6 and 1e-4."""
+RELATIVE = (1e-4, 1e-3, 1e-2)
+"""Thresholds tau relative to the root mean square of the source tensor; the paper's Table 8 uses 1e-3."""
+TOP_SHARES = (0.001, 0.01, 0.05)
+"""Shares p of coordinates whose energy is reported; the paper's Table 8."""
+
+Look = Callable[[Sequence[int]], Mapping[int, NDArray[np.float64]]]
+"""Gives the inexact magnitudes in each of some bins, largest first (`Scan.members`)."""
+
+
+def count_of(share: float, size: int) -> int:
+    """Number of coordinates in the top `share` of `size`: ceil(share * size), at least 1, at most size.
+
+    The product is rounded to nine decimals first, so that 0.07 * 100 gives 7 and not 8. `share` lies in (0, 1]. Of nothing,
+    nothing: 0 when size is 0. Source: paper, appendix A.4 (masks and coordinate energy).
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"a share lies in (0, 1], not {share}")
+    return min(max(math.ceil(round(share * size, 9)), 1), size)
+
+
+def relative_norm(energy: float, source_energy: float) -> float:
+    """Fro(delta) / Fro(source) from the two sums of squares; unit 1, from 0 up.
+
+    For a set of tensors the sums run over the whole set: the paper's collection form r(B), appendix A.4. A zero source has
+    no relative norm: NaN.
+    """
+    return math.sqrt(energy / source_energy) if source_energy > 0 else math.nan
+
+
+def root_mean_square(histogram: DeltaHistogram) -> float:
+    """Root mean square of the source's coordinates; NaN for an empty tensor."""
+    return math.sqrt(histogram.source_energy / histogram.size) if histogram.size else math.nan
+
+
+def count_at_most(histogram: DeltaHistogram, eps: float, look: Look) -> int:
+    """Number of coordinates with abs(delta) <= eps, zeros included; exact for every eps >= 0.
+
+    Sparsity at eps is this over the number of coordinates (paper, section 3 and appendix A.4; there 'isclose' at 1e-5).
+    Scaling delta and eps together changes nothing.
+    """
+    zeros = histogram.size - histogram.changed
+    if eps <= 0:
+        return zeros
+    cut = bin_of(eps)
+    below = zeros + int(histogram.exact[:cut].sum() + histogram.inexact[:cut].sum())
+    if eps >= edges()[cut]:
+        below += int(histogram.exact[cut])
+    if histogram.inexact[cut]:
+        below += int((look([cut])[cut] <= eps).sum())
+    return below
+
+
+def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
+    """Sum of squares of the `count` largest differences; exact up to float64 rounding, and 0 when nothing changed.
+
+    Over the energy of all differences this is the paper's coordinate energy c_p (appendix A.4, Table 8). Equal differences
+    at the cut have equal energy, so ties need no rule.
+    """
+    counts = histogram.exact + histogram.inexact
+    from_top = np.cumsum(counts[::-1])[::-1]
+    if count >= from_top[0]:
+        return histogram.energy
+    # The cut lies in the last bin that still has `count` differences in it or above it.
+    cut = int(np.flatnonzero(from_top >= count)[-1])
+    above = histogram.energies[cut + 1 :]
+    rest = count - int(from_top[cut] - counts[cut])
+    inexact = int(histogram.inexact[cut])
+    if rest >= inexact:  # inexact members of a bin are larger than its exact ones
+        partial = float(histogram.inexact_energy[cut]) + (rest - inexact) * float(edges()[cut]) ** 2
+    else:
+        partial = math.fsum(look([cut])[cut][:rest] ** 2)
+    return math.fsum(above[above > 0]) + partial
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """What one histogram says about sparsity. Counts are numbers of coordinates, energies sums of squares."""
+
+    size: int
+    """Coordinates."""
+    exact_zero: int
+    """Coordinates with delta = 0 in the view that was subtracted. -0 and +0 differ by 0."""
+    absolute: Mapping[float, int]
+    """eps -> coordinates with abs(delta) <= eps."""
+    relative: Mapping[float, int]
+    """tau -> coordinates with abs(delta) <= tau * RMS(source tensor)."""
+    ulp: int
+    """Coordinates with abs(w' - w) <= 1e-3 * max(abs(w), abs(w')): paper 3's rule. For two bf16 tensors it equals
+    exact_zero, since neighbouring bf16 numbers are at least 2^-8 apart in this measure."""
+    energy: float
+    """Sum of squared differences."""
+    source_energy: float
+    """Sum of squares of the source."""
+    top: Mapping[float, float]
+    """p -> energy of the ceil(p * size) largest differences."""
+
+    @property
+    def rel_norm(self) -> float:
+        """See `relative_norm`."""
+        return relative_norm(self.energy, self.source_energy)
+
+
+def sparsity(histogram: DeltaHistogram, look: Look) -> Sparsity:
+    """All sparsity numbers of one tensor. Bins that hold a cut are looked at again in one pass, if at all.
+
+    A tensor without coordinates counts nothing anywhere.
+    """
+    rms = root_mean_square(histogram)
+    thresholds = [*ABSOLUTE, *(tau * rms for tau in RELATIVE)] if histogram.size else []
+    counts = [count_of(p, histogram.size) for p in TOP_SHARES]
+    needed: set[int] = set()
+
+    def note(bins: Sequence[int]) -> Mapping[int, NDArray[np.float64]]:
+        needed.update(bins)
+        return {b: np.empty(0) for b in bins}
+
+    def numbers(look: Look) -> tuple[list[int], list[float]]:
+        return (
+            [count_at_most(histogram, eps, look) for eps in thresholds],
+            [top_energy(histogram, count, look) for count in counts],
+        )
+
+    at_most, top = numbers(note)
+    if needed:
+        seen = look(sorted(needed))
+        at_most, top = numbers(lambda _: seen)
+    absolute = at_most[: len(ABSOLUTE)] or [0] * len(ABSOLUTE)
+    relative = at_most[len(ABSOLUTE) :] or [0] * len(RELATIVE)
+    return Sparsity(
+        size=histogram.size,
+        exact_zero=histogram.size - histogram.changed,
+        absolute=dict(zip(ABSOLUTE, absolute, strict=True)),
+        relative=dict(zip(RELATIVE, relative, strict=True)),
+        ulp=histogram.within_eta,
+        energy=histogram.energy,
+        source_energy=histogram.source_energy,
+        top=dict(zip(TOP_SHARES, top, strict=True)),
+    )
+
+
+def survival(histogram: DeltaHistogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Thresholds t and the number of coordinates with abs(delta) < t, at every bin edge: the whole sparsity curve.
+
+    Both (BINS,), thresholds ascending. Exact, since no bin is cut.
+    """
+    counts = histogram.exact + histogram.inexact
+    zeros = histogram.size - histogram.changed
+    below = zeros + np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return edges(), below.astype(np.int64)
