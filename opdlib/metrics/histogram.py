@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -33,8 +34,8 @@ ETA = 1e-3
 _OFFSET = (1023 + SMALLEST_EXPONENT) << 7
 _TAIL = (1 << 45) - 1
 _BLOCK = 2048
-_SPLIT = 1 << 18
-_MOST_SPLITS = 8
+_SPLIT = 1 << 17
+_PART = 1 << 22  # at most: counters of a part are uint32
 
 
 def bin_of(value: float) -> int:
@@ -45,78 +46,104 @@ def bin_of(value: float) -> int:
     return min(max(bits - _OFFSET, 0), BINS - 1)
 
 
-def edges() -> NDArray[np.float64]:
-    """Lower edges of all bins, (BINS,) float64, ascending: the value of every exact member."""
-    bits = (np.arange(BINS, dtype=np.uint64) + np.uint64(_OFFSET)) << np.uint64(45)
-    return bits.view(np.float64)
+def _edge(bins: NDArray[np.int64]) -> NDArray[np.float64]:
+    return ((bins + _OFFSET).astype(np.uint64) << np.uint64(45)).view(np.float64)
+
+
+def bin_edge(index: int) -> float:
+    """Lower edge of a bin, the value of its exact members."""
+    return float(_edge(np.array([index]))[0])
 
 
 @dataclass(frozen=True)
 class DeltaHistogram:
-    """Magnitudes of the nonzero differences of one tensor, or of many together."""
+    """Magnitudes of the nonzero differences of one tensor, or of many together. Empty bins are left out."""
 
     size: int
     """Number of coordinates, zero differences included."""
+    bins: NDArray[np.int64]
+    """(k,) bins that hold a difference, ascending; see `edges`."""
     exact: NDArray[np.int64]
-    """(BINS,) differences with at most eight significant bits: they equal the bin's lower edge."""
+    """(k,) differences with at most eight significant bits: they equal the bin's lower edge."""
     inexact: NDArray[np.int64]
-    """(BINS,) the other differences: above the lower edge, below the next."""
+    """(k,) the other differences: above the lower edge, below the next."""
     inexact_energy: NDArray[np.float64]
-    """(BINS,) sum of squares of the inexact differences."""
+    """(k,) sum of squares of the inexact differences."""
     within_eta: int
     """Coordinates with abs(w' - w) <= ETA * max(abs(w), abs(w')), zero differences included."""
     source_energy: float
     """Sum of squares of the source."""
+    magnitude_bins: NDArray[np.int64]
+    """(l,) values of abs(source) that occur, as bf16 bits without the sign, ascending."""
     magnitudes: NDArray[np.int64]
-    """(MAGNITUDES,) coordinates by abs(source)."""
+    """(l,) coordinates by abs(source)."""
     updated: NDArray[np.int64]
-    """(MAGNITUDES,) those of them whose difference is not zero."""
+    """(l,) those of them whose difference is not zero."""
 
     def __post_init__(self) -> None:
-        changed, updated = self.changed, int(self.updated.sum())
-        if changed != updated or changed > self.size or int(self.magnitudes.sum()) != self.size:
+        changed, updated, counted = self.changed, int(self.updated.sum()), int(self.magnitudes.sum())
+        if changed != updated or changed > self.size or counted != self.size:
             raise ValueError(
-                f"histogram of {self.size} coordinates counts {changed} differences, {updated} updates and "
-                f"{int(self.magnitudes.sum())} magnitudes"
+                f"histogram of {self.size} coordinates counts {changed} differences, {updated} updates and {counted} magnitudes"
             )
 
-    @property
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(k,) differences of each bin."""
+        return self.exact + self.inexact
+
+    @cached_property
     def changed(self) -> int:
         """Number of nonzero differences."""
-        return int(self.exact.sum() + self.inexact.sum())
+        return int(self.counts.sum())
 
-    @property
+    @cached_property
+    def edges(self) -> NDArray[np.float64]:
+        """(k,) lower edge of each bin: the value of its exact members."""
+        return _edge(self.bins)
+
+    @cached_property
     def energies(self) -> NDArray[np.float64]:
-        """(BINS,) sum of squared differences of each bin."""
-        return self.exact * edges() ** 2 + self.inexact_energy
+        """(k,) sum of squared differences of each bin."""
+        return self.exact * self.edges**2 + self.inexact_energy
 
-    @property
+    @cached_property
     def energy(self) -> float:
         """Sum of squared differences, 0 when nothing changed."""
-        return math.fsum(self.energies[self.energies > 0])
-
-    def __add__(self, other: DeltaHistogram) -> DeltaHistogram:
-        return total([self, other])
+        return math.fsum(self.energies)
 
 
 def total(histograms: Iterable[DeltaHistogram]) -> DeltaHistogram:
     """The histogram of all coordinates together; of no histogram, the empty one."""
     size = within_eta = 0
-    exact, inexact = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+    counts = np.zeros((2, BINS), np.int64)
     inexact_energy = np.zeros(BINS)
-    magnitudes, updated = np.zeros(MAGNITUDES, np.int64), np.zeros(MAGNITUDES, np.int64)
+    magnitudes = np.zeros((2, MAGNITUDES), np.int64)
     source_energies = []
     for part in histograms:
         size += part.size
         within_eta += part.within_eta
         source_energies.append(part.source_energy)
-        exact += part.exact
-        inexact += part.inexact
-        inexact_energy += part.inexact_energy
-        magnitudes += part.magnitudes
-        updated += part.updated
+        counts[:, part.bins] += (part.exact, part.inexact)
+        inexact_energy[part.bins] += part.inexact_energy
+        magnitudes[:, part.magnitude_bins] += (part.magnitudes, part.updated)
+    return _compact(size, counts, inexact_energy, within_eta, math.fsum(source_energies), magnitudes)
+
+
+def _compact(
+    size: int,
+    counts: NDArray[np.integer],
+    inexact_energy: NDArray[np.float64],
+    within_eta: int,
+    source_energy: float,
+    magnitudes: NDArray[np.integer],
+) -> DeltaHistogram:
+    bins = np.flatnonzero((counts != 0).any(axis=0))
+    seen = np.flatnonzero(magnitudes[0] != 0)
+    exact, inexact = counts[:, bins].astype(np.int64)
+    before, updated = magnitudes[:, seen].astype(np.int64)
     return DeltaHistogram(
-        size, exact, inexact, inexact_energy, within_eta, math.fsum(source_energies), magnitudes, updated
+        size, bins, exact, inexact, inexact_energy[bins], within_eta, source_energy, seen, before, updated
     )
 
 
@@ -125,22 +152,23 @@ class Scan:
     """One pass over a source and a trained tensor: the histogram, and the means to look at a bin again."""
 
     histogram: DeltaHistogram
-    pieces: list[tuple[NDArray[np.integer], NDArray[np.integer], DeltaHistogram]]
-    """Fixed parts of the tensor: the bits of source and trained, and the part's own histogram."""
+    parts: list[tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.uint32]]]
+    """Fixed parts of the tensor: the bits of source and trained, and the inexact differences by bin, (BINS,)."""
 
     def members(self, bins: Iterable[int]) -> dict[int, NDArray[np.float64]]:
         """The inexact magnitudes of each bin, largest first, from a second pass (none if there is nothing to see)."""
         wanted = np.zeros(BINS, np.bool_)
-        wanted[list(bins)] = True
         found = []
-        for source, trained, part in self.pieces:
-            out = np.empty(int(part.inexact[wanted].sum()))
+        chosen = list(bins)
+        wanted[chosen] = True
+        for source, trained, inexact in self.parts:
+            out = np.empty(int(inexact[chosen].sum()))
             if out.size:
                 _collect(source, trained, _shift(source), _shift(trained), wanted, out)
                 found.append(out)
         values = np.sort(np.concatenate(found))[::-1] if found else np.empty(0)
         where = (values.view(np.uint64) >> np.uint64(45)).astype(np.int64) - _OFFSET
-        return {int(b): values[where == b] for b in np.flatnonzero(wanted)}
+        return {b: values[where == b] for b in chosen}
 
 
 class NonFiniteError(ValueError):
@@ -154,23 +182,39 @@ class NonFiniteError(ValueError):
 def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = None) -> Scan:
     """Histogram of `trained - source`, both of one shape and of dtype bf16, fp16 or float32.
 
-    The tensor is cut into at most eight parts that depend on its size alone, and their sums are added in order, so the
+    The tensor is cut into parts that depend on its size alone, and their sums are added in order, so the
     result does not depend on `pool` or its number of workers. Raises ValueError for other shapes or dtypes, and
     NonFiniteError if either tensor holds NaN or Inf.
     """
     if source.shape != trained.shape:
         raise ValueError(f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}")
     a, b = _bits(source), _bits(trained)
-    parts = min(max(a.size // _SPLIT, 1), _MOST_SPLITS)
+    parts = max(2 if a.size >= _SPLIT else 1, math.ceil(a.size / _PART))
     cuts = [a.size * i // parts for i in range(parts + 1)]
-    spans = [(a[i:j], b[i:j]) for i, j in zip(cuts[:-1], cuts[1:], strict=True)]
-    mapped = pool.map(_histogram, *zip(*spans, strict=True)) if pool and parts > 1 else map(_histogram, *zip(*spans, strict=True))
-    histograms = list(mapped)
-    if any(h is None for h in histograms):
+    spans = list(zip(cuts[:-1], cuts[1:], strict=True))
+    counts, magnitudes = np.zeros((parts, 2, BINS), np.uint32), np.zeros((parts, 2, MAGNITUDES), np.uint32)
+    inexact_energy = np.zeros((parts, BINS))
+
+    def count(part: int) -> tuple[float, int, int]:
+        i, j = spans[part]
+        return _count(  # type: ignore[no-any-return]
+            a[i:j], b[i:j], _shift(a), _shift(b), *counts[part], inexact_energy[part], *magnitudes[part]
+        )
+
+    counted = list((pool.map if pool and parts > 1 else map)(count, range(parts)))
+    source_energy = math.fsum(energy for energy, _, _ in counted)
+    if any(bad for _, _, bad in counted) or not math.isfinite(source_energy):
         raise _non_finite(source, trained)
-    pieces = [(x, y, h) for (x, y), h in zip(spans, histograms, strict=True) if h is not None]
-    whole = pieces[0][2] if parts == 1 else total(h for _, _, h in pieces)
-    return Scan(whole, pieces)
+    within_eta = a.size - sum(beyond for _, beyond, _ in counted)
+    histogram = _compact(
+        a.size,
+        counts.sum(axis=0, dtype=np.int64),
+        inexact_energy.sum(axis=0),
+        within_eta,
+        source_energy,
+        magnitudes.sum(axis=0, dtype=np.int64),
+    )
+    return Scan(histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)])
 
 
 def _bits(tensor: torch.Tensor) -> NDArray[np.integer]:
@@ -194,21 +238,6 @@ def _non_finite(source: torch.Tensor, trained: torch.Tensor) -> NonFiniteError:
             index = int(where[0])
             return NonFiniteError(side, index, len(where), float(tensor.flatten()[index]))
     raise AssertionError("a kernel met NaN or Inf that neither tensor holds")
-
-
-def _histogram(source: NDArray[np.integer], trained: NDArray[np.integer]) -> DeltaHistogram | None:
-    """The histogram of one part, or None if it holds NaN or Inf."""
-    exact, inexact = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
-    inexact_energy = np.zeros(BINS)
-    magnitudes, updated = np.zeros(MAGNITUDES, np.int64), np.zeros(MAGNITUDES, np.int64)
-    source_energy, beyond_eta, bad = _count(
-        source, trained, _shift(source), _shift(trained), exact, inexact, inexact_energy, magnitudes, updated
-    )
-    if bad or not math.isfinite(source_energy):
-        return None
-    return DeltaHistogram(
-        source.size, exact, inexact, inexact_energy, source.size - beyond_eta, source_energy, magnitudes, updated
-    )
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from opdlib.metrics.histogram import DeltaHistogram, bin_of, edges
+from opdlib.metrics.histogram import DeltaHistogram, bin_of
 
 ABSOLUTE = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
 """Absolute thresholds eps; the paper's Table 2 uses 1e-5, Table 8 adds 1e-6 and 1e-4."""
@@ -60,10 +60,13 @@ def count_at_most(histogram: DeltaHistogram, eps: float, look: Look) -> int:
     if eps <= 0:
         return zeros
     cut = bin_of(eps)
-    below = zeros + int(histogram.exact[:cut].sum() + histogram.inexact[:cut].sum())
-    if eps >= edges()[cut]:
-        below += int(histogram.exact[cut])
-    if histogram.inexact[cut]:
+    at = int(np.searchsorted(histogram.bins, cut))
+    below = zeros + int(histogram.counts[:at].sum())
+    if at == len(histogram.bins) or histogram.bins[at] != cut:
+        return below
+    if eps >= histogram.edges[at]:
+        below += int(histogram.exact[at])
+    if histogram.inexact[at]:
         below += int((look([cut])[cut] <= eps).sum())
     return below
 
@@ -74,20 +77,18 @@ def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
     Over the energy of all differences this is the paper's coordinate energy c_p (appendix A.4, Table 8). Equal differences
     at the cut have equal energy, so ties need no rule.
     """
-    counts = histogram.exact + histogram.inexact
-    from_top = np.cumsum(counts[::-1])[::-1]
-    if count >= from_top[0]:
+    if count >= histogram.changed:
         return histogram.energy
+    from_top = np.cumsum(histogram.counts[::-1])[::-1]
     # The cut lies in the last bin that still has `count` differences in it or above it.
     cut = int(np.flatnonzero(from_top >= count)[-1])
-    above = histogram.energies[cut + 1 :]
-    rest = count - int(from_top[cut] - counts[cut])
+    above = math.fsum(histogram.energies[cut + 1 :])
+    rest = count - int(from_top[cut] - histogram.counts[cut])
     inexact = int(histogram.inexact[cut])
     if rest >= inexact:  # inexact members of a bin are larger than its exact ones
-        partial = float(histogram.inexact_energy[cut]) + (rest - inexact) * float(edges()[cut]) ** 2
-    else:
-        partial = math.fsum(look([cut])[cut][:rest] ** 2)
-    return math.fsum(above[above > 0]) + partial
+        return above + float(histogram.inexact_energy[cut]) + (rest - inexact) * float(histogram.edges[cut]) ** 2
+    members = look([int(histogram.bins[cut])])[int(histogram.bins[cut])]
+    return above + math.fsum(members[:rest] ** 2)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def sparsity(histogram: DeltaHistogram, look: Look) -> Sparsity:
 
     def note(bins: Sequence[int]) -> Mapping[int, NDArray[np.float64]]:
         needed.update(bins)
-        return {b: np.empty(0) for b in bins}
+        return dict.fromkeys(bins, np.empty(0))
 
     def numbers(look: Look) -> tuple[list[int], list[float]]:
         return (
@@ -157,11 +158,9 @@ def sparsity(histogram: DeltaHistogram, look: Look) -> Sparsity:
 
 
 def survival(histogram: DeltaHistogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Thresholds t and the number of coordinates with abs(delta) < t, at every bin edge: the whole sparsity curve.
+    """Thresholds t, ascending, and the number of coordinates with abs(delta) < t: the whole sparsity curve.
 
-    Both (BINS,), thresholds ascending. Exact, since no bin is cut.
+    Both (k,), one for each bin that holds a difference, t its lower edge. Exact, since no bin is cut.
     """
-    counts = histogram.exact + histogram.inexact
     zeros = histogram.size - histogram.changed
-    below = zeros + np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return edges(), below.astype(np.int64)
+    return histogram.edges, zeros + np.cumsum(histogram.counts) - histogram.counts
