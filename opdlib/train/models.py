@@ -1,0 +1,87 @@
+"""Between checkpoints and transformers: build a model from a checkpoint's tensors, write one back under the same names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from opdlib.checkpoints import Checkpoint
+from opdlib.errors import CheckpointError
+
+
+def load_model(checkpoint: Checkpoint) -> Any:
+    """The causal language model of a checkpoint, every weight upcast to float32.
+
+    The tensors come from the checkpoint, not from its folder, so that a patch over a source loads too. Raises
+    CheckpointError if config.json is missing or does not fit the tensors.
+    """
+    config = AutoConfig.from_pretrained(_folder(checkpoint), local_files_only=True)
+    config.name_or_path = ""  # else the folder's path would travel into everything that is saved
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    state = {name: checkpoint.read(name).float() for name in checkpoint.tensors}
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.spec}: {' '.join(str(error).split())}") from error
+    wrong = sorted(set(missing) - set(checkpoint.tied)) + sorted(unexpected)
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.spec}: config.json describes another model; {len(wrong)} tensors differ, first {wrong[0]}"
+        )
+    model.generation_config = _generation_config(checkpoint)
+    return model
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's tokenizer, padding on the left. Raises CheckpointError if it has none."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        _folder(checkpoint), local_files_only=True, padding_side="left"
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def stop_tokens(tokenizer: Any) -> list[int]:
+    """The tokens that end a completion: end of sequence and newline. Raises CheckpointError if newline is no token."""
+    newline = tokenizer.encode("\n", add_special_tokens=False)
+    if len(newline) != 1:
+        raise CheckpointError(
+            f"the tokenizer writes a newline as {len(newline)} tokens; answers end at a one-token newline"
+        )
+    return [tokenizer.eos_token_id, *newline]
+
+
+def save_model(model: Any, source: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
+    """Write `model` in `dtype` into the existing `folder`, with the source's tensor names, config and tokenizer."""
+    state = model.state_dict()
+    tensors = {
+        name: state[name].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    origin = _folder(source)
+    config = AutoConfig.from_pretrained(origin, local_files_only=True)
+    config.dtype = dtype
+    config.save_pretrained(folder)
+    _generation_config(source).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(origin, local_files_only=True).save_pretrained(folder)
+
+
+def _folder(checkpoint: Checkpoint) -> Path:
+    folder = checkpoint.folder
+    if folder is None or not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{checkpoint.spec}: no config.json, so no model can be built; add it beside the tensors"
+        )
+    return folder
+
+
+def _generation_config(checkpoint: Checkpoint) -> Any:
+    folder = _folder(checkpoint)
+    if (folder / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return GenerationConfig()
