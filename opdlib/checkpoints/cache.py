@@ -31,14 +31,18 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise OutputError(f"{target.parent}: cannot be written ({error.strerror}); set OPDLIB_CACHE to another folder") from error
+        raise OutputError(
+            f"{target.parent}: cannot be written ({error.strerror}); set OPDLIB_CACHE to another folder"
+        ) from error
     try:
         build(staging)
         staging.replace(target)
     except OSError as error:
         if target.is_dir():  # another process was faster, and its folder is as good as ours
             return target
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error}); free some space and try again") from error
+        raise OutputError(
+            f"{target}: cannot be written ({error.strerror or error}); free some space and try again"
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target

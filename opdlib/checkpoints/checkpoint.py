@@ -76,9 +76,13 @@ class Checkpoint(ABC):
         try:
             config = json.loads(path.read_text(encoding="utf8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path}: not readable as JSON ({error}); repair or remove it") from error
+            raise CheckpointError(
+                f"{path}: not readable as JSON ({error}); repair or remove it"
+            ) from error
         if not isinstance(config, dict):
-            raise CheckpointError(f"{path}: holds a {type(config).__name__}, wanted a JSON object; repair or remove it")
+            raise CheckpointError(
+                f"{path}: holds a {type(config).__name__}, wanted a JSON object; repair or remove it"
+            )
         return config
 
     @cached_property
@@ -89,7 +93,9 @@ class Checkpoint(ABC):
         not; where it is, `opdlib.delta.align` checks that it equals the embedding and counts it once.
         """
         text = self.config.get("text_config")
-        declared = self.config.get("tie_word_embeddings", isinstance(text, dict) and text.get("tie_word_embeddings"))
+        declared = self.config.get(
+            "tie_word_embeddings", isinstance(text, dict) and text.get("tie_word_embeddings")
+        )
         embedding = next((n for n in self.tensors if n.endswith(EMBEDDINGS)), None)
         if declared is not True or embedding is None:
             return {}
@@ -114,6 +120,7 @@ class Checkpoint(ABC):
     @cached_property
     def _digest(self) -> str:
         rows = [
-            [name, info.dtype, list(info.shape), self.tensor_digest(name)] for name, info in sorted(self.tensors.items())
+            [name, info.dtype, list(info.shape), self.tensor_digest(name)]
+            for name, info in sorted(self.tensors.items())
         ]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()

@@ -9,7 +9,15 @@ from opdlib.checkpoints.local import LocalCheckpoint, open_local
 from opdlib.errors import CheckpointError
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "merges.txt", "vocab.txt"]
+FILES = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "tokenizer*",
+    "*.model",
+    "merges.txt",
+    "vocab.txt",
+]
 
 
 def open_hub(spec: str) -> LocalCheckpoint:
@@ -21,12 +29,24 @@ def open_hub(spec: str) -> LocalCheckpoint:
     # Imported here: the Hub client costs half a second that local work need not pay.
     from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     name, _, revision = spec.partition("@")
     try:
         folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        HTTPError,
+        OSError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{spec}: no such local folder, and not to be had from the Hub ({reason}); "

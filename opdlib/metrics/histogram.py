@@ -81,7 +81,11 @@ class DeltaHistogram:
     """(l,) those of them whose difference is not zero."""
 
     def __post_init__(self) -> None:
-        changed, updated, counted = self.changed, int(self.updated.sum()), int(self.magnitudes.sum())
+        changed, updated, counted = (
+            self.changed,
+            int(self.updated.sum()),
+            int(self.magnitudes.sum()),
+        )
         if changed != updated or changed > self.size or counted != self.size:
             raise ValueError(
                 f"histogram of {self.size} coordinates counts {changed} differences, {updated} updates and {counted} magnitudes"
@@ -127,7 +131,9 @@ def total(histograms: Iterable[DeltaHistogram]) -> DeltaHistogram:
         counts[:, part.bins] += (part.exact, part.inexact)
         inexact_energy[part.bins] += part.inexact_energy
         magnitudes[:, part.magnitude_bins] += (part.magnitudes, part.updated)
-    return _compact(size, counts, inexact_energy, within_eta, math.fsum(source_energies), magnitudes)
+    return _compact(
+        size, counts, inexact_energy, within_eta, math.fsum(source_energies), magnitudes
+    )
 
 
 def _compact(
@@ -143,7 +149,16 @@ def _compact(
     exact, inexact = counts[:, bins].astype(np.int64)
     before, updated = magnitudes[:, seen].astype(np.int64)
     return DeltaHistogram(
-        size, bins, exact, inexact, inexact_energy[bins], within_eta, source_energy, seen, before, updated
+        size,
+        bins,
+        exact,
+        inexact,
+        inexact_energy[bins],
+        within_eta,
+        source_energy,
+        seen,
+        before,
+        updated,
     )
 
 
@@ -175,7 +190,9 @@ class NonFiniteError(ValueError):
     """A tensor holds NaN or Inf. `side` is 'source' or 'trained', `index` the first such coordinate, flattened."""
 
     def __init__(self, side: str, index: int, count: int, value: float):
-        super().__init__(f"{side} holds {count} non-finite values, the first is {value} at flat index {index}")
+        super().__init__(
+            f"{side} holds {count} non-finite values, the first is {value} at flat index {index}"
+        )
         self.side, self.index, self.count, self.value = side, index, count, value
 
 
@@ -187,18 +204,29 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
     NonFiniteError if either tensor holds NaN or Inf.
     """
     if source.shape != trained.shape:
-        raise ValueError(f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}")
+        raise ValueError(
+            f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}"
+        )
     a, b = _bits(source), _bits(trained)
     parts = max(2 if a.size >= _SPLIT else 1, math.ceil(a.size / _PART))
     cuts = [a.size * i // parts for i in range(parts + 1)]
     spans = list(zip(cuts[:-1], cuts[1:], strict=True))
-    counts, magnitudes = np.zeros((parts, 2, BINS), np.uint32), np.zeros((parts, 2, MAGNITUDES), np.uint32)
+    counts, magnitudes = (
+        np.zeros((parts, 2, BINS), np.uint32),
+        np.zeros((parts, 2, MAGNITUDES), np.uint32),
+    )
     inexact_energy = np.zeros((parts, BINS))
 
     def count(part: int) -> tuple[float, int, int]:
         i, j = spans[part]
         return _count(  # type: ignore[no-any-return]
-            a[i:j], b[i:j], _shift(a), _shift(b), *counts[part], inexact_energy[part], *magnitudes[part]
+            a[i:j],
+            b[i:j],
+            _shift(a),
+            _shift(b),
+            *counts[part],
+            inexact_energy[part],
+            *magnitudes[part],
         )
 
     counted = list((pool.map if pool and parts > 1 else map)(count, range(parts)))
@@ -214,7 +242,9 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
         source_energy,
         magnitudes.sum(axis=0, dtype=np.int64),
     )
-    return Scan(histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)])
+    return Scan(
+        histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)]
+    )
 
 
 def _bits(tensor: torch.Tensor) -> NDArray[np.integer]:
@@ -279,7 +309,9 @@ def _count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, u
             magnitudes[((np.uint32(a[i]) << shift_a) >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
         packed = _differences(a, b, shift_a, shift_b, start, stop, old, new, difference)
         for j in range(packed):
-            beyond_eta += difference[j] > ETA * max(abs(np.float64(before[j])), abs(np.float64(after[j])))
+            beyond_eta += difference[j] > ETA * max(
+                abs(np.float64(before[j])), abs(np.float64(after[j]))
+            )
         for j in range(packed):
             if bits[j] == 0:  # +0 and -0 differ in their bits only
                 continue
@@ -303,8 +335,13 @@ def _collect(a, b, shift_a, shift_b, wanted, out):  # type: ignore[no-untyped-de
     bits = difference.view(np.uint64)
     filled = 0
     for start in range(0, a.size, _BLOCK):
-        packed = _differences(a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference)
+        packed = _differences(
+            a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference
+        )
         for j in range(packed):
-            if bits[j] & np.uint64(_TAIL) != 0 and wanted[np.int64(bits[j] >> np.uint64(45)) - _OFFSET]:
+            if (
+                bits[j] & np.uint64(_TAIL) != 0
+                and wanted[np.int64(bits[j] >> np.uint64(45)) - _OFFSET]
+            ):
                 out[filled] = difference[j]
                 filled += 1

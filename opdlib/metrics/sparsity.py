@@ -86,7 +86,11 @@ def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
     rest = count - int(from_top[cut] - histogram.counts[cut])
     inexact = int(histogram.inexact[cut])
     if rest >= inexact:  # inexact members of a bin are larger than its exact ones
-        return above + float(histogram.inexact_energy[cut]) + (rest - inexact) * float(histogram.edges[cut]) ** 2
+        return (
+            above
+            + float(histogram.inexact_energy[cut])
+            + (rest - inexact) * float(histogram.edges[cut]) ** 2
+        )
     members = look([int(histogram.bins[cut])])[int(histogram.bins[cut])]
     return above + math.fsum(members[:rest] ** 2)
 

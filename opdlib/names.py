@@ -1,0 +1,165 @@
+"""Tensor names: what they say about a parameter, and when two names mean the same one.
+
+Architectures differ in words, not in grammar: dotted segments, one of them followed by the layer's number. The words are the
+tables below; supporting a new architecture means adding to them. A word that no table knows is no error: the parameter's
+block is then `other`, visible in every table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+BLOCKS = ("attention", "mlp", "embedding", "lm_head", "norm", "vision", "other")
+"""The blocks of a summary, in the order of every table. `vision` is everything whose part is vision."""
+
+PARTS = ("language", "vision")
+
+MODULES: dict[str, tuple[str, ...]] = {
+    "attention": (
+        *(
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "qkv_proj",
+            "out_proj",
+            "c_attn",
+            "query_key_value",
+            "qkv",
+            "dense",
+        ),
+        *("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "sinks"),
+        *(
+            "in_proj_qkvz",
+            "in_proj_ba",
+            "in_proj_qkv",
+            "in_proj_z",
+            "in_proj_a",
+            "in_proj_b",
+            "conv1d",
+            "A_log",
+            "dt_bias",
+        ),
+    ),
+    "mlp": (
+        *(
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+            "gate_up_proj",
+            "c_fc",
+            "fc1",
+            "fc2",
+            "w1",
+            "w2",
+            "w3",
+        ),
+        *("dense_h_to_4h", "dense_4h_to_h", "router", "gate"),
+    ),
+    "embedding": (
+        "embed_tokens",
+        "wte",
+        "wpe",
+        "tok_embeddings",
+        "embed_positions",
+        "patch_embed",
+        "position_embedding",
+    ),
+    "lm_head": ("lm_head",),
+}
+"""Block -> the module words that belong to it."""
+
+PARENTS = {"self_attn": "attention", "attn": "attention", "attention": "attention", "linear_attn": "attention"} | {
+    "mlp": "mlp", "feed_forward": "mlp", "block_sparse_moe": "mlp", "experts": "mlp", "shared_expert": "mlp",
+    "shared_experts": "mlp",
+}  # fmt: skip
+"""Segment -> block of a module whose own word is unknown or ambiguous (GPT-2's c_proj is in both)."""
+
+LAYER_WORDS = ("layers", "h", "blocks", "layer")
+VISION_WORDS = ("visual", "vision_tower", "vision_model", "vision_encoder", "multi_modal_projector")
+EXPERT_WORD = "experts"
+
+PREFIXES = (
+    ("model.language_model.", "model."),
+    ("language_model.", ""),
+    ("model.visual.", "visual."),
+)
+"""Prefix -> what it stands for: the same weights saved by different versions of a library."""
+
+_BLOCK_OF = {word: block for block, words in MODULES.items() for word in words}
+_KINDS = ("weight", "bias")
+
+
+@dataclass(frozen=True)
+class Param:
+    """What the name of one parameter says."""
+
+    name: str
+    """The full name, as the source checkpoint spells it."""
+    layer: int | None
+    """Layer number from 0 within its part; None outside the stack (embedding, final norm, head)."""
+    module: str
+    """The module's word: q_proj, down_proj, embed_tokens, input_layernorm, ..."""
+    block: str
+    """attention, mlp, embedding, lm_head, norm or other; a vision block keeps its own kind here."""
+    part: str
+    """language or vision."""
+    expert: int | None = None
+    """Number of the expert where each has tensors of its own."""
+
+    @property
+    def summary_block(self) -> str:
+        """The block it is counted under in a summary: `vision` for the vision part, else `block`."""
+        return "vision" if self.part == "vision" else self.block
+
+
+def parse(name: str) -> Param:
+    """Read a tensor's name. Any string gives a Param; unknown words end in block `other`.
+
+    Whole segments are compared, so `qkv_proj` is not taken for `v_proj`. A bias belongs to its projection; everything whose
+    word holds "norm" (q_norm and k_norm too) is `norm`.
+    """
+    segments = name.split(".")
+    part = "vision" if any(s in VISION_WORDS for s in segments) else "language"
+    body = segments[:-1] if len(segments) > 1 and segments[-1] in _KINDS else segments
+    module = body[-1]
+    return Param(
+        name,
+        _number_after(body, LAYER_WORDS),
+        module,
+        _block(body),
+        part,
+        _number_after(body, (EXPERT_WORD,)),
+    )
+
+
+def canonical(name: str) -> str:
+    """The name with a known prefix replaced by what it stands for; see `PREFIXES`."""
+    for prefix, meaning in PREFIXES:
+        if name.startswith(prefix):
+            return meaning + name.removeprefix(prefix)
+    return name
+
+
+def module_order(modules: Iterable[str]) -> list[str]:
+    """Distinct modules in the order of the tables above, unknown ones last by name."""
+    known = {word: i for i, word in enumerate(_BLOCK_OF)}
+    return sorted(set(modules), key=lambda m: (known.get(m, len(known)), m))
+
+
+def _number_after(segments: list[str], words: tuple[str, ...]) -> int | None:
+    for word, number in zip(segments[:-1], segments[1:], strict=True):
+        if word in words and number.isdecimal():
+            return int(number)
+    return None
+
+
+def _block(body: list[str]) -> str:
+    module = body[-1]
+    if "norm" in module or module.startswith("ln_"):
+        return "norm"
+    for parent in reversed(body[:-1]):
+        if parent in PARENTS:
+            return PARENTS[parent]
+    return _BLOCK_OF.get(module, "other")
