@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OpdError as error:
         return _complain(options, error, str(error))
     except BrokenPipeError:
-        # The reader went away (opd ... | head). Python would complain once more at exit, so stdout is pointed elsewhere.
+        # The reader went away (opd ... | head). Python would complain once more at exit, so stdout is pointed
+        # elsewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -93,12 +94,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SPEC",
         help="a source checkpoint: folder, file, org/name@rev, wheel:, patch:",
     )
-    measure.add_argument(
-        "--trained", metavar="SPEC", help="the checkpoint that was trained from it"
-    )
-    measure.add_argument(
-        "--name", help="what to call this pair (default: the name of the trained checkpoint)"
-    )
+    measure.add_argument("--trained", metavar="SPEC", help="the checkpoint that was trained from it")
+    measure.add_argument("--name", help="what to call this pair (default: the name of the trained checkpoint)")
     measure.add_argument(
         "--out",
         type=Path,
@@ -143,9 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         "print the numbers of the paper's tables for one pair",
         "opd summary smollm2-opd --json",
     )
-    summary.add_argument(
-        "results", metavar="DIR|PAIR", help="a results folder, or a pair with committed results"
-    )
+    summary.add_argument("results", metavar="DIR|PAIR", help="a results folder, or a pair with committed results")
     summary.add_argument(
         "--view",
         default="bf16",
@@ -161,19 +156,13 @@ def _parser() -> argparse.ArgumentParser:
         "opd evaluate patch:data/patches/smollm2-opd.safetensors --json",
     )
     evaluate.add_argument("checkpoint", metavar="SPEC")
-    evaluate.add_argument(
-        "--tasks", default="arithmetic", metavar="NAME", help="which problems (default: arithmetic)"
-    )
-    evaluate.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="draws the held-out problems (default: 0)"
-    )
+    evaluate.add_argument("--tasks", default="arithmetic", metavar="NAME", help="which problems (default: arithmetic)")
+    evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="draws the held-out problems (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="as JSON")
 
     train = command("train", _train, "train one recipe", "opd train data/recipes/smollm2-opd.yaml")
     train.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
-    train.add_argument(
-        "--out", type=Path, metavar="DIR", help="run folder (default: runs/train/NAME-sSEED)"
-    )
+    train.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/train/NAME-sSEED)")
     train.add_argument("--max-steps", type=int, metavar="N", help="stop early, for a trial")
     train.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's seed")
     train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
@@ -204,9 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     apply.add_argument("source", metavar="SOURCE")
     apply.add_argument("file", type=Path, metavar="FILE")
-    apply.add_argument(
-        "out", type=Path, metavar="OUT", help="a folder, or a file ending in .safetensors"
-    )
+    apply.add_argument("out", type=Path, metavar="OUT", help="a folder, or a file ending in .safetensors")
     verify = command(
         "verify",
         _patch_verify,
@@ -221,8 +208,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pairs(_: argparse.Namespace) -> None:
+    from opdlib.locations import data_root
     from opdlib.pairs import registry
-    from opdlib.results import SUMMARY, data_root
+    from opdlib.results import SUMMARY
 
     rows = [("pair", "regime", "source", "trained", "here")]
     for pair in registry().values():
@@ -239,9 +227,7 @@ def _pairs(_: argparse.Namespace) -> None:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -249,13 +235,9 @@ def _measure(options: argparse.Namespace) -> None:
 
     given = options.source is not None or options.trained is not None
     if bool(options.pairs) == given or (given and not (options.source and options.trained)):
-        raise ParameterError(
-            "measure takes PAIR..., or --source and --trained together; see opd measure --help"
-        )
+        raise ParameterError("measure takes PAIR..., or --source and --trained together; see opd measure --help")
     if options.name and not given:
-        raise ParameterError(
-            "--name goes with --source and --trained; a pair of the registry has its key"
-        )
+        raise ParameterError("--name goes with --source and --trained; a pair of the registry has its key")
     _check_device(options.device)
     if given:
         name = options.name or Path(options.trained.partition("@")[0]).name or "unnamed"
@@ -263,11 +245,7 @@ def _measure(options: argparse.Namespace) -> None:
     else:
         pairs = [find_pair(name) for name in options.pairs]
     for pair in pairs:
-        out = (
-            options.out
-            or Path("runs/measured")
-            / f"{pair.key}{'' if options.view == 'bf16' else f'-{options.view}'}"
-        )
+        out = options.out or Path("runs/measured") / f"{pair.key}{'' if options.view == 'bf16' else f'-{options.view}'}"
         folder = out / pair.key if options.out and len(pairs) > 1 else out
         _measure_one(pair, folder, options)
 
@@ -277,9 +255,7 @@ def _measure_one(pair: Pair, folder: Path, options: argparse.Namespace) -> None:
     from opdlib.results import measure_into
 
     if pair.trained is None:
-        raise ParameterError(
-            f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source and --trained"
-        )
+        raise ParameterError(f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source and --trained")
     done = measure_into(
         folder,
         open_checkpoint(pair.source),
@@ -294,19 +270,19 @@ def _measure_one(pair: Pair, folder: Path, options: argparse.Namespace) -> None:
         print(f"{tensor}: {reason}")
     share = done.histogram.changed / max(done.histogram.size, 1)
     print(
-        f"{pair.key}: {len(done.tensors)} tensors, {share:.2%} of weights changed in view {options.view}; results in {folder}"
+        f"{pair.key}: {len(done.tensors)} tensors, {share:.2%} of weights changed in view {options.view}; "
+        f"results in {folder}"
     )
 
 
 def _check_device(device: str) -> None:
-    """Histograms are made on the CPU, wherever the models came from; a device that is not there is refused all the same."""
+    """Histograms are made on the CPU, wherever the models came from; a device that is not there is refused all the
+    same."""
     if device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            raise ParameterError(
-                "--device cuda: no CUDA device on this machine; use --device auto or cpu"
-            )
+            raise ParameterError("--device cuda: no CUDA device on this machine; use --device auto or cpu")
 
 
 def _summary(options: argparse.Namespace) -> None:
@@ -330,9 +306,7 @@ def _readable(summary: dict[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    return (
-        f"{value:.5g}" if isinstance(value, float) else "undefined" if value is None else str(value)
-    )
+    return f"{value:.5g}" if isinstance(value, float) else "undefined" if value is None else str(value)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -344,7 +318,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(asdict(result), indent=1))
     else:
         print(
-            f"{options.checkpoint}: {result.accuracy:.1%} of {result.n} held-out problems, 95% interval {low:.1%} to {high:.1%}"
+            f"{options.checkpoint}: {result.accuracy:.1%} of {result.n} held-out problems, "
+            f"95% interval {low:.1%} to {high:.1%}"
         )
 
 

@@ -58,17 +58,13 @@ class Delta:
 def align(source: Checkpoint, trained: Checkpoint, skip: Sequence[str] = ()) -> Alignment:
     """Match every tensor of two checkpoints, from their headers alone (a stored tied head is read and compared).
 
-    Names are matched as they are first, then with known prefixes replaced (`opdlib.names.PREFIXES`). `skip` holds names or
-    shell patterns. A head that config.json ties to the embedding is counted once. Raises AlignmentError for tensors without
-    a partner, for shapes that differ and for tied heads that are not; MeasureError for a dtype that is no float;
-    ParameterError for a skip that names nothing.
+    Names are matched as they are first, then with known prefixes replaced (`opdlib.names.PREFIXES`). `skip` holds names
+    or shell patterns. A head that config.json ties to the embedding is counted once. Raises AlignmentError for tensors
+    without a partner, for shapes that differ and for tied heads that are not; MeasureError for a dtype that is no
+    float; ParameterError for a skip that names nothing.
     """
     left_out = _skipped(source, trained, skip)
-    tied = {
-        canonical(head): canonical(embedding)
-        for c in (source, trained)
-        for head, embedding in c.tied.items()
-    }
+    tied = {canonical(head): canonical(embedding) for c in (source, trained) for head, embedding in c.tied.items()}
     for checkpoint in (source, trained):
         left_out |= _tied_heads(checkpoint, tied, left_out)
     ours = {n: i for n, i in source.tensors.items() if n not in left_out}
@@ -100,9 +96,7 @@ def read_delta(source: Checkpoint, trained: Checkpoint, match: Match, view: str)
     return Delta(match, before, after)
 
 
-def deltas(
-    source: Checkpoint, trained: Checkpoint, alignment: Alignment, view: str
-) -> Iterator[Delta]:
+def deltas(source: Checkpoint, trained: Checkpoint, alignment: Alignment, view: str) -> Iterator[Delta]:
     """Every compared parameter in order; one tensor of each side is held at a time."""
     for match in alignment.matches:
         yield read_delta(source, trained, match, view)
@@ -111,12 +105,7 @@ def deltas(
 def _skipped(source: Checkpoint, trained: Checkpoint, skip: Sequence[str]) -> dict[str, str]:
     left_out: dict[str, str] = {}
     for pattern in skip:
-        named = {
-            n
-            for c in (source, trained)
-            for n in c.tensors
-            if n == pattern or fnmatchcase(n, pattern)
-        }
+        named = {n for c in (source, trained) for n in c.tensors if n == pattern or fnmatchcase(n, pattern)}
         if not named:
             raise ParameterError(
                 f"skip {pattern!r}: neither {source.spec} nor {trained.spec} has such a tensor; "
@@ -126,9 +115,7 @@ def _skipped(source: Checkpoint, trained: Checkpoint, skip: Sequence[str]) -> di
     return left_out
 
 
-def _tied_heads(
-    checkpoint: Checkpoint, tied: dict[str, str], left_out: dict[str, str]
-) -> dict[str, str]:
+def _tied_heads(checkpoint: Checkpoint, tied: dict[str, str], left_out: dict[str, str]) -> dict[str, str]:
     """The stored heads that are declared tied, after a look that they really equal the embedding."""
     by_canonical = {canonical(name): name for name in checkpoint.tensors}
     found = {}
@@ -175,12 +162,11 @@ def _refuse_strangers(
         return
     if not partners:
         raise AlignmentError(
-            f"{source.spec} and {trained.spec} have no tensor name in common ({len(ours)} and {len(theirs)} tensors, such as "
-            f"{alone[0] if alone else '-'} and {others[0] if others else '-'}); wanted a model and what was trained from it"
+            f"{source.spec} and {trained.spec} have no tensor name in common ({len(ours)} and {len(theirs)} tensors, "
+            f"such as {alone[0] if alone else '-'} and {others[0] if others else '-'}); "
+            "wanted a model and what was trained from it"
         )
-    lists = [
-        f"only in {c.spec}: {_listed(n)}" for c, n in ((source, alone), (trained, others)) if n
-    ]
+    lists = [f"only in {c.spec}: {_listed(n)}" for c, n in ((source, alone), (trained, others)) if n]
     raise AlignmentError(
         f"tensors without a partner, {'; '.join(lists)}. Every tensor must be in both; "
         "list what should be left out under skip (--skip NAME)"
@@ -196,7 +182,8 @@ def _refuse_unequal(source: Checkpoint, trained: Checkpoint, name: str, other: s
     before, after = source.tensors[name], trained.tensors[other]
     if before.shape != after.shape:
         raise AlignmentError(
-            f"{name}: {list(before.shape)} in {source.spec}, {list(after.shape)} in {trained.spec}; a delta needs equal shapes. "
+            f"{name}: {list(before.shape)} in {source.spec}, {list(after.shape)} in {trained.spec}; "
+            "a delta needs equal shapes. "
             "If the vocabulary was resized, leave the tensor out under skip (--skip NAME)"
         )
     for checkpoint, info, own_name in ((source, before, name), (trained, after, other)):

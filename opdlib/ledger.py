@@ -1,7 +1,7 @@
 """What a measurement has done so far, on disk, so that a killed run goes on where it stopped.
 
-Tensors are measured in fixed groups. A finished group is one file; its name is its number, and it appears whole or not at
-all. The ledger of another measurement (other digests, view or options) is thrown away, never mixed in.
+Tensors are measured in fixed groups. A finished group is one file; its name is its number, and it appears whole or not
+at all. The ledger of another measurement (other digests, view or options) is thrown away, never mixed in.
 """
 
 from __future__ import annotations

@@ -14,9 +14,7 @@ def data_root() -> Path:
     for folder in (PACKAGE / "data", PACKAGE.parent / "data"):
         if (folder / "pairs.yaml").is_file():
             return folder
-    raise RegistryError(
-        f"{PACKAGE / 'data'}: no pairs.yaml; the installation is incomplete, install opdlib again"
-    )
+    raise RegistryError(f"{PACKAGE / 'data'}: no pairs.yaml; the installation is incomplete, install opdlib again")
 
 
 def find(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -36,7 +35,8 @@ class TensorResult:
     match: Match
     sparsity: Sparsity
     changed_matrices: int
-    """Matrices with a nonzero delta: 0 or 1 for a 2-D tensor, the number of changed experts for fused ones (3-D), else 0."""
+    """Matrices with a nonzero delta: 0 or 1 for a 2-D tensor, the number of changed experts for fused ones (3-D), else
+    0."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ class Measurement:
         )
 
 
-def identity(
-    source_digest: str, trained_digest: str, view: str, skip: Sequence[str]
-) -> dict[str, Any]:
+def identity(source_digest: str, trained_digest: str, view: str, skip: Sequence[str]) -> dict[str, Any]:
     """The identity of a measurement, from the digests of its checkpoints and its options."""
     return {
         "source": source_digest,
@@ -93,9 +91,9 @@ def measure(
 ) -> Measurement:
     """Measure a pair: align strictly, then one pass over each tensor.
 
-    `workers` threads share a tensor (default: the machine's cores); the numbers do not depend on it. With `ledger`, a folder,
-    finished groups of tensors are kept there and a later call goes on from them. `progress` True shows a bar, None only on a
-    terminal. Raises AlignmentError, MeasureError (NaN, Inf, dtype), ParameterError, OutputError.
+    `workers` threads share a tensor (default: the machine's cores); the numbers do not depend on it. With `ledger`, a
+    folder, finished groups of tensors are kept there and a later call goes on from them. `progress` True shows a bar,
+    None only on a terminal. Raises AlignmentError, MeasureError (NaN, Inf, dtype), ParameterError, OutputError.
     """
     if view not in VIEWS:
         raise ParameterError(f"view {view!r}; wanted one of {', '.join(VIEWS)}")
@@ -104,9 +102,7 @@ def measure(
     alignment = align(source, trained, skip)
     origins = {"source": source.origin(), "trained": trained.origin()}
     book = (
-        Ledger(
-            ledger, identity(origins["source"]["digest"], origins["trained"]["digest"], view, skip)
-        )
+        Ledger(ledger, identity(origins["source"]["digest"], origins["trained"]["digest"], view, skip))
         if ledger
         else None
     )
@@ -132,12 +128,8 @@ def measure(
             results += measured
             histogram = total([histogram, part])
             bar.update(part.size)
-        model = sparsity(
-            histogram, lambda bins: _members(source, trained, alignment, view, bins, pool)
-        )
-    return Measurement(
-        name, view, origins, tuple(skip), alignment, tuple(results), histogram, model
-    )
+        model = sparsity(histogram, lambda bins: _members(source, trained, alignment, view, bins, pool))
+    return Measurement(name, view, origins, tuple(skip), alignment, tuple(results), histogram, model)
 
 
 def _no_bar(progress: bool | None) -> bool | None:
@@ -175,11 +167,7 @@ def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, pool: Executor)
     try:
         return scan(delta.source, delta.trained, pool)
     except NonFiniteError as error:
-        checkpoint, name = (
-            (source, delta.match.source)
-            if error.side == "source"
-            else (trained, delta.match.trained)
-        )
+        checkpoint, name = (source, delta.match.source) if error.side == "source" else (trained, delta.match.trained)
         place = [int(i) for i in np.unravel_index(error.index, delta.match.info.shape)]
         raise MeasureError(
             f"{checkpoint.spec}: {name} holds {error.count} NaN or Inf, the first {error.value} at {place}; "

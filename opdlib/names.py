@@ -1,14 +1,15 @@
 """Tensor names: what they say about a parameter, and when two names mean the same one.
 
-Architectures differ in words, not in grammar: dotted segments, one of them followed by the layer's number. The words are the
-tables below; supporting a new architecture means adding to them. A word that no table knows is no error: the parameter's
-block is then `other`, visible in every table.
+Architectures differ in words, not in grammar: dotted segments, one of them followed by the layer's number. The words
+are the tables below; supporting a new architecture means adding to them. A word that no table knows is no error: the
+parameter's block is then `other`, visible in every table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 BLOCKS = ("attention", "mlp", "embedding", "lm_head", "norm", "vision", "other")
 """The blocks of a summary, in the order of every table. `vision` is everything whose part is vision."""
@@ -117,8 +118,8 @@ class Param:
 def parse(name: str) -> Param:
     """Read a tensor's name. Any string gives a Param; unknown words end in block `other`.
 
-    Whole segments are compared, so `qkv_proj` is not taken for `v_proj`. A bias belongs to its projection; everything whose
-    word holds "norm" (q_norm and k_norm too) is `norm`.
+    Whole segments are compared, so `qkv_proj` is not taken for `v_proj`. A bias belongs to its projection; everything
+    whose word holds "norm" (q_norm and k_norm too) is `norm`.
     """
     segments = name.split(".")
     part = "vision" if any(s in VISION_WORDS for s in segments) else "language"
@@ -149,7 +150,7 @@ def module_order(modules: Iterable[str]) -> list[str]:
 
 
 def _number_after(segments: list[str], words: tuple[str, ...]) -> int | None:
-    for word, number in zip(segments[:-1], segments[1:], strict=True):
+    for word, number in pairwise(segments):
         if word in words and number.isdecimal():
             return int(number)
     return None

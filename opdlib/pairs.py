@@ -1,4 +1,5 @@
-"""The registry of pairs, data/pairs.yaml: every source and trained checkpoint that is compared, the paper's and ours."""
+"""The registry of pairs, data/pairs.yaml: every source and trained checkpoint that is compared, the paper's and
+ours."""
 
 from __future__ import annotations
 
@@ -70,18 +71,14 @@ def registry() -> Mapping[str, Pair]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf8"))
     except yaml.YAMLError as error:
-        raise RegistryError(
-            f"{file.name}: not readable as YAML ({error}); repair the file"
-        ) from error
+        raise RegistryError(f"{file.name}: not readable as YAML ({error}); repair the file") from error
     if not isinstance(content, dict):
         raise RegistryError(f"{file.name}: wanted a mapping of pair keys to pairs")
     pairs = {key: _pair(key, entry) for key, entry in content.items()}
     names = [name for pair in pairs.values() for name in (pair.key, *pair.aliases)]
     for name in names:
         if names.count(name) > 1:
-            raise RegistryError(
-                f"{file.name}: the name {name!r} is used twice; keys and aliases must be unique"
-            )
+            raise RegistryError(f"{file.name}: the name {name!r} is used twice; keys and aliases must be unique")
     return pairs
 
 
@@ -91,9 +88,7 @@ def find_pair(name: str) -> Pair:
     if name in by_name:
         return by_name[name]
     close = difflib.get_close_matches(name, by_name, n=3) or list(by_name)[:3]
-    raise RegistryError(
-        f"no pair {name!r} in pairs.yaml; similar: {', '.join(close)}. List them all with: opd pairs"
-    )
+    raise RegistryError(f"no pair {name!r} in pairs.yaml; similar: {', '.join(close)}. List them all with: opd pairs")
 
 
 def _pair(key: str, entry: Any) -> Pair:
@@ -105,8 +100,6 @@ def _pair(key: str, entry: Any) -> Pair:
         wrong = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
         raise RegistryError(f"pairs.yaml: {key}: {wrong}; a pair has {', '.join(sorted(known))}")
     if entry["regime"] not in REGIMES:
-        raise RegistryError(
-            f"pairs.yaml: {key}: regime {entry['regime']!r}; wanted one of {', '.join(REGIMES)}"
-        )
+        raise RegistryError(f"pairs.yaml: {key}: regime {entry['regime']!r}; wanted one of {', '.join(REGIMES)}")
     lists = {name: tuple(entry.get(name, ())) for name in ("aliases", "skip")}
     return Pair(key=key, **(entry | lists))

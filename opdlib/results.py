@@ -76,7 +76,8 @@ def measure_into(
     progress: bool | None = False,
     note: str = "",
 ) -> Measurement:
-    """Measure a pair (`opdlib.measure.measure`) and write the results into `folder`; after a kill, go on from its ledger.
+    """Measure a pair (`opdlib.measure.measure`) and write the results into `folder`; after a kill, go on from its
+    ledger.
 
     Results of another measurement in that folder do not outlive the start of this one, so that what lies there is never
     mistaken for it.
@@ -105,16 +106,14 @@ def measure_into(
 def results_folder(name: str, view: str = "bf16") -> Path:
     """The folder of `name`: a folder of results itself, or a pair with committed results.
 
-    A pair's bf16 results are in data/results/<key>/, other views in a folder of that name inside it. Raises RegistryError
-    with what to run if there are none.
+    A pair's bf16 results are in data/results/<key>/, other views in a folder of that name inside it. Raises
+    RegistryError with what to run if there are none.
     """
     folder = Path(name)
     if folder.is_dir():
         if (folder / SUMMARY).is_file():
             return folder
-        raise RegistryError(
-            f"{folder}: no {SUMMARY}, so no complete results; run: opd measure ... --out {folder}"
-        )
+        raise RegistryError(f"{folder}: no {SUMMARY}, so no complete results; run: opd measure ... --out {folder}")
     pair = find_pair(name)
     committed = data_root() / "results" / pair.key / ("" if view == "bf16" else view)
     if (committed / SUMMARY).is_file():
@@ -135,7 +134,8 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def find_by_content(identity: dict[str, Any]) -> Path | None:
-    """The results of exactly this measurement (`opdlib.measure.identity`), committed ones first, then the user's cache."""
+    """The results of exactly this measurement (`opdlib.measure.identity`), committed ones first, then the user's
+    cache."""
     committed = sorted(p.parent for p in (data_root() / "results").rglob(SUMMARY))
     cached = cached_folder(identity)
     for folder in [*committed, *([cached] if (cached / SUMMARY).is_file() else [])]:
@@ -166,9 +166,7 @@ def _json(value: Any) -> str:
 def _csv(rows: Iterable[dict[str, Any]]) -> str:
     listed = list(rows)
     stream = io.StringIO()
-    writer = csv.DictWriter(
-        stream, fieldnames=list(listed[0]) if listed else [], lineterminator="\n"
-    )
+    writer = csv.DictWriter(stream, fieldnames=list(listed[0]) if listed else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(listed)
     return stream.getvalue()
@@ -265,9 +263,7 @@ def _provenance(measurement: Measurement, reasons: dict[str, str], note: str) ->
         **measurement.origins,
         "identity": measurement.identity,
         "tied_or_skipped": measurement.alignment.left_out,
-        "renamed": {
-            m.source: m.trained for m in measurement.alignment.matches if m.source != m.trained
-        },
+        "renamed": {m.source: m.trained for m in measurement.alignment.matches if m.source != m.trained},
         "undefined": reasons,
         "device": "cpu",
         "versions": {"opdlib": opdlib.__version__, "python": platform.python_version()}

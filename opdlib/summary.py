@@ -28,13 +28,11 @@ def summarize(measurement: Measurement) -> Summary:
     """Weighted over coordinates throughout; a ratio that is undefined (nothing changed, zero source) is None."""
     tensors = measurement.tensors
     size, energy = _size(tensors), _energy(tensors)
-    groups = [
-        (block, [t for t in tensors if t.match.param.summary_block == block]) for block in BLOCKS
-    ]
-    numbers = sorted({t.match.param.layer for t in tensors if _in_stack(t)} - {None})
-    layers = [
-        (n, [t for t in tensors if _in_stack(t) and t.match.param.layer == n]) for n in numbers
-    ]
+    groups = [(block, [t for t in tensors if t.match.param.summary_block == block]) for block in BLOCKS]
+    stack: dict[int, list[TensorResult]] = {}
+    for t in tensors:
+        if t.match.param.part == "language" and t.match.param.layer is not None:
+            stack.setdefault(t.match.param.layer, []).append(t)
     return {
         "pair": measurement.name,
         "view": measurement.view,
@@ -45,17 +43,11 @@ def summarize(measurement: Measurement) -> Summary:
         "exact_zero": _share(sum(t.sparsity.exact_zero for t in tensors), size),
         "sparsity": _absolute(tensors),
         "sparsity_rms": {
-            threshold_key(tau): _share(sum(t.sparsity.relative[tau] for t in tensors), size)
-            for tau in RELATIVE
+            threshold_key(tau): _share(sum(t.sparsity.relative[tau] for t in tensors), size) for tau in RELATIVE
         },
         "sparsity_ulp": {threshold_key(ETA): _share(sum(t.sparsity.ulp for t in tensors), size)},
-        "top_energy": {
-            share_key(p): _share(math.fsum(t.sparsity.top[p] for t in tensors), energy)
-            for p in TOP_SHARES
-        },
-        "top_energy_global": {
-            share_key(p): _share(measurement.model.top[p], energy) for p in TOP_SHARES
-        },
+        "top_energy": {share_key(p): _share(math.fsum(t.sparsity.top[p] for t in tensors), energy) for p in TOP_SHARES},
+        "top_energy_global": {share_key(p): _share(measurement.model.top[p], energy) for p in TOP_SHARES},
         "blocks": {
             block: {
                 "rel_norm": _rel_norm(members),
@@ -74,7 +66,7 @@ def summarize(measurement: Measurement) -> Summary:
                 "rel_norm": _rel_norm(members),
                 "energy_share": _share(_energy(members), energy),
             }
-            for number, members in layers
+            for number, members in sorted(stack.items())
         ],
     }
 
@@ -85,30 +77,18 @@ def undefined(summary: Summary) -> dict[str, str]:
     for key, value in _leaves(summary):
         if value is None:
             reasons[key] = (
-                "source norm is zero"
-                if key.endswith("rel_norm")
-                else "nothing changed, so there is no energy to share"
+                "source norm is zero" if key.endswith("rel_norm") else "nothing changed, so there is no energy to share"
             )
     return reasons
 
 
 def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else None
-    )
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if items is None:
         yield key, value
         return
     for name, inner in items:
         yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-
-
-def _in_stack(tensor: TensorResult) -> bool:
-    return tensor.match.param.part == "language"
 
 
 def _size(tensors: Sequence[TensorResult]) -> int:
@@ -121,10 +101,7 @@ def _energy(tensors: Sequence[TensorResult]) -> float:
 
 def _absolute(tensors: Sequence[TensorResult]) -> dict[str, float | None]:
     size = _size(tensors)
-    return {
-        threshold_key(eps): _share(sum(t.sparsity.absolute[eps] for t in tensors), size)
-        for eps in ABSOLUTE
-    }
+    return {threshold_key(eps): _share(sum(t.sparsity.absolute[eps] for t in tensors), size) for eps in ABSOLUTE}
 
 
 def _rel_norm(tensors: Sequence[TensorResult]) -> float | None:

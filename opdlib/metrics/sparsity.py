@@ -28,8 +28,8 @@ Look = Callable[[Sequence[int]], Mapping[int, NDArray[np.float64]]]
 def count_of(share: float, size: int) -> int:
     """Number of coordinates in the top `share` of `size`: ceil(share * size), at least 1, at most size.
 
-    The product is rounded to nine decimals first, so that 0.07 * 100 gives 7 and not 8. `share` lies in (0, 1]. Of nothing,
-    nothing: 0 when size is 0. Source: paper, appendix A.4 (masks and coordinate energy).
+    The product is rounded to nine decimals first, so that 0.07 * 100 gives 7 and not 8. `share` lies in (0, 1]. Of
+    nothing, nothing: 0 when size is 0. Source: paper, appendix A.4 (masks and coordinate energy).
     """
     if not 0 < share <= 1:
         raise ValueError(f"a share lies in (0, 1], not {share}")
@@ -39,8 +39,8 @@ def count_of(share: float, size: int) -> int:
 def relative_norm(energy: float, source_energy: float) -> float:
     """Fro(delta) / Fro(source) from the two sums of squares; unit 1, from 0 up.
 
-    For a set of tensors the sums run over the whole set: the paper's collection form r(B), appendix A.4. A zero source has
-    no relative norm: NaN.
+    For a set of tensors the sums run over the whole set: the paper's collection form r(B), appendix A.4. A zero source
+    has no relative norm: NaN.
     """
     return math.sqrt(energy / source_energy) if source_energy > 0 else math.nan
 
@@ -74,8 +74,8 @@ def count_at_most(histogram: DeltaHistogram, eps: float, look: Look) -> int:
 def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
     """Sum of squares of the `count` largest differences; exact up to float64 rounding, and 0 when nothing changed.
 
-    Over the energy of all differences this is the paper's coordinate energy c_p (appendix A.4, Table 8). Equal differences
-    at the cut have equal energy, so ties need no rule.
+    Over the energy of all differences this is the paper's coordinate energy c_p (appendix A.4, Table 8). Equal
+    differences at the cut have equal energy, so ties need no rule.
     """
     if count >= histogram.changed:
         return histogram.energy
@@ -86,11 +86,7 @@ def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
     rest = count - int(from_top[cut] - histogram.counts[cut])
     inexact = int(histogram.inexact[cut])
     if rest >= inexact:  # inexact members of a bin are larger than its exact ones
-        return (
-            above
-            + float(histogram.inexact_energy[cut])
-            + (rest - inexact) * float(histogram.edges[cut]) ** 2
-        )
+        return above + float(histogram.inexact_energy[cut]) + (rest - inexact) * float(histogram.edges[cut]) ** 2
     members = look([int(histogram.bins[cut])])[int(histogram.bins[cut])]
     return above + math.fsum(members[:rest] ** 2)
 
