@@ -252,7 +252,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 def _measure_one(pair: Pair, folder: Path, options: argparse.Namespace) -> None:
     from opdlib.checkpoints import open_checkpoint
-    from opdlib.results import measure_into
+    from opdlib.recording import measure_into
 
     if pair.trained is None:
         raise ParameterError(f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source and --trained")

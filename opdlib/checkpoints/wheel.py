@@ -9,7 +9,7 @@ import io
 import sys
 from pathlib import Path
 
-from opdlib.checkpoints.cache import build_once, cache_root
+from opdlib.cache import build_once, cache_root
 from opdlib.checkpoints.local import LocalCheckpoint, open_local
 from opdlib.errors import CheckpointError, MissingDependencyError
 
