@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import opdlib
-from opdlib.errors import OpdError, ParameterError
+from opdlib.errors import MeasureError, OpdError, ParameterError
 from opdlib.pairs import Pair
 
 
@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", "cpu", "cuda"],
         help="where to compute (default: auto)",
     )
+    measure.add_argument("--check", action="store_true", help="fail unless the committed numbers come out, to 1e-9")
     measure.add_argument(
         "--workers",
         type=int,
@@ -239,6 +240,8 @@ def _measure(options: argparse.Namespace) -> None:
     if options.name and not given:
         raise ParameterError("--name goes with --source and --trained; a pair of the registry has its key")
     _check_device(options.device)
+    if options.check and given:
+        raise ParameterError("--check compares with committed results, so it takes PAIR...")
     if given:
         name = options.name or Path(options.trained.partition("@")[0]).name or "unnamed"
         pairs = [Pair(name, name, options.source, options.trained, regime="")]
@@ -273,6 +276,20 @@ def _measure_one(pair: Pair, folder: Path, options: argparse.Namespace) -> None:
         f"{pair.key}: {len(done.tensors)} tensors, {share:.2%} of weights changed in view {options.view}; "
         f"results in {folder}"
     )
+    if options.check:
+        _check_against_committed(pair, folder, options.view)
+
+
+def _check_against_committed(pair: Pair, folder: Path, view: str) -> None:
+    from opdlib.results import differences, read_summary, results_folder
+
+    found = differences(read_summary(folder), read_summary(results_folder(pair.key, view)), rtol=1e-9)
+    if found:
+        raise MeasureError(
+            f"{pair.key}: {len(found)} numbers differ from the committed ones by more than 1e-9, the first: {found[0]}; "
+            "if the change is meant, commit the new results and say why in CHANGELOG.md"
+        )
+    print(f"{pair.key}: equal to the committed numbers to 1e-9")
 
 
 def _check_device(device: str) -> None:
