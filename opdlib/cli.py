@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import opdlib
-from opdlib.errors import MeasureError, OpdError, ParameterError
-from opdlib.pairs import Pair
+from opdlib import commands
+from opdlib.errors import OpdError
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,14 +58,14 @@ def _complain(options: argparse.Namespace, error: Exception, message: str) -> in
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("opd", description="What does post-training do to a model's weights?")
     parser.add_argument("--version", action="version", version=f"opdlib {opdlib.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(
         name: str,
         run: Callable[[argparse.Namespace], None],
         help: str,
         example: str,
-        under: object = commands,
+        under: object = subparsers,
     ) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = under.add_parser(  # type: ignore[attr-defined]
             name,
@@ -80,11 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    command("pairs", _pairs, "list the registry of pairs", "opd pairs")
+    command("pairs", commands.pairs, "list the registry of pairs", "opd pairs")
 
     measure = command(
         "measure",
-        _measure,
+        commands.measure,
         "measure pairs and write their results",
         "opd measure smollm2-opd --out runs/mine",
     )
@@ -137,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = command(
         "summary",
-        _summary,
+        commands.summary,
         "print the numbers of the paper's tables for one pair",
         "opd summary smollm2-opd --json",
     )
@@ -152,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command(
         "evaluate",
-        _evaluate,
+        commands.evaluate,
         "accuracy on held-out problems",
         "opd evaluate patch:data/patches/smollm2-opd.safetensors --json",
     )
@@ -161,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="draws the held-out problems (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="as JSON")
 
-    train = command("train", _train, "train one recipe", "opd train data/recipes/smollm2-opd.yaml")
+    train = command("train", commands.train, "train one recipe", "opd train data/recipes/smollm2-opd.yaml")
     train.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     train.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/train/NAME-sSEED)")
     train.add_argument("--max-steps", type=int, metavar="N", help="stop early, for a trial")
@@ -177,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     actions = patch.add_subparsers(required=True, metavar="ACTION", parser_class=Parser)
     make = command(
         "make",
-        _patch_make,
+        commands.patch_make,
         "write TRAINED as a patch over SOURCE",
         "opd patch make org/base runs/x/bf16 x.safetensors",
         actions,
@@ -187,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("file", type=Path, metavar="FILE")
     apply = command(
         "apply",
-        _patch_apply,
+        commands.patch_apply,
         "rebuild the trained checkpoint",
         "opd patch apply org/base x.safetensors rebuilt/",
         actions,
@@ -197,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("out", type=Path, metavar="OUT", help="a folder, or a file ending in .safetensors")
     verify = command(
         "verify",
-        _patch_verify,
+        commands.patch_verify,
         "check that SOURCE and FILE give TRAINED bit for bit",
         "opd patch verify org/base x.safetensors runs/x/bf16",
         actions,
@@ -208,168 +206,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pairs(_: argparse.Namespace) -> None:
-    from opdlib.locations import data_root
-    from opdlib.pairs import registry
-    from opdlib.results import SUMMARY
-
-    rows = [("pair", "regime", "source", "trained", "here")]
-    for pair in registry().values():
-        results = (data_root() / "results" / pair.key / SUMMARY).is_file()
-        state = pair.obstacle() or "measurable"
-        rows.append(
-            (
-                pair.key,
-                pair.regime,
-                pair.source,
-                pair.trained or "-",
-                f"{state}, results committed" if results else state,
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _measure(options: argparse.Namespace) -> None:
-    from opdlib.pairs import find_pair
-
-    given = options.source is not None or options.trained is not None
-    if bool(options.pairs) == given or (given and not (options.source and options.trained)):
-        raise ParameterError("measure takes PAIR..., or --source and --trained together; see opd measure --help")
-    if options.name and not given:
-        raise ParameterError("--name goes with --source and --trained; a pair of the registry has its key")
-    _check_device(options.device)
-    if options.check and given:
-        raise ParameterError("--check compares with committed results, so it takes PAIR...")
-    if given:
-        name = options.name or Path(options.trained.partition("@")[0]).name or "unnamed"
-        pairs = [Pair(name, name, options.source, options.trained, regime="")]
-    else:
-        pairs = [find_pair(name) for name in options.pairs]
-    for pair in pairs:
-        out = options.out or Path("runs/measured") / f"{pair.key}{'' if options.view == 'bf16' else f'-{options.view}'}"
-        folder = out / pair.key if options.out and len(pairs) > 1 else out
-        _measure_one(pair, folder, options)
-
-
-def _measure_one(pair: Pair, folder: Path, options: argparse.Namespace) -> None:
-    from opdlib.checkpoints import open_checkpoint
-    from opdlib.recording import measure_into
-
-    if pair.trained is None:
-        raise ParameterError(f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source and --trained")
-    done = measure_into(
-        folder,
-        open_checkpoint(pair.source),
-        open_checkpoint(pair.trained),
-        name=pair.key,
-        view=options.view,
-        skip=[*pair.skip, *options.skip],
-        workers=options.workers,
-        progress=None,
-    )
-    for tensor, reason in done.alignment.left_out.items():
-        print(f"{tensor}: {reason}")
-    share = done.histogram.changed / max(done.histogram.size, 1)
-    print(
-        f"{pair.key}: {len(done.tensors)} tensors, {share:.2%} of weights changed in view {options.view}; "
-        f"results in {folder}"
-    )
-    if options.check:
-        _check_against_committed(pair, folder, options.view)
-
-
-def _check_against_committed(pair: Pair, folder: Path, view: str) -> None:
-    from opdlib.results import differences, read_summary, results_folder
-
-    found = differences(read_summary(folder), read_summary(results_folder(pair.key, view)), rtol=1e-9)
-    if found:
-        raise MeasureError(
-            f"{pair.key}: {len(found)} numbers differ from the committed ones by more than 1e-9, the first: {found[0]}; "
-            "if the change is meant, commit the new results and say why in CHANGELOG.md"
-        )
-    print(f"{pair.key}: equal to the committed numbers to 1e-9")
-
-
-def _check_device(device: str) -> None:
-    """Histograms are made on the CPU, wherever the models came from; a device that is not there is refused all the
-    same."""
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ParameterError("--device cuda: no CUDA device on this machine; use --device auto or cpu")
-
-
-def _summary(options: argparse.Namespace) -> None:
-    from opdlib.results import read_summary, results_folder
-
-    summary = read_summary(results_folder(options.results, options.view))
-    print(json.dumps(summary, indent=1) if options.json else _readable(summary))
-
-
-def _readable(summary: dict[str, Any]) -> str:
-    """The whole-model numbers, a line each."""
-    lines = []
-    for key, value in summary.items():
-        if isinstance(value, dict) and key != "blocks":
-            lines.append(f"{key:18}" + "  ".join(f"{at}: {_number(v)}" for at, v in value.items()))
-        elif not isinstance(value, dict | list):
-            lines.append(f"{key:18}{_number(value)}")
-    for block, numbers in summary["blocks"].items():
-        lines.append(f"{block:18}" + "  ".join(f"{at}: {_number(v)}" for at, v in numbers.items()))
-    return "\n".join([*lines, f"{'layers':18}{len(summary['layers'])}, see --json"])
-
-
-def _number(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else "undefined" if value is None else str(value)
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from opdlib.train.evaluate import evaluate
-
-    result = evaluate(options.checkpoint, task=options.tasks, seed=options.seed)
-    low, high = result.interval
-    if options.json:
-        print(json.dumps(asdict(result), indent=1))
-    else:
-        print(
-            f"{options.checkpoint}: {result.accuracy:.1%} of {result.n} held-out problems, "
-            f"95% interval {low:.1%} to {high:.1%}"
-        )
-
-
-def _train(options: argparse.Namespace) -> None:
-    from opdlib.train.run import train
-
-    folder = train(
-        options.recipe,
-        out=options.out,
-        max_steps=options.max_steps,
-        seed=options.seed,
-        resume=options.resume,
-    )
-    print(f"run complete: {folder}")
-
-
-def _patch_make(options: argparse.Namespace) -> None:
-    from opdlib.checkpoints import open_checkpoint
-    from opdlib.patch import make
-
-    print(make(open_checkpoint(options.source), open_checkpoint(options.trained), options.file))
-
-
-def _patch_apply(options: argparse.Namespace) -> None:
-    from opdlib.checkpoints import open_checkpoint
-    from opdlib.patch import apply
-
-    print(f"rebuilt: {apply(open_checkpoint(options.source), options.file, options.out)}")
-
-
-def _patch_verify(options: argparse.Namespace) -> None:
-    from opdlib.checkpoints import open_checkpoint
-    from opdlib.patch import verify
-
-    verify(open_checkpoint(options.source), options.file, open_checkpoint(options.trained))
-    print(f"{options.file} over {options.source} gives {options.trained} bit for bit")
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,27 +16,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-SMALLEST_EXPONENT = -149
-"""2^-149 is the smallest nonzero float32, hence the smallest nonzero difference of float32, fp16 or bf16 numbers."""
-LARGEST_EXPONENT = 128
-"""Two float32 numbers differ by less than 2^129."""
-BINS = (LARGEST_EXPONENT - SMALLEST_EXPONENT + 1) << 7
-MAGNITUDES = 1 << 15
-"""Bins of abs(source): the top 16 bits of its float32 form without the sign. For a bf16 tensor these are its values."""
+from opdlib.metrics import kernels
+from opdlib.metrics.kernels import BINS, ETA, MAGNITUDES, OFFSET, TAIL_BITS
 
-ETA = 1e-3
-"""Relative tolerance of the ULP rule: paper 3 (arXiv 2511.08567), definition 2.1; paper 2, section on sparsity."""
-
-_OFFSET = (1023 + SMALLEST_EXPONENT) << 7
-_TAIL = (1 << 45) - 1
-_BLOCK = 2048
 _SPLIT = 1 << 17
 _PART = 1 << 22  # at most: counters of a part are uint32
+
+__all__ = [
+    "BINS",
+    "ETA",
+    "MAGNITUDES",
+    "DeltaHistogram",
+    "NonFiniteError",
+    "Scan",
+    "bin_of",
+    "scan",
+    "total",
+]
 
 
 def bin_of(value: float) -> int:
@@ -44,17 +44,12 @@ def bin_of(value: float) -> int:
     bins."""
     if not value > 0:
         raise ValueError(f"bin_of takes a positive number, not {value}")
-    bits = int(np.float64(value).view(np.uint64)) >> 45
-    return min(max(bits - _OFFSET, 0), BINS - 1)
+    bits = int(np.float64(value).view(np.uint64)) >> TAIL_BITS
+    return min(max(bits - OFFSET, 0), BINS - 1)
 
 
 def _edge(bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    return ((bins + _OFFSET).astype(np.uint64) << np.uint64(45)).view(np.float64)
-
-
-def bin_edge(index: int) -> float:
-    """Lower edge of a bin, the value of its exact members."""
-    return float(_edge(np.array([index]))[0])
+    return ((bins + OFFSET).astype(np.uint64) << np.uint64(TAIL_BITS)).view(np.float64)
 
 
 @dataclass(frozen=True)
@@ -180,10 +175,10 @@ class Scan:
         for source, trained, inexact in self.parts:
             out = np.empty(int(inexact[chosen].sum()))
             if out.size:
-                _collect(source, trained, _shift(source), _shift(trained), wanted, out)
+                kernels.collect(source, trained, _shift(source), _shift(trained), wanted, out)
                 found.append(out)
         values = np.sort(np.concatenate(found))[::-1] if found else np.empty(0)
-        where = (values.view(np.uint64) >> np.uint64(45)).astype(np.int64) - _OFFSET
+        where = (values.view(np.uint64) >> np.uint64(TAIL_BITS)).astype(np.int64) - OFFSET
         return {b: values[where == b] for b in chosen}
 
 
@@ -216,7 +211,7 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
 
     def count(part: int) -> tuple[float, int, int]:
         i, j = spans[part]
-        return _count(  # type: ignore[no-any-return]
+        return kernels.count(  # type: ignore[no-any-return]
             a[i:j],
             b[i:j],
             _shift(a),
@@ -263,73 +258,3 @@ def _non_finite(source: torch.Tensor, trained: torch.Tensor) -> NonFiniteError:
             index = int(where[0])
             return NonFiniteError(side, index, len(where), float(tensor.flatten()[index]))
     raise AssertionError("a kernel met NaN or Inf that neither tensor holds")
-
-
-@numba.njit(nogil=True, cache=True)
-def _differences(a, b, shift_a, shift_b, start, stop, old, new, difference):  # type: ignore[no-untyped-def]
-    """Pack the differing pairs of one block into `old` and `new` (bits) and abs(new - old) into `difference`."""
-    packed = 0
-    for i in range(start, stop):
-        old[packed] = np.uint32(a[i]) << shift_a
-        new[packed] = np.uint32(b[i]) << shift_b
-        packed += old[packed] != new[packed]
-    before, after = old.view(np.float32), new.view(np.float32)
-    for j in range(packed):
-        difference[j] = abs(np.float64(after[j]) - np.float64(before[j]))
-    return packed
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
-def _energy(a, shift, start, stop, old):  # type: ignore[no-untyped-def]
-    values = old.view(np.float32)
-    for i in range(start, stop):
-        old[i - start] = np.uint32(a[i]) << shift
-    energy = 0.0
-    for j in range(stop - start):
-        energy += np.float64(values[j]) * np.float64(values[j])
-    return energy
-
-
-@numba.njit(nogil=True, cache=True)
-def _count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, updated):  # type: ignore[no-untyped-def]
-    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
-    before, after = old.view(np.float32), new.view(np.float32)
-    difference = np.empty(_BLOCK, np.float64)
-    bits = difference.view(np.uint64)
-    source_energy, beyond_eta, bad = 0.0, 0, 0
-    for start in range(0, a.size, _BLOCK):
-        stop = min(start + _BLOCK, a.size)
-        source_energy += _energy(a, shift_a, start, stop, old)
-        for i in range(start, stop):
-            magnitudes[((np.uint32(a[i]) << shift_a) >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
-        packed = _differences(a, b, shift_a, shift_b, start, stop, old, new, difference)
-        for j in range(packed):
-            beyond_eta += difference[j] > ETA * max(abs(np.float64(before[j])), abs(np.float64(after[j])))
-        for j in range(packed):
-            if bits[j] == 0:  # +0 and -0 differ in their bits only
-                continue
-            k = np.int64(bits[j] >> np.uint64(45)) - _OFFSET
-            if k >= BINS:
-                bad += 1
-                continue
-            updated[(old[j] >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
-            if bits[j] & np.uint64(_TAIL) == 0:
-                exact[k] += 1
-            else:
-                inexact[k] += 1
-                inexact_energy[k] += difference[j] * difference[j]
-    return source_energy, beyond_eta, bad
-
-
-@numba.njit(nogil=True, cache=True)
-def _collect(a, b, shift_a, shift_b, wanted, out):  # type: ignore[no-untyped-def]
-    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
-    difference = np.empty(_BLOCK, np.float64)
-    bits = difference.view(np.uint64)
-    filled = 0
-    for start in range(0, a.size, _BLOCK):
-        packed = _differences(a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference)
-        for j in range(packed):
-            if bits[j] & np.uint64(_TAIL) != 0 and wanted[np.int64(bits[j] >> np.uint64(45)) - _OFFSET]:
-                out[filled] = difference[j]
-                filled += 1

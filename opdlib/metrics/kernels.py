@@ -1,0 +1,97 @@
+"""The inner loops: compiled once, run on the raw bits of two tensors without the interpreter's lock.
+
+A tensor arrives as uint16 (bf16) or uint32 (float32) with the left shift that makes float32 bits of either.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+SMALLEST_EXPONENT = -149
+"""2^-149 is the smallest nonzero float32, hence the smallest nonzero difference of float32, fp16 or bf16 numbers."""
+LARGEST_EXPONENT = 128
+"""Two float32 numbers differ by less than 2^129."""
+BINS = (LARGEST_EXPONENT - SMALLEST_EXPONENT + 1) << 7
+MAGNITUDES = 1 << 15
+"""Bins of abs(source): the top 16 bits of its float32 form without the sign. For a bf16 tensor these are its values."""
+
+ETA = 1e-3
+"""Relative tolerance of the ULP rule: paper 3 (arXiv 2511.08567), definition 2.1; paper 2, section on sparsity."""
+
+TAIL_BITS = 45
+"""Of the 52 stored bits of a float64 significand, those past the first eight significant ones."""
+OFFSET = (1023 + SMALLEST_EXPONENT) << 7
+"""What the leading bits of a float64 exceed its bin by."""
+_TAIL = (1 << TAIL_BITS) - 1
+_BLOCK = 2048
+
+
+@numba.njit(nogil=True, cache=True)
+def _differences(a, b, shift_a, shift_b, start, stop, old, new, difference):  # type: ignore[no-untyped-def]
+    """Pack the differing pairs of one block into `old` and `new` (bits) and abs(new - old) into `difference`."""
+    packed = 0
+    for i in range(start, stop):
+        old[packed] = np.uint32(a[i]) << shift_a
+        new[packed] = np.uint32(b[i]) << shift_b
+        packed += old[packed] != new[packed]
+    before, after = old.view(np.float32), new.view(np.float32)
+    for j in range(packed):
+        difference[j] = abs(np.float64(after[j]) - np.float64(before[j]))
+    return packed
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
+def _energy(a, shift, start, stop, old):  # type: ignore[no-untyped-def]
+    values = old.view(np.float32)
+    for i in range(start, stop):
+        old[i - start] = np.uint32(a[i]) << shift
+    energy = 0.0
+    for j in range(stop - start):
+        energy += np.float64(values[j]) * np.float64(values[j])
+    return energy
+
+
+@numba.njit(nogil=True, cache=True)
+def count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, updated):  # type: ignore[no-untyped-def]
+    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
+    before, after = old.view(np.float32), new.view(np.float32)
+    difference = np.empty(_BLOCK, np.float64)
+    bits = difference.view(np.uint64)
+    source_energy, beyond_eta, bad = 0.0, 0, 0
+    for start in range(0, a.size, _BLOCK):
+        stop = min(start + _BLOCK, a.size)
+        source_energy += _energy(a, shift_a, start, stop, old)
+        for i in range(start, stop):
+            magnitudes[((np.uint32(a[i]) << shift_a) >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
+        packed = _differences(a, b, shift_a, shift_b, start, stop, old, new, difference)
+        for j in range(packed):
+            beyond_eta += difference[j] > ETA * max(abs(np.float64(before[j])), abs(np.float64(after[j])))
+        for j in range(packed):
+            if bits[j] == 0:  # +0 and -0 differ in their bits only
+                continue
+            k = np.int64(bits[j] >> np.uint64(TAIL_BITS)) - OFFSET
+            if k >= BINS:
+                bad += 1
+                continue
+            updated[(old[j] >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
+            if bits[j] & np.uint64(_TAIL) == 0:
+                exact[k] += 1
+            else:
+                inexact[k] += 1
+                inexact_energy[k] += difference[j] * difference[j]
+    return source_energy, beyond_eta, bad
+
+
+@numba.njit(nogil=True, cache=True)
+def collect(a, b, shift_a, shift_b, wanted, out):  # type: ignore[no-untyped-def]
+    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
+    difference = np.empty(_BLOCK, np.float64)
+    bits = difference.view(np.uint64)
+    filled = 0
+    for start in range(0, a.size, _BLOCK):
+        packed = _differences(a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference)
+        for j in range(packed):
+            if bits[j] & np.uint64(_TAIL) != 0 and wanted[np.int64(bits[j] >> np.uint64(TAIL_BITS)) - OFFSET]:
+                out[filled] = difference[j]
+                filled += 1

@@ -1,0 +1,90 @@
+"""Pico checkpoints, made on the fly: a two-layer transformer's names and shapes with random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+Weights = dict[str, torch.Tensor]
+
+HIDDEN, INNER, VOCABULARY = 16, 24, 40
+
+
+def pico_weights(layers: int = 2, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Weights:
+    """Random weights under the names of a Llama-like model with q_norm and biases; the head is tied, so not stored."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    for layer in range(layers):
+        at = f"model.layers.{layer}"
+        shapes |= {f"{at}.self_attn.{m}_proj.weight": (HIDDEN, HIDDEN) for m in "qkvo"}
+        shapes |= {f"{at}.self_attn.q_proj.bias": (HIDDEN,), f"{at}.self_attn.q_norm.weight": (HIDDEN // 2,)}
+        shapes |= {f"{at}.mlp.{m}_proj.weight": (INNER, HIDDEN) for m in ("gate", "up")}
+        shapes |= {f"{at}.mlp.down_proj.weight": (HIDDEN, INNER), f"{at}.input_layernorm.weight": (HIDDEN,)}
+    shapes["model.norm.weight"] = (HIDDEN,)
+    return {name: (torch.randn(shape, generator=generator) * 0.05).to(dtype) for name, shape in shapes.items()}
+
+
+def moved(weights: Weights, scale: float = 2e-4, seed: int = 1, dtype: torch.dtype | None = None) -> Weights:
+    """The weights after a small dense update, in their own dtype or another."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: (w.float() + scale * torch.randn(w.shape, generator=generator)).to(dtype or w.dtype)
+        for name, w in weights.items()
+    }
+
+
+def write_checkpoint(
+    folder: Path, weights: Mapping[str, torch.Tensor], shards: int = 1, config: Mapping[str, object] | None = None
+) -> Path:
+    """Save weights as one file, or as shards with an index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    if shards == 1:
+        save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+    weight_map: dict[str, str] = {}
+    names = list(weights)
+    for number in range(shards):
+        file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
+        own = names[number::shards]
+        save_file({n: weights[n] for n in own}, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(own, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+@pytest.fixture
+def pico_pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A bf16 source and a bf16 checkpoint that was moved a little, as folders."""
+    source = pico_weights()
+    tied = {"tie_word_embeddings": True}
+    return (
+        write_checkpoint(tmp_path / "source", source, config=tied),
+        write_checkpoint(tmp_path / "trained", moved(source), config=tied),
+    )
+
+
+@pytest.fixture
+def opd(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the real command in its own process, in an empty folder, without a network that answers."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "opdlib.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"OPDLIB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"} | environment,
+            timeout=300,
+        )
+
+    return run
