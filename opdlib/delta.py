@@ -65,8 +65,8 @@ def align(source: Checkpoint, trained: Checkpoint, skip: Sequence[str] = ()) -> 
     """
     left_out = _skipped(source, trained, skip)
     tied = {canonical(head): canonical(embedding) for c in (source, trained) for head, embedding in c.tied.items()}
-    for checkpoint in (source, trained):
-        left_out |= _tied_heads(checkpoint, tied, left_out)
+    heads = [_tied_heads(checkpoint, tied, left_out) for checkpoint in (source, trained)]
+    left_out |= heads[0] | heads[1]
     ours = {n: i for n, i in source.tensors.items() if n not in left_out}
     theirs = {n: i for n, i in trained.tensors.items() if n not in left_out}
     partners = {name: name for name in ours if name in theirs}
