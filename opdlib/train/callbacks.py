@@ -1,10 +1,9 @@
-"""What is added to TRL's loop: one JSON line a step, checkpoints that are whole or ignored, a quiet bar."""
+"""What is added to TRL's loop: one JSON line a step, checkpoints whole or ignored, a quiet bar."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from pathlib import Path
@@ -16,52 +15,55 @@ from transformers import TrainerCallback
 from opdlib.errors import RecipeError
 
 WHOLE = "whole"
-"""Empty file that is written last into a checkpoint; a checkpoint without it was being saved when the run died."""
+"""Empty file written last into a checkpoint; one without it was being saved when the run died."""
 
 
-class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Appends one line a step to metrics.jsonl, and cuts what a killed run wrote after its last checkpoint."""
+class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
+    """Appends a line a step to metrics.jsonl; cuts what a killed run wrote after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.began = 0.0
+        self.uncounted = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        lines = (
-            self.path.read_text(encoding="utf8").splitlines(keepends=True)
-            if self.path.exists()
-            else []
-        )
-        kept = self.path.with_suffix(".new")
-        kept.write_text("".join(lines[: state.global_step]), encoding="utf8")
-        os.replace(kept, self.path)
+        """Keep one line for every step that the checkpoint, if there is one, has seen."""
+        text = self.path.read_text(encoding="utf8") if self.path.exists() else ""
+        lines = text.splitlines(keepends=True)[: state.global_step]
+        new = self.path.with_suffix(".new")
+        new.write_text("".join(lines), encoding="utf8")
+        new.replace(self.path)
+        # SFTTrainer forgets how many tokens it had seen; DistillationTrainer keeps them in `state`.
+        seen = json.loads(lines[-1])["num_tokens"] if lines else 0
+        self.uncounted = seen - state.num_input_tokens_seen
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
         self.began = time.perf_counter()
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write what TRL logged, and the seconds. Raises RecipeError if the run has diverged."""
+        logs = kwargs["logs"]
         if "loss" not in logs:  # the summary at the end of training
             return
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs[name]):
                 raise RecipeError(
-                    f"{name} is {logs[name]} at step {state.global_step}; try a smaller learning_rate"
+                    f"{self.path.parent.name}: {name} is {logs[name]} at step {state.global_step}; "
+                    "wanted a finite number; try a smaller learning_rate"
                 )
-        row = {
-            "step": state.global_step,
-            **logs,
-            "seconds": round(time.perf_counter() - self.began, 3),
-        }
+        seconds = round(time.perf_counter() - self.began, 3)
+        tokens = logs["num_tokens"] + self.uncounted
+        row = {"step": state.global_step, **logs, "num_tokens": tokens, "seconds": seconds}
         with self.path.open("a", encoding="utf8") as stream:
             stream.write(json.dumps(row, allow_nan=False) + "\n")
 
 
-class Checkpoints(TrainerCallback):  # type: ignore[misc]
+class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
     """Marks a checkpoint as whole once everything is in it, and only then deletes the older ones."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The trainer has just written its last file."""
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (saved / WHOLE).touch()
         for other in saved.parent.glob("checkpoint-*"):
@@ -75,10 +77,11 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-class Bar(TrainerCallback):  # type: ignore[misc]
+class Bar(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
     """A progress bar over steps, on a terminal only."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open it where a resumed run stands."""
         self.bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -88,7 +91,9 @@ class Bar(TrainerCallback):  # type: ignore[misc]
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step on."""
         self.bar.update()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close it."""
         self.bar.close()

@@ -1,4 +1,4 @@
-"""Where a run was computed: code, versions and machine, without names of hosts, users or folders."""
+"""Where a run was computed: code, versions and machine, but no names of hosts, users or folders."""
 
 from __future__ import annotations
 
@@ -26,34 +26,29 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """JSON-ready: git (None outside a clone), python, packages, platform, device, threads."""
-    cuda = torch.cuda.is_available()
+    processor = f"cpu {torch.backends.cpu.get_cpu_capability()}"
     return {
         "git": _git(Path(__file__).parents[2]),
         "python": platform.python_version(),
         "packages": {"opdlib": __version__} | {name: version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name()
-        if cuda
-        else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor,
         "threads": torch.get_num_threads(),
     }
 
 
 def _git(root: Path) -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None if `root` is no clone, as in an installed wheel."""
+    """Commit, and whether tracked files differ from it; None where `root` is no clone."""
     if not (root / ".git").exists():
         return None
     try:
         commit = _ask(root, "rev-parse", "HEAD")
-        return {
-            "commit": commit,
-            "dirty": _ask(root, "status", "--porcelain", "--untracked-files=no") != "",
-        }
+        changes = _ask(root, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
         return None
+    return {"commit": commit, "dirty": changes != ""}
 
 
 def _ask(root: Path, *command: str) -> str:
-    return subprocess.run(
-        ["git", "-C", root, *command], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    done = subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

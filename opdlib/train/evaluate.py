@@ -1,4 +1,4 @@
-"""How many held-out problems a checkpoint answers: greedy, strict, and the same on every machine."""
+"""How many held-out problems a checkpoint answers: greedy, strict, the same on every machine."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ class Evaluation:
 def evaluate(spec: str, task: str = "arithmetic", seed: int = 0, n: int = 500) -> Evaluation:
     """Ask the checkpoint `spec` the first `n` held-out problems that `seed` draws.
 
-    Weights are upcast to float32 and decoding is greedy, so the result depends on the checkpoint alone. Raises
-    ParameterError for an unknown task or an impossible `n`, CheckpointError for what cannot be opened.
+    Weights are upcast to float32 and decoding is greedy, so the result depends on the checkpoint
+    alone. Raises ParameterError for an unknown task or an impossible `n`, CheckpointError for what
+    cannot be opened.
     """
     find_task(task).held_out(n, seed)  # a wrong name or number is told before a model is loaded
     checkpoint = open_checkpoint(spec)
@@ -49,9 +50,7 @@ def evaluate_model(model: Any, tokenizer: Any, task: str, seed: int, n: int) -> 
     correct = 0
     for start in tqdm(range(0, n, BATCH), desc="evaluate", unit="batch", disable=None):
         batch = problems[start : start + BATCH]
-        encoded = tokenizer([p.prompt for p in batch], return_tensors="pt", padding=True).to(
-            model.device
-        )
+        encoded = tokenizer([p.prompt for p in batch], return_tensors="pt", padding=True).to(model.device)
         output = model.generate(
             input_ids=encoded["input_ids"],
             attention_mask=encoded["attention_mask"],
@@ -60,10 +59,6 @@ def evaluate_model(model: Any, tokenizer: Any, task: str, seed: int, n: int) -> 
             eos_token_id=stops,
             pad_token_id=tokenizer.pad_token_id,
         )
-        texts = tokenizer.batch_decode(
-            output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        correct += sum(
-            is_correct(text, problem.answer) for text, problem in zip(texts, batch, strict=True)
-        )
+        texts = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+        correct += sum(is_correct(text, problem.answer) for text, problem in zip(texts, batch, strict=True))
     return Evaluation(task, seed, n, correct, correct / n, wilson(correct, n))

@@ -1,4 +1,4 @@
-"""Between checkpoints and transformers: build a model from a checkpoint's tensors, write one back under the same names."""
+"""Between checkpoints and transformers: a model from tensors, tensors from a model, same names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from opdlib.errors import CheckpointError
 def load_model(checkpoint: Checkpoint) -> Any:
     """The causal language model of a checkpoint, every weight upcast to float32.
 
-    The tensors come from the checkpoint, not from its folder, so that a patch over a source loads too. Raises
-    CheckpointError if config.json is missing or does not fit the tensors.
+    The tensors come from the checkpoint, not from its folder, so that a patch over a source loads
+    too. Raises CheckpointError if config.json is missing or does not fit the tensors.
     """
     config = AutoConfig.from_pretrained(_folder(checkpoint), local_files_only=True)
     config.name_or_path = ""  # else the folder's path would travel into everything that is saved
@@ -30,7 +30,8 @@ def load_model(checkpoint: Checkpoint) -> Any:
     wrong = sorted(set(missing) - set(checkpoint.tied)) + sorted(unexpected)
     if wrong:
         raise CheckpointError(
-            f"{checkpoint.spec}: config.json describes another model; {len(wrong)} tensors differ, first {wrong[0]}"
+            f"{checkpoint.spec}: config.json describes another model than the tensors; "
+            f"{len(wrong)} names differ, the first is {wrong[0]}"
         )
     model.generation_config = _generation_config(checkpoint)
     return model
@@ -38,30 +39,30 @@ def load_model(checkpoint: Checkpoint) -> Any:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer, padding on the left. Raises CheckpointError if it has none."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        _folder(checkpoint), local_files_only=True, padding_side="left"
-    )
+    tokenizer = AutoTokenizer.from_pretrained(_folder(checkpoint), local_files_only=True, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def stop_tokens(tokenizer: Any) -> list[int]:
-    """The tokens that end a completion: end of sequence and newline. Raises CheckpointError if newline is no token."""
+    """The tokens that end a completion: end of sequence and newline.
+
+    Raises CheckpointError if the tokenizer does not write a newline as one token.
+    """
     newline = tokenizer.encode("\n", add_special_tokens=False)
     if len(newline) != 1:
-        raise CheckpointError(
-            f"the tokenizer writes a newline as {len(newline)} tokens; answers end at a one-token newline"
-        )
+        raise CheckpointError(f"the tokenizer writes a newline as {len(newline)} tokens; wanted one, to end answers")
     return [tokenizer.eos_token_id, *newline]
 
 
 def save_model(model: Any, source: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
-    """Write `model` in `dtype` into the existing `folder`, with the source's tensor names, config and tokenizer."""
+    """Write `model` in `dtype` into the existing `folder`.
+
+    Tensor names, config and tokenizer are the source's, so that the two align by name.
+    """
     state = model.state_dict()
-    tensors = {
-        name: state[name].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors
-    }
+    tensors = {name: state[name].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     origin = _folder(source)
     config = AutoConfig.from_pretrained(origin, local_files_only=True)
@@ -74,9 +75,7 @@ def save_model(model: Any, source: Checkpoint, folder: Path, dtype: torch.dtype)
 def _folder(checkpoint: Checkpoint) -> Path:
     folder = checkpoint.folder
     if folder is None or not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{checkpoint.spec}: no config.json, so no model can be built; add it beside the tensors"
-        )
+        raise CheckpointError(f"{checkpoint.spec}: no config.json, so no model can be built; put it beside the tensors")
     return folder
 
 

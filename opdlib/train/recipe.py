@@ -1,7 +1,7 @@
-"""Training recipes: one YAML per run, complete, strict, and refused in one line when something is off.
+"""Training recipes: one YAML per run, complete and strict, refused in one line if anything is off.
 
-To add an objective, derive a class from `_Common` with its own `objective` literal, list it in `Recipe`, and teach
-`opdlib.train.objectives` its trainer.
+To add an objective, derive a class from `_Common` with its own `objective` literal, list it in
+`Recipe`, and teach `opdlib.train.objectives` its trainer.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from opdlib.errors import RecipeError
 from opdlib.train.tasks import TASKS
-
-TEACHER_RECIPE = "recipe:"
 
 
 class _Common(BaseModel):
@@ -78,8 +76,8 @@ class OpdRecipe(_Common):
     """Of the sampling and of both distributions."""
 
 
-Recipe = Annotated[SftRecipe | OpdRecipe, Field(discriminator="objective")]
-_ADAPTER: TypeAdapter[SftRecipe | OpdRecipe] = TypeAdapter(Recipe)
+Recipe = SftRecipe | OpdRecipe
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="objective")])
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,33 +87,25 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} occurs twice", node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-def load_recipe(path: Path) -> SftRecipe | OpdRecipe:
+def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Raises RecipeError naming file, key, value found and what is allowed."""
     try:
         content = yaml.load(path.read_text(encoding="utf8"), Loader=_Loader)
     except FileNotFoundError as error:
-        raise RecipeError(
-            f"{path}: no such recipe; see data/recipes for the ones that exist"
-        ) from error
+        raise RecipeError(f"{path}: no such recipe; see data/recipes for the ones that exist") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(
-            f"{path}: not readable as YAML: {' '.join(str(error).split())}"
-        ) from error
+        raise RecipeError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     return check_recipe(content, str(path))
 
 
-def check_recipe(content: object, origin: str) -> SftRecipe | OpdRecipe:
+def check_recipe(content: object, origin: str) -> Recipe:
     """The recipe that `content` describes; `origin` names it in errors. Raises RecipeError."""
     if not isinstance(content, dict):
-        raise RecipeError(
-            f"{origin}: holds a {type(content).__name__}, wanted a mapping of keys to values"
-        )
+        raise RecipeError(f"{origin}: holds a {type(content).__name__}, wanted a mapping of keys to values")
     try:
         return _ADAPTER.validate_python(content)
     except ValidationError as error:
@@ -132,7 +122,7 @@ def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
     kind = OpdRecipe if content["objective"] == "opd" else SftRecipe
     if first["type"] == "extra_forbidden":
         known = ", ".join(kind.model_fields)
-        return f"key {key!r} is unknown for objective {content['objective']}; allowed: {known}"
+        return f"key {key!r} = {first['input']!r} is unknown for objective {content['objective']}; allowed: {known}"
     if first["type"] == "missing":
         return f"key {key!r} is missing"
     return f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -1,8 +1,8 @@
-"""Verifiable tasks: seeded problems with one right answer, a strict scorer, and a split that cannot leak.
+"""Verifiable tasks: seeded problems with one right answer, a strict scorer, a leak-proof split.
 
-A task enumerates its whole problem space as *twins*: problems that ask the same thing (3 + 5 and 5 + 3). A hash of the
-twins decides, once and for every seed, whether they are trained on or held out; so no held-out problem, in either order,
-is ever seen in training.
+A task enumerates its whole problem space as *twins*: problems that ask the same thing (3 + 5 and
+5 + 3). A hash of the twins decides, once and for every seed, whether they are trained on or held
+out; so no held-out problem, in either order, is ever seen in training.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Task:
     space: Callable[[], Iterator[Twins]]
 
     def training(self, n: int, seed: int) -> list[Problem]:
-        """`n` >= 1 training problems in an order drawn from `seed`; the space repeats, reshuffled, when it is used up."""
+        """`n` >= 1 training problems in an order drawn from `seed`.
+
+        When all have been drawn they come again, in a new order.
+        """
         pool = [problem for twins in self.space() if not _held_out(twins) for problem in twins]
         rng = random.Random(seed)
         problems: list[Problem] = []
@@ -60,9 +63,7 @@ class Task:
         """
         pool = [twins for twins in self.space() if _held_out(twins)]
         if not 1 <= n <= len(pool):
-            raise ParameterError(
-                f"task {self.name}: {n} held-out problems wanted; choose between 1 and {len(pool)}"
-            )
+            raise ParameterError(f"task {self.name}: {n} held-out problems asked for; choose between 1 and {len(pool)}")
         rng = random.Random(seed)
         return [rng.choice(twins) for twins in rng.sample(pool, n)]
 
@@ -100,7 +101,7 @@ def is_correct(completion: str, answer: str) -> bool:
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share of `correct` among `n` >= 1: (low, high), both in [0, 1]."""
+    """Wilson's 95% interval of the share `correct` of `n` >= 1: (low, high), both in [0, 1]."""
     if not 0 <= correct <= n or n < 1:
         raise ParameterError(f"{correct} correct of {n}: wanted 0 <= correct <= n and n >= 1")
     z = 1.959963984540054
@@ -108,4 +109,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     centre = share + z * z / (2 * n)
     spread = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # At the ends the limits are exactly 0 and 1; rounding would miss them by a bit.
+    low = 0.0 if correct == 0 else (centre - spread) / scale
+    high = 1.0 if correct == n else (centre + spread) / scale
+    return low, high

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from opdlib.checkpoints import open_checkpoint
+from opdlib.errors import CheckpointError, ParameterError
+from opdlib.train.evaluate import evaluate, evaluate_model
+from opdlib.train.models import load_tokenizer
+from opdlib.train.tasks import TASKS, wilson
+
+
+class Oracle:
+    """Stands for a model; answers what it is told, whatever the batch."""
+
+    def __init__(self, tokenizer: object, answers: list[str]) -> None:
+        self.tokenizer, self.answers, self.device = tokenizer, answers, "cpu"
+
+    def eval(self) -> None:
+        """Nothing to switch."""
+
+    def generate(self, input_ids, **options):  # type: ignore[no-untyped-def]
+        """The prompts and the next answers behind them, padded on the right."""
+        import torch
+
+        batch, self.answers = self.answers[: len(input_ids)], self.answers[len(input_ids) :]
+        said = self.tokenizer(batch, return_tensors="pt", padding=True, padding_side="right")
+        assert not options["do_sample"]
+        return torch.cat([input_ids, said["input_ids"]], dim=1)
+
+
+def test_counts_what_the_model_says(pico: Path) -> None:
+    tokenizer = load_tokenizer(open_checkpoint(str(pico)))
+    problems = TASKS["arithmetic"].held_out(120, seed=5)
+    answers = [p.completion if i % 3 else f" {p.answer}0\n" for i, p in enumerate(problems)]
+    result = evaluate_model(Oracle(tokenizer, answers), tokenizer, "arithmetic", 5, 120)
+    assert (result.correct, result.n, result.accuracy) == (80, 120, 80 / 120)
+    assert result.interval == wilson(80, 120)
+
+
+def test_is_deterministic_and_fits_into_json(pico: Path) -> None:
+    first = evaluate(str(pico), n=20, seed=1)
+    assert evaluate(str(pico), n=20, seed=1) == first
+    assert json.loads(json.dumps(dataclasses.asdict(first)))["interval"] == list(first.interval)
+
+
+def test_wrong_parameters_are_told_before_a_model_is_opened() -> None:
+    with pytest.raises(ParameterError, match="choose one of: arithmetic"):
+        evaluate("no/such/folder", task="algebra")
+    with pytest.raises(ParameterError, match="choose between 1 and"):
+        evaluate("no/such/folder", n=10**6)
+
+
+def test_a_checkpoint_without_config_is_refused(pico: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes((pico / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        evaluate(str(tmp_path), n=1)

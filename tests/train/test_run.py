@@ -1,0 +1,247 @@
+"""Whole runs of a pico model, killed ones included."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from opdlib.checkpoints import open_checkpoint
+from opdlib.errors import CheckpointError, OutputError, RecipeError
+from opdlib.train import run
+from opdlib.train.evaluate import evaluate
+from opdlib.train.run import train
+
+OBJECTIVES = ["sft", "opd"]
+CLOCKS = {"seconds", "step_time"}
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without its clocks."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
+    return [{k: v for k, v in json.loads(x).items() if k not in CLOCKS} for x in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, write_recipe: Callable[..., Path]) -> dict[str, Path]:
+    """One uninterrupted run of each objective."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {x: train(write_recipe(folder, x), out=folder / x) for x in OBJECTIVES}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_run_folder_describes_itself(whole: dict[str, Path], pico: Path, other_pico: Path, objective: str) -> None:
+    folder = whole[objective]
+    assert {path.name for path in folder.iterdir()} == {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "fp32",
+        "bf16",
+        "evaluation.json",
+        "complete.json",
+    }
+    rows = steps(folder)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {row["learning_rate"] for row in rows} == {0.001}
+    assert all(row["grad_norm"] > 0 and row["num_tokens"] > 0 for row in rows)
+
+    source = load_file(pico / "model.safetensors")
+    masters = load_file(folder / "fp32" / "model.safetensors")
+    rounded = load_file(folder / "bf16" / "model.safetensors")
+    assert masters.keys() == rounded.keys() == source.keys()
+    assert all(torch.equal(rounded[k], masters[k].to(torch.bfloat16)) for k in masters)
+    assert any(not torch.equal(masters[k], source[k]) for k in masters)
+
+    scores = json.loads((folder / "evaluation.json").read_text())
+    assert list(scores) == ["source", *(["teacher"] if objective == "opd" else []), "student"]
+    student = evaluate(str(folder / "bf16"), n=3)
+    assert scores["student"] == json.loads(json.dumps(vars(student)))
+
+    digests = json.loads((folder / "complete.json").read_text())["digests"]
+    assert digests["source"] == open_checkpoint(str(pico)).digest()
+    assert digests["bf16"] == open_checkpoint(str(folder / "bf16")).digest()
+    assert digests["fp32"] == open_checkpoint(str(folder / "fp32")).digest()
+    if objective == "opd":
+        assert digests["teacher"] == open_checkpoint(str(other_pico)).digest()
+
+
+def test_a_run_folder_names_no_place(whole: dict[str, Path]) -> None:
+    for folder in whole.values():
+        for name in ("environment.json", "metrics.jsonl", "evaluation.json", "complete.json"):
+            assert "/" not in (folder / name).read_text().replace("completions/", "")
+        for form in ("fp32", "bf16"):
+            config = json.loads((folder / form / "config.json").read_text())
+            assert config["dtype"] == {"fp32": "float32", "bf16": "bfloat16"}[form]
+            assert str(Path.home().anchor) + "tmp" not in json.dumps(config)
+
+
+def test_the_same_recipe_gives_the_same_bits_and_another_seed_others(
+    whole: dict[str, Path], tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    recipe = write_recipe(tmp_path, "opd")
+    again = train(recipe, out=tmp_path / "again")
+    assert steps(again) == steps(whole["opd"])
+    other = train(recipe, out=tmp_path / "other", seed=1, max_steps=2)
+    assert len(steps(other)) == 2
+    assert steps(other)[0] != steps(again)[0]
+
+
+KILL = """
+import os, signal, sys
+from pathlib import Path
+from opdlib.train import callbacks, run
+
+moment, recipe, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if moment == "in step 5":
+    class Metrics(callbacks.Metrics):
+        def on_log(self, args, state, control, **kwargs):
+            super().on_log(args, state, control, **kwargs)
+            if state.global_step == 5:
+                with self.path.open("a") as stream:
+                    stream.write('{"step": 6, "lo')
+                kill()
+    run.Metrics = Metrics
+elif moment == "while checkpoint 4 is saved":
+    class Checkpoints(callbacks.Checkpoints):
+        def on_save(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                (Path(args.output_dir) / "checkpoint-4" / "optimizer.pt").write_bytes(b"half")
+                kill()
+            super().on_save(args, state, control, **kwargs)
+    run.Checkpoints = Checkpoints
+elif moment == "between the two forms":
+    save = run.save_model
+    def save_model(model, source, folder, dtype):
+        save(model, source, folder, dtype)
+        if folder.name.startswith("bf16"):
+            kill()
+    run.save_model = save_model
+elif moment == "before the first checkpoint":
+    class Metrics(callbacks.Metrics):
+        def on_log(self, args, state, control, **kwargs):
+            super().on_log(args, state, control, **kwargs)
+            kill()
+    run.Metrics = Metrics
+run.train(recipe, out=out)
+"""
+
+
+@pytest.mark.parametrize(
+    ("objective", "moment"),
+    [
+        ("opd", "in step 5"),
+        ("sft", "in step 5"),
+        ("opd", "while checkpoint 4 is saved"),
+        ("opd", "between the two forms"),
+        ("sft", "before the first checkpoint"),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_bits(
+    whole: dict[str, Path],
+    tmp_path: Path,
+    write_recipe: Callable[..., Path],
+    objective: str,
+    moment: str,
+) -> None:
+    recipe, folder = write_recipe(tmp_path, objective), tmp_path / "killed"
+    command = [sys.executable, "-c", KILL, moment, str(recipe), str(folder)]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (folder / "complete.json").exists()
+    with pytest.raises(OutputError, match="an unfinished run, which --resume continues"):
+        train(recipe, out=folder)
+    train(recipe, out=folder, resume=True)
+    assert steps(folder) == steps(whole[objective])
+    for form in ("fp32", "bf16"):
+        files = [x / form / "model.safetensors" for x in (folder, whole[objective])]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert not (folder / "checkpoints").exists()
+
+
+def test_the_teacher_is_trained_first_and_reused(
+    tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recipe(tmp_path, "sft", steps=2, seed=3)
+    recipe = write_recipe(tmp_path, "opd", teacher="recipe:pico-sft")
+    monkeypatch.chdir(tmp_path)
+    folder = train(recipe, max_steps=2)
+    assert folder == Path("runs/train/pico-opd-s0")
+    teacher = Path("runs/train/pico-sft-s3")
+    complete = (teacher / "complete.json").stat().st_mtime_ns
+    digests = json.loads((folder / "complete.json").read_text())["digests"]
+    assert digests["teacher"] == open_checkpoint(str(teacher / "bf16")).digest()
+    train(recipe, max_steps=2, seed=1)
+    assert (teacher / "complete.json").stat().st_mtime_ns == complete
+    assert train(recipe, max_steps=2, resume=True) == folder
+
+    write_recipe(tmp_path, "sft", steps=3, seed=3)
+    with pytest.raises(RecipeError, match=r"pico-sft-s3: was run with steps 2, the recipe says 3"):
+        train(recipe, max_steps=2, seed=2)
+
+
+def test_what_is_in_the_way_is_refused(
+    whole: dict[str, Path],
+    tmp_path: Path,
+    write_recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "load_model", None)
+    recipe = write_recipe(tmp_path, "opd")
+    with pytest.raises(OutputError, match="holds a complete run; choose another --out"):
+        train(recipe, out=whole["opd"])
+    assert train(recipe, out=whole["opd"], resume=True) == whole["opd"]
+    with pytest.raises(RecipeError, match="was run with seed 0, the recipe says 7"):
+        train(recipe, out=whole["opd"], seed=7, resume=True)
+    for resume in (False, True):
+        with pytest.raises(OutputError, match="exists and is no run folder"):
+            train(recipe, out=tmp_path, resume=resume)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be created"):
+        train(recipe, out=tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"evaluation_size": 100_000}, "choose between 1 and"),
+        ({"teacher": "recipe:none"}, r"none\.yaml: no such recipe"),
+        ({"teacher": "recipe:pico-opd"}, "leads back to itself"),
+    ],
+)
+def test_a_bad_recipe_is_refused_before_a_model_is_loaded(
+    tmp_path: Path,
+    write_recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.setattr(run, "open_checkpoint", None)
+    with pytest.raises(ValueError, match=message):
+        train(write_recipe(tmp_path, "opd", **changes), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("max_steps", [0, -1])
+def test_an_impossible_override_is_refused(tmp_path: Path, write_recipe: Callable[..., Path], max_steps: int) -> None:
+    with pytest.raises(RecipeError, match=f"command line: steps is {max_steps}"):
+        train(write_recipe(tmp_path, "sft"), out=tmp_path / "run", max_steps=max_steps)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
+    recipe = write_recipe(tmp_path, "sft", student=str(tmp_path / "nothing"))
+    with pytest.raises(CheckpointError, match="nothing"):
+        train(recipe, out=tmp_path / "run")
