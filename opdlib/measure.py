@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -19,7 +19,7 @@ from opdlib.delta import VIEWS, Alignment, Delta, Match, align, read_delta
 from opdlib.errors import MeasureError, ParameterError
 from opdlib.ledger import Ledger
 from opdlib.metrics.histogram import DeltaHistogram, NonFiniteError, Scan, scan, total
-from opdlib.metrics.sparsity import Sparsity, sparsity
+from opdlib.metrics.sparsity import Sparsity, sparsity, top_energies
 
 FORMAT = 1
 """Raised whenever a stored number changes its meaning; results of another format are measured again."""
@@ -52,8 +52,8 @@ class Measurement:
     tensors: tuple[TensorResult, ...]
     histogram: DeltaHistogram
     """Of all compared coordinates together."""
-    model: Sparsity
-    """From that histogram: its `top` is one ranking over the whole model, its `relative` uses the model's RMS."""
+    top: Mapping[float, float]
+    """p -> energy of the largest coordinates in one ranking over the whole model."""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -128,8 +128,8 @@ def measure(
             results += measured
             histogram = total([histogram, part])
             bar.update(part.size)
-        model = sparsity(histogram, lambda bins: _members(source, trained, alignment, view, bins, pool))
-    return Measurement(name, view, origins, tuple(skip), alignment, tuple(results), histogram, model)
+        top = top_energies(histogram, lambda bins: _members(source, trained, alignment, view, bins, pool))
+    return Measurement(name, view, origins, tuple(skip), alignment, tuple(results), histogram, top)
 
 
 def _no_bar(progress: bool | None) -> bool | None:

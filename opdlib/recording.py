@@ -152,11 +152,9 @@ def _sparsity_rows(measurement: Measurement) -> Iterator[dict[str, Any]]:
 
 
 def _energy_rows(measurement: Measurement) -> Iterator[dict[str, Any]]:
-    for name, numbers in [
-        ("", measurement.model),
-        *((t.match.source, t.sparsity) for t in measurement.tensors),
-    ]:
-        for share, energy in numbers.top.items():
+    tops = [("", measurement.top), *((t.match.source, t.sparsity.top) for t in measurement.tensors)]
+    for name, top in tops:
+        for share, energy in top.items():
             yield {"tensor": name, "share": repr(share), "energy": repr(energy)}
 
 

@@ -47,7 +47,7 @@ def summarize(measurement: Measurement) -> Summary:
         },
         "sparsity_ulp": {threshold_key(ETA): _share(sum(t.sparsity.ulp for t in tensors), size)},
         "top_energy": {share_key(p): _share(math.fsum(t.sparsity.top[p] for t in tensors), energy) for p in TOP_SHARES},
-        "top_energy_global": {share_key(p): _share(measurement.model.top[p], energy) for p in TOP_SHARES},
+        "top_energy_global": {share_key(p): _share(measurement.top[p], energy) for p in TOP_SHARES},
         "blocks": {
             block: {
                 "rel_norm": _rel_norm(members),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ RELATIVE = (1e-4, 1e-3, 1e-2)
 TOP_SHARES = (0.001, 0.01, 0.05)
 """Shares p of coordinates whose energy is reported; the paper's Table 8."""
 
+T = TypeVar("T")
 Look = Callable[[Sequence[int]], Mapping[int, NDArray[np.float64]]]
 """Gives the inexact magnitudes in each of some bins, largest first (`Scan.members`)."""
 
@@ -125,36 +127,51 @@ def sparsity(histogram: DeltaHistogram, look: Look) -> Sparsity:
     A tensor without coordinates counts nothing anywhere.
     """
     rms = root_mean_square(histogram)
-    thresholds = [*ABSOLUTE, *(tau * rms for tau in RELATIVE)] if histogram.size else []
-    counts = [count_of(p, histogram.size) for p in TOP_SHARES]
+    thresholds = [*ABSOLUTE, *(tau * rms for tau in RELATIVE)]
+
+    def numbers(look: Look) -> tuple[list[int], dict[float, float]]:
+        at_most = [count_at_most(histogram, eps, look) if histogram.size else 0 for eps in thresholds]
+        return at_most, _top_energies(histogram, look)
+
+    at_most, top = _looking_once(numbers, look)
+    return Sparsity(
+        size=histogram.size,
+        exact_zero=histogram.size - histogram.changed,
+        absolute=dict(zip(ABSOLUTE, at_most[: len(ABSOLUTE)], strict=True)),
+        relative=dict(zip(RELATIVE, at_most[len(ABSOLUTE) :], strict=True)),
+        ulp=histogram.within_eta,
+        energy=histogram.energy,
+        source_energy=histogram.source_energy,
+        top=top,
+    )
+
+
+def top_energies(histogram: DeltaHistogram, look: Look) -> dict[float, float]:
+    """p -> energy of the ceil(p * size) largest differences, for every p of `TOP_SHARES`; see `top_energy`.
+
+    Of the histogram of a whole model this is one ranking over all its coordinates, where the paper's tables rank within
+    each tensor and add up.
+    """
+    return _looking_once(lambda look: _top_energies(histogram, look), look)
+
+
+def _top_energies(histogram: DeltaHistogram, look: Look) -> dict[float, float]:
+    return {p: top_energy(histogram, count_of(p, histogram.size), look) for p in TOP_SHARES}
+
+
+def _looking_once(numbers: Callable[[Look], T], look: Look) -> T:
+    """`numbers(look)`, but with a single call of `look` for all the bins that it asks for: each call is a pass."""
     needed: set[int] = set()
 
     def note(bins: Sequence[int]) -> Mapping[int, NDArray[np.float64]]:
         needed.update(bins)
         return dict.fromkeys(bins, np.empty(0))
 
-    def numbers(look: Look) -> tuple[list[int], list[float]]:
-        return (
-            [count_at_most(histogram, eps, look) for eps in thresholds],
-            [top_energy(histogram, count, look) for count in counts],
-        )
-
-    at_most, top = numbers(note)
-    if needed:
-        seen = look(sorted(needed))
-        at_most, top = numbers(lambda _: seen)
-    absolute = at_most[: len(ABSOLUTE)] or [0] * len(ABSOLUTE)
-    relative = at_most[len(ABSOLUTE) :] or [0] * len(RELATIVE)
-    return Sparsity(
-        size=histogram.size,
-        exact_zero=histogram.size - histogram.changed,
-        absolute=dict(zip(ABSOLUTE, absolute, strict=True)),
-        relative=dict(zip(RELATIVE, relative, strict=True)),
-        ulp=histogram.within_eta,
-        energy=histogram.energy,
-        source_energy=histogram.source_energy,
-        top=dict(zip(TOP_SHARES, top, strict=True)),
-    )
+    without_looking = numbers(note)
+    if not needed:
+        return without_looking
+    seen = look(sorted(needed))
+    return numbers(lambda _: seen)
 
 
 def survival(histogram: DeltaHistogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
