@@ -1,0 +1,42 @@
+"""Tidy tables: one row a number, parameters as columns, shares as fractions in [0, 1].
+
+`opdlib.tables.measured` makes tables of results folders, `opdlib.tables.paper` of the published tables in the same
+shape, so that the two can be put one below the other. Every table says in its column `view` what was subtracted.
+"""
+
+from __future__ import annotations
+
+from opdlib.tables import paper
+from opdlib.tables.measured import (
+    blocks,
+    curve,
+    energy,
+    layers,
+    magnitude,
+    movement,
+    overview,
+    sparsity,
+    well_populated,
+)
+from opdlib.tables.readable import readable
+from opdlib.tables.results import Results, open_results
+from opdlib.tables.select import among, at, beside
+
+__all__ = [
+    "Results",
+    "among",
+    "at",
+    "beside",
+    "blocks",
+    "curve",
+    "energy",
+    "layers",
+    "magnitude",
+    "movement",
+    "open_results",
+    "overview",
+    "paper",
+    "readable",
+    "sparsity",
+    "well_populated",
+]

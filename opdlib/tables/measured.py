@@ -1,0 +1,181 @@
+"""Tables of one results folder. Shares are weighted by coordinates, energies are sums of squares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from opdlib.errors import ParameterError
+from opdlib.tables.results import Results
+from opdlib.tables.select import at
+
+GROUPS: Mapping[str, Sequence[str]] = {
+    "model": (),
+    "block": ("block",),
+    "layer": ("part", "layer"),
+    "module": ("part", "block", "module"),
+    "layer and module": ("part", "layer", "block", "module"),
+    "tensor": ("tensor", "part", "layer", "block", "module"),
+}
+"""What a table can be grouped by -> the columns that say so. Outside the stack layer is <NA>, a group like any."""
+
+WELL_POPULATED = 1 / 256
+"""A binade is well populated if it holds at least this share of the coordinates. bf16 has at most 255 binades, so one
+always is."""
+
+
+def sparsity(results: Results, by: str = "model") -> pd.DataFrame:
+    """Share of coordinates that did not change, by rule and threshold.
+
+    Columns: pair, view, those of `by` (see `GROUPS`), rule, threshold, parameters, unchanged (a count), share (in
+    [0, 1]). Rules: `exact` (delta = 0, threshold 0), `absolute` (abs(delta) <= threshold), `relative` (<= threshold *
+    RMS of the source tensor), `ulp` (<= threshold * max(abs(w), abs(w')), the rule of arXiv 2511.08567). Paper:
+    Tables 2 and 8.
+    """
+    columns = _columns(by)
+    tensors = results.tensors
+    parts = [results.read("sparsity")]
+    for rule, threshold, column in (("exact", 0.0, "exact_zero"), ("ulp", 1e-3, "within_ulp")):
+        counts = tensors[["tensor", column]].rename(columns={column: "unchanged"})
+        parts.append(counts.assign(rule=rule, threshold=threshold))
+    rows = pd.concat(parts, ignore_index=True).merge(tensors.drop(columns="exact_zero"), on="tensor")
+    order = ["exact", "absolute", "relative", "ulp"]
+    rows["rule"] = pd.Categorical(rows["rule"], categories=order, ordered=True)
+    table = _pooled(rows, [*columns, "rule", "threshold"], ["size", "unchanged"])
+    table["share"] = table["unchanged"] / table["size"].where(table["size"] > 0)
+    return _labelled(results, table.rename(columns={"size": "parameters"}))
+
+
+def movement(results: Results, by: str = "block") -> pd.DataFrame:
+    """How far the weights moved, and who holds the energy of the movement.
+
+    Columns: pair, view, those of `by`, parameters, parameter_share, rel_norm (Fro(delta) / Fro(source) of the group,
+    unit 1), energy_share (of the squared delta of everything measured, in [0, 1]), exact_zero (share unchanged, in
+    [0, 1]). NaN where the source is zero or nothing changed at all. Paper: Table 3, in v2 the relative norm, in v1 the
+    energy share.
+    """
+    sums = ["size", "exact_zero", "energy", "source_energy"]
+    table = _pooled(results.tensors, _columns(by), sums)
+    size, changed, energy, source = (table.pop(name) for name in sums)
+    return _labelled(
+        results,
+        table.assign(
+            parameters=size,
+            parameter_share=size / size.sum(),
+            rel_norm=np.sqrt(energy / source.where(source > 0)),
+            energy_share=energy / (energy.sum() or np.nan),
+            exact_zero=changed / size.where(size > 0),
+        ),
+    )
+
+
+def blocks(results: Results) -> pd.DataFrame:
+    """`movement` by block; a block that does not occur is absent."""
+    return movement(results, "block")
+
+
+def layers(results: Results, atol: float = 1e-5) -> pd.DataFrame:
+    """`movement` by layer, with the share of coordinates with abs(delta) <= atol as column `sparsity`.
+
+    Rows without a layer are the tensors outside the stack: embedding, final norm, head.
+    """
+    shares = at(sparsity(results, "layer"), "absolute", [atol])
+    return movement(results, "layer").assign(sparsity=shares["share"].to_numpy(), atol=atol)
+
+
+def energy(results: Results) -> pd.DataFrame:
+    """Share of the squared delta in the largest coordinates.
+
+    Columns: pair, view, ranking, top (share of coordinates, in (0, 1]), share (of the energy, in [0, 1]). Ranking `per
+    tensor` takes the top of every tensor and weights the result by energy, as the paper does (Table 8); `whole model`
+    ranks all coordinates together. NaN if nothing changed.
+    """
+    rows = results.read("energy")
+    model = rows[rows["tensor"].isna()]
+    whole = results.tensors["energy"].sum() or np.nan
+    tensors = rows[rows["tensor"].notna()].groupby("share")["energy"].sum().reindex(model["share"])
+    rankings = {"per tensor": tensors.to_numpy(), "whole model": model["energy"].to_numpy()}
+    tables = [
+        pd.DataFrame({"ranking": ranking, "top": model["share"].to_numpy(), "share": energies / whole})
+        for ranking, energies in rankings.items()
+    ]
+    return _labelled(results, pd.concat(tables, ignore_index=True))
+
+
+def curve(results: Results) -> pd.DataFrame:
+    """The whole sparsity curve: columns pair, view, threshold, share of coordinates with abs(delta) below it.
+
+    The first row is the exact zero, at threshold 0; the others are eight thresholds an octave.
+    """
+    rows, size = results.read("curve"), results.summary["parameters"]
+    zero = pd.DataFrame({"threshold": [0.0], "share": [results.summary["exact_zero"]]})
+    rest = pd.DataFrame({"threshold": rows["threshold"], "share": rows["below"] / size})
+    return _labelled(results, pd.concat([zero, rest], ignore_index=True))
+
+
+def magnitude(results: Results, stored: Results | None = None) -> pd.DataFrame:
+    """Share of coordinates that changed, by binade of abs(source): [magnitude, 2 * magnitude).
+
+    Columns: pair, view, magnitude (0 for zeros and subnormals), coordinates, coordinate_share, share (changed, in
+    [0, 1]), half_ulp (the smallest change that bf16 can show for such a weight: magnitude / 256), expected (the share
+    whose change would exceed half_ulp if the size of a change had nothing to do with the size of the weight).
+    `expected` comes from all changes in the stored view together. It is NaN without such results, beyond their curve,
+    and where it would mean nothing: when the source is not stored in bf16, or the trained weights are.
+    """
+    rows = results.read("magnitude")
+    table = pd.DataFrame(
+        {
+            "magnitude": rows["magnitude"],
+            "coordinates": rows["coordinates"],
+            "coordinate_share": rows["coordinates"] / rows["coordinates"].sum(),
+            "share": rows["updated"] / rows["coordinates"],
+            "half_ulp": rows["magnitude"] / 256,
+            "expected": np.nan,
+        }
+    )
+    if stored is not None and _finer(stored):
+        below = curve(stored).set_index("threshold")["share"]
+        visible = 1 - below.reindex(table["half_ulp"].where(table["magnitude"] > 0))
+        table["expected"] = visible.to_numpy()
+    return _labelled(results, table)
+
+
+def well_populated(table: pd.DataFrame) -> pd.DataFrame:
+    """The binades of `magnitude` with at least `WELL_POPULATED` of the coordinates, zero left out, smallest first."""
+    return table[(table["magnitude"] > 0) & (table["coordinate_share"] >= WELL_POPULATED)].sort_values("magnitude")
+
+
+def overview(results: Results, atol: float = 1e-5) -> pd.DataFrame:
+    """One row: pair, regime, origin ('here'), view, parameters, rel_norm, sparsity (at atol), exact_zero."""
+    model = movement(results, "model")
+    share = at(sparsity(results), "absolute", [atol])["share"].to_numpy()
+    regime = results.pair.regime if results.pair else ""
+    table = model.assign(regime=regime, origin="here", sparsity=share)
+    return table[["pair", "regime", "origin", "view", "parameters", "rel_norm", "sparsity", "exact_zero"]]
+
+
+def _columns(by: str) -> list[str]:
+    if by not in GROUPS:
+        raise ParameterError(f"tables cannot be grouped by {by!r}; wanted one of {', '.join(GROUPS)}")
+    return list(GROUPS[by])
+
+
+def _pooled(frame: pd.DataFrame, columns: list[str], sums: list[str]) -> pd.DataFrame:
+    """Sums over the rows of each group; without columns, over all rows."""
+    if not columns:
+        return pd.DataFrame({name: [frame[name].sum()] for name in sums})
+    return frame.groupby(columns, observed=True, dropna=False)[sums].sum().reset_index()
+
+
+def _labelled(results: Results, table: pd.DataFrame) -> pd.DataFrame:
+    table.insert(0, "pair", results.title)
+    table.insert(1, "view", results.view)
+    return table
+
+
+def _finer(results: Results) -> bool:
+    """Is the source on the bf16 grid and the trained checkpoint not?"""
+    tensors = results.tensors
+    return bool((tensors["dtype_source"] == "BF16").all() and (tensors["dtype_trained"] != "BF16").any())

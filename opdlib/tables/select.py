@@ -1,0 +1,40 @@
+"""Choosing rows, and setting our numbers beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from opdlib.errors import ParameterError
+from opdlib.tables.paper import OPD_STYLE
+
+
+def at(table: pd.DataFrame, rule: str, thresholds: Sequence[float]) -> pd.DataFrame:
+    """The rows of a sparsity table for one rule at these thresholds. Raises ParameterError, with those there are."""
+    return among(table[table["rule"] == rule], "threshold", thresholds)
+
+
+def among(table: pd.DataFrame, column: str, values: Sequence[float]) -> pd.DataFrame:
+    """The rows whose `column` is one of `values`. Raises ParameterError for a value that nobody measured."""
+    there = table[column].to_numpy(dtype=float)
+    equal = np.isclose(there[:, None], np.asarray(values, dtype=float)[None, :], rtol=1e-9, atol=0)
+    for value, found in zip(values, equal.any(axis=0), strict=True):
+        if not found:
+            known = ", ".join(f"{v:g}" for v in sorted(set(there)))
+            raise ParameterError(f"{column} {value:g} was not measured; there are {known}")
+    return table[equal.any(axis=1)].reset_index(drop=True)
+
+
+def beside(ours: Sequence[pd.DataFrame], published: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Shares side by side: a row for each combination of `keys`, a column for each view, and the span of the paper.
+
+    `ours` and `published` have columns view, share and `keys`. The paper's columns, `paper_low` and `paper_high`, are
+    the smallest and the largest share among its six OPD-style rows; NaN where it has no such number.
+    """
+    views = [table.set_index(list(keys))["share"].rename(f"here, {table['view'].iloc[0]}") for table in ours]
+    rows = published[published["regime"].isin(OPD_STYLE)].groupby(list(keys), observed=True)["share"]
+    span = [rows.min().rename("paper_low"), rows.max().rename("paper_high")]
+    wide: pd.DataFrame = pd.concat([*views, *(s.reindex(views[0].index) for s in span)], axis=1)
+    return wide.reset_index()
