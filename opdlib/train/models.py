@@ -19,7 +19,11 @@ def load_model(checkpoint: Checkpoint) -> Any:
     The tensors come from the checkpoint, not from its folder, so that a patch over a source loads
     too. Raises CheckpointError if config.json is missing or does not fit the tensors.
     """
-    config = AutoConfig.from_pretrained(_folder(checkpoint), local_files_only=True)
+    folder = _folder(checkpoint)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(checkpoint, "config.json", error) from error
     config.name_or_path = ""  # else the folder's path would travel into everything that is saved
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     state = {name: checkpoint.read(name).float() for name in checkpoint.tensors}
@@ -39,7 +43,11 @@ def load_model(checkpoint: Checkpoint) -> Any:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer, padding on the left. Raises CheckpointError if it has none."""
-    tokenizer = AutoTokenizer.from_pretrained(_folder(checkpoint), local_files_only=True, padding_side="left")
+    folder = _folder(checkpoint)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise _unusable(checkpoint, "tokenizer", error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -77,6 +85,13 @@ def _folder(checkpoint: Checkpoint) -> Path:
     if folder is None or not (folder / "config.json").is_file():
         raise CheckpointError(f"{checkpoint.spec}: no config.json, so no model can be built; put it beside the tensors")
     return folder
+
+
+def _unusable(checkpoint: Checkpoint, part: str, error: Exception) -> CheckpointError:
+    why = " ".join(str(error).split())[:200]
+    return CheckpointError(
+        f"{checkpoint.spec}: transformers cannot use its {part}, put one that it knows there ({why})"
+    )
 
 
 def _generation_config(checkpoint: Checkpoint) -> Any:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,16 @@ def test_a_checkpoint_without_config_is_refused(pico: Path, tmp_path: Path) -> N
     (tmp_path / "model.safetensors").write_bytes((pico / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         evaluate(str(tmp_path), n=1)
+
+
+@pytest.mark.parametrize(("file", "part"), [("tokenizer", "tokenizer"), ("config", r"config\.json")])
+def test_a_checkpoint_that_transformers_cannot_use_is_refused(pico: Path, tmp_path: Path, file: str, part: str) -> None:
+    folder = shutil.copytree(pico, tmp_path / "broken")
+    if file == "tokenizer":
+        for path in folder.glob("tokenizer*"):
+            path.unlink()
+    else:
+        (folder / "config.json").write_text('{"model_type": "no-such-model"}')
+    with pytest.raises(CheckpointError, match=f"cannot use its {part}") as caught:
+        evaluate(str(folder), n=1)
+    assert "\n" not in str(caught.value)
