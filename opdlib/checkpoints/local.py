@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import mmap
 import re
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,57 +19,68 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 
 
-class LocalCheckpoint(Checkpoint):
-    """Safetensors files of one folder, memory-mapped: opening reads headers only.
+DTYPES = {
+    "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool,
+    "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "U8": torch.uint8, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
+}  # fmt: skip
 
-    `files` maps each tensor to the file that holds it. Raises CheckpointError if a header cannot be read, is not
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor's bytes lie."""
+
+    file: Path
+    start: int
+    stop: int
+
+
+class LocalCheckpoint(Checkpoint):
+    """Safetensors files of one folder. Opening reads headers only; reading maps one tensor, and unmaps it when it goes.
+
+    So the memory in use is that of the tensors that are alive, however large the files are. `files` maps each file to
+    the tensors that an index lists for it, None without an index. Raises CheckpointError if a header cannot be read, is not
     covered by its file, or disagrees with the index.
     """
 
-    def __init__(
-        self,
-        spec: str,
-        files: dict[Path, list[str] | None],
-        folder: Path,
-        revision: str | None = None,
-    ):
+    def __init__(self, spec: str, files: dict[Path, list[str] | None], folder: Path, revision: str | None = None):
         self.spec, self.folder, self.revision = spec, folder, revision
-        self._home: dict[str, Path] = {}
-        self._files = sorted(files)
+        self._places: dict[str, _Place] = {}
         self.tensors = {}
-        for path in self._files:
-            listed, handle = files[path], self._handles[path]
-            stored = sorted(handle.keys())
-            if listed is not None and sorted(listed) != stored:
-                stray = sorted(set(listed).symmetric_difference(stored))
+        for path, listed in sorted(files.items()):
+            header, begin = _header(path)
+            if listed is not None and sorted(listed) != sorted(header):
+                stray = sorted(set(listed).symmetric_difference(header))
                 raise CheckpointError(
-                    f"{path}: the index lists {len(listed)} tensors in this shard, the shard holds {len(stored)}; "
+                    f"{path}: the index lists {len(listed)} tensors in this shard, the shard holds {len(header)}; "
                     f"they differ in {stray[0]!r}. Index and shards must come from one save; copy them again"
                 )
-            for name in stored:
-                if name in self._home:
+            for name, entry in header.items():
+                if name in self._places:
                     raise CheckpointError(
-                        f"{path}: tensor {name!r} is also in {self._home[name].name}; a tensor belongs to one shard. "
-                        "Remove the file that is not part of the checkpoint"
+                        f"{path}: tensor {name!r} is also in {self._places[name].file.name}; a tensor belongs to one "
+                        "shard. Remove the file that is not part of the checkpoint"
                     )
-                piece = handle.get_slice(name)
-                self._home[name] = path
-                self.tensors[name] = TensorInfo(tuple(piece.get_shape()), str(piece.get_dtype()))
+                start, stop = entry["data_offsets"]
+                self._places[name] = _Place(path, begin + start, begin + stop)
+                self.tensors[name] = TensorInfo(tuple(entry["shape"]), entry["dtype"])
         if not self.tensors:
             raise CheckpointError(f"{spec}: its safetensors files hold no tensor; wanted a model's weights")
 
     def read(self, name: str) -> torch.Tensor:
-        self.info(name)
-        tensor: torch.Tensor = self._handles[self._home[name]].get_tensor(name)
-        return tensor
-
-    @cached_property
-    def _handles(self) -> dict[Path, Any]:
-        return {path: _open_file(path) for path in self._files}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Memory maps do not travel to worker processes; each opens its own.
-        return {key: value for key, value in self.__dict__.items() if key != "_handles"}
+        info, place = self.info(name), self._places.get(name)
+        dtype = DTYPES.get(info.dtype)
+        if dtype is None or place is None:
+            raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
+        if place.start == place.stop:
+            return torch.empty(info.shape, dtype=dtype)
+        page = place.start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        with place.file.open("rb") as stream:
+            # Copy on write: the file cannot be changed through the tensor, which torch takes for writable.
+            mapped = mmap.mmap(stream.fileno(), place.stop - page, access=mmap.ACCESS_COPY, offset=page)
+        tensor = torch.frombuffer(mapped, dtype=dtype, count=info.numel, offset=place.start - page).reshape(info.shape)
+        return tensor if place.start % dtype.itemsize == 0 else tensor.clone()
 
 
 def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheckpoint:
@@ -153,13 +165,20 @@ def _from_index(index: Path) -> dict[Path, list[str] | None]:
     return files
 
 
-def _open_file(path: Path) -> Any:
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """What the header says of each tensor, and where the data begin; safetensors judges whether the file is whole."""
     try:
-        return safe_open(path, framework="pt")
+        with safe_open(path, framework="pt"):
+            pass
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); copy or download the file again"
         ) from error
+    header.pop("__metadata__", None)
+    return header, 8 + length
 
 
 def _pickle_message(path: Path) -> str:
