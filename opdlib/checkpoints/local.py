@@ -40,16 +40,20 @@ class LocalCheckpoint(Checkpoint):
     """Safetensors files of one folder. Opening reads headers only; reading maps one tensor, and unmaps it when it goes.
 
     So the memory in use is that of the tensors that are alive, however large the files are. `files` maps each file to
-    the tensors that an index lists for it, None without an index. Raises CheckpointError if a header cannot be read, is not
-    covered by its file, or disagrees with the index.
+    the tensors that an index lists for it, None without an index. Raises CheckpointError if a header cannot be read, is
+    not covered by its file, or disagrees with the index.
     """
 
     def __init__(self, spec: str, files: dict[Path, list[str] | None], folder: Path, revision: str | None = None):
         self.spec, self.folder, self.revision = spec, folder, revision
         self._places: dict[str, _Place] = {}
         self.tensors = {}
+        self.metadata: dict[str, str] | None = None
+        """What the first file that has any says about itself, usually {"format": "pt"}."""
         for path, listed in sorted(files.items()):
             header, begin = _header(path)
+            metadata = header.pop("__metadata__", None)
+            self.metadata = self.metadata or metadata
             if listed is not None and sorted(listed) != sorted(header):
                 stray = sorted(set(listed).symmetric_difference(header))
                 raise CheckpointError(
@@ -166,7 +170,7 @@ def _from_index(index: Path) -> dict[Path, list[str] | None]:
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """What the header says of each tensor, and where the data begin; safetensors judges whether the file is whole."""
+    """The header as it stands, and where the data begin; safetensors itself judges whether the file is whole."""
     try:
         with safe_open(path, framework="pt"):
             pass
@@ -177,7 +181,6 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); copy or download the file again"
         ) from error
-    header.pop("__metadata__", None)
     return header, 8 + length
 
 
