@@ -11,8 +11,9 @@ BIN := $(CURDIR)/$(VENV)/bin
 BUILD := _build
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
-# No bars in executed notebooks, and no log line for each kernel that starts.
-RUN_NOTEBOOK := TQDM_DISABLE=1 $(BIN)/papermill --no-progress-bar --log-level ERROR
+# No bars in executed notebooks. Every kernel warns that it talks over TCP to this machine, which it should.
+run_notebook = echo "$(1)"; TQDM_DISABLE=1 $(BIN)/papermill --no-progress-bar --log-level ERROR "$(1)" "$(2)" \
+	2> >(grep --invert-match --fixed-strings 'Kernel is running over TCP' >&2)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -40,7 +41,7 @@ format: install ## apply the format, and the fixes that lint knows
 book: install ## measure the embedded pair, run every notebook, build the pages; ends with the path of the index page
 	$(BIN)/opd measure smollm2-opd --check --out runs/book/smollm2-opd-s0
 	$(copy_source)
-	for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(RUN_NOTEBOOK) "$$notebook" "$(BUILD)/source/$$notebook"; done
+	@set -e; for notebook in $(NOTEBOOKS); do $(call run_notebook,$$notebook,$(BUILD)/source/$$notebook); done
 	$(BIN)/python book/prepare.py figure $(BUILD)/source
 	$(build_pages)
 
@@ -64,7 +65,7 @@ define build_pages
 endef
 
 notebooks: install ## run the committed notebooks again, in place
-	for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(RUN_NOTEBOOK) "$$notebook" "$$notebook"; done
+	@set -e; for notebook in $(NOTEBOOKS); do $(call run_notebook,$$notebook,$$notebook); done
 	$(BIN)/python -m opdlib.notebook clean $(NOTEBOOKS)
 	$(BIN)/python book/prepare.py figure .
 
