@@ -1,0 +1,175 @@
+"""A trained checkpoint read from its source and a patch.
+
+A patch is a safetensors file. Its metadata say which source it needs and what must come out (`PatchHeader`); its
+tensors are the streams of `opdlib.checkpoints.grid`, one for each tensor that changed, under that tensor's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from opdlib.checkpoints import Checkpoint, TensorInfo, grid, open_checkpoint
+from opdlib.errors import CheckpointError, PatchError
+
+FORMAT, VERSION = "opdlib-patch", "1"
+
+
+@dataclass(frozen=True)
+class PatchHeader:
+    """What a patch says of itself. All digests are SHA-256 as 64 hex digits."""
+
+    source: str
+    """Spec of the source; a relative path starts at the patch's own folder."""
+    source_digest: str
+    """`Checkpoint.digest` of the source."""
+    result_digest: str
+    """`Checkpoint.digest` of the trained checkpoint."""
+    digests: Mapping[str, str]
+    """`Checkpoint.tensor_digest` of every trained tensor, changed or not."""
+    file_metadata: Mapping[str, str] | None
+    """The safetensors metadata of the trained file, in its order; None if it had none."""
+
+    def to_metadata(self) -> dict[str, str]:
+        """The header as safetensors metadata, sealed by a digest of its own."""
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": self.source,
+            "source_digest": self.source_digest,
+            "result_digest": self.result_digest,
+            "digests": json.dumps(self.digests, ensure_ascii=False, separators=(",", ":")),
+            "file_metadata": json.dumps(self.file_metadata, ensure_ascii=False, separators=(",", ":")),
+        }
+        return metadata | {"header_digest": _seal(metadata)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], file: Path) -> PatchHeader:
+        """The inverse of `to_metadata`. Raises PatchError if `file` is no patch, of another version or damaged."""
+        if metadata.get("format") != FORMAT:
+            raise PatchError(
+                f"{file}: a safetensors file, but no patch; wanted one that `opd patch make` wrote "
+                "(a checkpoint is opened without `patch:` before its name)"
+            )
+        if metadata.get("version") != VERSION:
+            raise PatchError(
+                f"{file}: a patch of version {metadata.get('version')}, this opdlib reads version {VERSION}; "
+                "install the opdlib that made it, or make it again"
+            )
+        content = {key: value for key, value in metadata.items() if key != "header_digest"}
+        if metadata.get("header_digest") != _seal(content):
+            raise PatchError(f"{file}: its header is damaged; copy or make the patch again")
+        return cls(
+            content["source"],
+            content["source_digest"],
+            content["result_digest"],
+            json.loads(content["digests"]),
+            json.loads(content["file_metadata"]),
+        )
+
+
+class PatchedCheckpoint(Checkpoint):
+    """The result of a patch, one tensor at a time; every tensor that is read is checked against the patch's digests.
+
+    Digests come from the header, so asking for them decodes nothing. Raises PatchError if `source` is not the
+    checkpoint that the patch was made over, or if the patch is damaged.
+    """
+
+    def __init__(self, file: Path, source: Checkpoint, spec: str):
+        self.spec, self.folder, self.tensors = spec, source.folder, source.tensors
+        self.file, self.source = file, source
+        self.header = read_header(file)
+        if source.digest() != self.header.source_digest:
+            raise PatchError(
+                f"{file}: made over a source with digest {self.header.source_digest[:12]}, but {source.spec} has "
+                f"{source.digest()[:12]}; give the source it was made from, {self.header.source}"
+            )
+        self._streams = frozenset(self._handle.keys())
+        stray = sorted(self._streams - set(self.tensors))
+        if stray:
+            raise PatchError(f"{file}: changes {stray[0]}, which {source.spec} lacks; copy or make the patch again")
+
+    def read(self, name: str) -> torch.Tensor:
+        info = self.info(name)
+        tensor = self.source.read(name)
+        if name in self._streams:
+            try:
+                stream = self._handle.get_tensor(name).tobytes()
+                changed = grid.decode(flat_bits(tensor), stream, columns(info))
+            except (SafetensorError, ValueError) as error:
+                raise PatchError(f"{self.file}: {name} is damaged: {error}; copy or make the patch again") from error
+            tensor = torch.from_numpy(changed).view(torch.bfloat16).reshape(info.shape)
+        found = hashlib.sha256(flat_bits(tensor).data).hexdigest()
+        if found != self.header.digests[name]:
+            raise PatchError(
+                f"{self.file}: {name} comes out with digest {found[:12]}, wanted {self.header.digests[name][:12]}: "
+                "the patch or its source is damaged; copy or make them again"
+            )
+        return tensor
+
+    def tensor_digest(self, name: str) -> str:
+        self.info(name)
+        return self.header.digests[name]
+
+    @cached_property
+    def _handle(self) -> Any:
+        return _open(self.file)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Memory maps do not travel to worker processes; each opens its own.
+        return {key: value for key, value in self.__dict__.items() if key != "_handle"}
+
+
+def open_patched(path: Path, spec: str) -> PatchedCheckpoint:
+    """Open the patch `path` over the source that its header names.
+
+    A source that is a relative path is looked for from the patch's folder, then from the working directory. Raises
+    PatchError if this is no patch, if its source cannot be opened, or if it is another checkpoint by now.
+    """
+    named = read_header(path).source
+    if named.startswith("patch:"):
+        raise PatchError(f"{path}: its source is a patch too ({named}); apply that one first and make this one again")
+    beside = path.parent / named
+    try:
+        source = open_checkpoint(str(beside) if beside.exists() else named)
+    except CheckpointError as error:
+        raise PatchError(f"{path}: its source cannot be opened: {error}") from error
+    return PatchedCheckpoint(path, source, spec)
+
+
+def read_header(file: Path) -> PatchHeader:
+    """The header of the patch `file`. Raises PatchError if there is no such file or it is no patch."""
+    return PatchHeader.from_metadata(_open(file).metadata() or {}, file)
+
+
+def columns(info: TensorInfo) -> int:
+    """The columns of a tensor as the codec sees it, a matrix: its last dimension, at least 1."""
+    return max(1, *info.shape[-1:])
+
+
+def flat_bits(tensor: torch.Tensor) -> NDArray[np.uint16]:
+    """The raw bits of a bf16 tensor, row-major and flat."""
+    return tensor.contiguous().flatten().view(torch.uint16).numpy()
+
+
+def _open(file: Path) -> Any:
+    if not file.is_file():
+        raise PatchError(f"{file}: no such file; wanted a patch that `opd patch make` wrote")
+    try:
+        return safe_open(file, framework="np")
+    except (SafetensorError, OSError) as error:
+        raise PatchError(f"{file}: not a whole safetensors file ({error}); copy or make the patch again") from error
+
+
+def _seal(metadata: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
