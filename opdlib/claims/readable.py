@@ -12,8 +12,9 @@ from opdlib.tables.readable import MISSING
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The comparison as text, in percent and percentage points; what was not tested has no number. For display only."""
-    shown = table[["id", "statement", "locator", "paper", "ours", "verdict", "reason"]].copy()
+    shown = table[["id", "statement", "locator", "paper", "tolerance", "ours", "verdict", "reason"]].copy()
     units = table["unit"]
+    shown["tolerance"] = [_tolerance_text(value, unit) for value, unit in zip(table["tolerance"], units, strict=True)]
     shown["paper"] = [_range_text(value, unit) for value, unit in zip(table["paper"], units, strict=True)]
     shown["ours"] = [_value_text(value, unit) for value, unit in zip(table["ours"], units, strict=True)]
     return shown.set_index("id") if shown["reason"].any() else shown.set_index("id").drop(columns="reason")
@@ -23,6 +24,12 @@ def _value_text(value: float | str, unit: str) -> str:
     if isinstance(value, str):
         return value
     return MISSING if math.isnan(value) else f"{_number(value, unit, value)}{_suffix(unit)}"
+
+
+def _tolerance_text(value: float, unit: str) -> str:
+    if value == 0:
+        return "none"
+    return f"{_number(value, unit, value)}{' points' if unit == 'fraction' else _suffix(unit)}"
 
 
 def _range_text(text: str, unit: str) -> str:

@@ -20,7 +20,7 @@ from opdlib.tables.measured import (
 )
 from opdlib.tables.readable import readable
 from opdlib.tables.results import Results, open_results
-from opdlib.tables.select import among, at, beside
+from opdlib.tables.select import among, at, beside, stacked
 
 __all__ = [
     "Results",
@@ -38,5 +38,6 @@ __all__ = [
     "paper",
     "readable",
     "sparsity",
+    "stacked",
     "well_populated",
 ]

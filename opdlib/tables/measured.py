@@ -1,4 +1,7 @@
-"""Tables of one results folder. Shares are weighted by coordinates, energies are sums of squares."""
+"""Tables of one results folder. Shares are weighted by coordinates, energies are sums of squares.
+
+The first columns of each are pair, regime (empty if unknown), origin (`here`; the paper's tables say `paper`) and view.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pandas as pd
 
 from opdlib.errors import ParameterError
 from opdlib.tables.results import Results
-from opdlib.tables.select import at
+from opdlib.tables.select import among, at
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "model": (),
@@ -26,10 +29,10 @@ WELL_POPULATED = 1 / 256
 always is."""
 
 
-def sparsity(results: Results, by: str = "model") -> pd.DataFrame:
-    """Share of coordinates that did not change, by rule and threshold.
+def sparsity(results: Results, by: str = "model", thresholds: Sequence[float] | None = None) -> pd.DataFrame:
+    """Share of coordinates that did not change, by rule and threshold; of absolute ones only `thresholds`, if given.
 
-    Columns: pair, view, those of `by` (see `GROUPS`), rule, threshold, parameters, unchanged (a count), share (in
+    Columns: those of `by` (see `GROUPS`), rule, threshold, parameters, unchanged (a count), share (in
     [0, 1]). Rules: `exact` (delta = 0, threshold 0), `absolute` (abs(delta) <= threshold), `relative` (<= threshold *
     RMS of the source tensor), `ulp` (<= threshold * max(abs(w), abs(w')), the rule of arXiv 2511.08567). Paper:
     Tables 2 and 8.
@@ -43,6 +46,8 @@ def sparsity(results: Results, by: str = "model") -> pd.DataFrame:
     rows = pd.concat(parts, ignore_index=True).merge(tensors.drop(columns="exact_zero"), on="tensor")
     order = ["exact", "absolute", "relative", "ulp"]
     rows["rule"] = pd.Categorical(rows["rule"], categories=order, ordered=True)
+    if thresholds is not None:
+        rows = pd.concat([rows[rows["rule"] != "absolute"], at(rows, "absolute", thresholds)])
     table = _pooled(rows, [*columns, "rule", "threshold"], ["size", "unchanged"])
     table["share"] = table["unchanged"] / table["size"].where(table["size"] > 0)
     return _labelled(results, table.rename(columns={"size": "parameters"}))
@@ -51,7 +56,7 @@ def sparsity(results: Results, by: str = "model") -> pd.DataFrame:
 def movement(results: Results, by: str = "block") -> pd.DataFrame:
     """How far the weights moved, and who holds the energy of the movement.
 
-    Columns: pair, view, those of `by`, parameters, parameter_share, rel_norm (Fro(delta) / Fro(source) of the group,
+    Columns: those of `by`, parameters, parameter_share, rel_norm (Fro(delta) / Fro(source) of the group,
     unit 1), energy_share (of the squared delta of everything measured, in [0, 1]), exact_zero (share unchanged, in
     [0, 1]). NaN where the source is zero or nothing changed at all. Paper: Table 3, in v2 the relative norm, in v1 the
     energy share.
@@ -85,10 +90,10 @@ def layers(results: Results, atol: float = 1e-5) -> pd.DataFrame:
     return movement(results, "layer").assign(sparsity=shares["share"].to_numpy(), atol=atol)
 
 
-def energy(results: Results) -> pd.DataFrame:
-    """Share of the squared delta in the largest coordinates.
+def energy(results: Results, tops: Sequence[float] | None = None) -> pd.DataFrame:
+    """Share of the squared delta in the largest coordinates; of those measured only `tops`, if given.
 
-    Columns: pair, view, ranking, top (share of coordinates, in (0, 1]), share (of the energy, in [0, 1]). Ranking `per
+    Columns: ranking, top (share of coordinates, in (0, 1]), share (of the energy, in [0, 1]). Ranking `per
     tensor` takes the top of every tensor and weights the result by energy, as the paper does (Table 8); `whole model`
     ranks all coordinates together. NaN if nothing changed.
     """
@@ -101,11 +106,12 @@ def energy(results: Results) -> pd.DataFrame:
         pd.DataFrame({"ranking": ranking, "top": model["share"].to_numpy(), "share": energies / whole})
         for ranking, energies in rankings.items()
     ]
-    return _labelled(results, pd.concat(tables, ignore_index=True))
+    table = pd.concat(tables, ignore_index=True)
+    return _labelled(results, table if tops is None else among(table, "top", tops))
 
 
 def curve(results: Results) -> pd.DataFrame:
-    """The whole sparsity curve: columns pair, view, threshold, share of coordinates with abs(delta) below it.
+    """The whole sparsity curve: columns threshold and share, of coordinates with abs(delta) below it.
 
     The first row is the exact zero, at threshold 0; the others are eight thresholds an octave.
     """
@@ -118,7 +124,7 @@ def curve(results: Results) -> pd.DataFrame:
 def magnitude(results: Results, stored: Results | None = None) -> pd.DataFrame:
     """Share of coordinates that changed, by binade of abs(source): [magnitude, 2 * magnitude).
 
-    Columns: pair, view, magnitude (0 for zeros and subnormals), coordinates, coordinate_share, share (changed, in
+    Columns: magnitude (0 for zeros and subnormals), coordinates, coordinate_share, share (changed, in
     [0, 1]), half_ulp (the smallest change that bf16 can show for such a weight: magnitude / 256), expected (the share
     whose change would exceed half_ulp if the size of a change had nothing to do with the size of the weight).
     `expected` comes from all changes in the stored view together. It is NaN without such results, beyond their curve,
@@ -148,12 +154,10 @@ def well_populated(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def overview(results: Results, atol: float = 1e-5) -> pd.DataFrame:
-    """One row: pair, regime, origin ('here'), view, parameters, rel_norm, sparsity (at atol), exact_zero."""
+    """One row: parameters, rel_norm, exact_zero and sparsity, the share with abs(delta) <= atol."""
     model = movement(results, "model")
     share = at(sparsity(results), "absolute", [atol])["share"].to_numpy()
-    regime = results.pair.regime if results.pair else ""
-    table = model.assign(regime=regime, origin="here", sparsity=share)
-    return table[["pair", "regime", "origin", "view", "parameters", "rel_norm", "sparsity", "exact_zero"]]
+    return model.drop(columns=["parameter_share", "energy_share"]).assign(sparsity=share, atol=atol)
 
 
 def _columns(by: str) -> list[str]:
@@ -170,9 +174,9 @@ def _pooled(frame: pd.DataFrame, columns: list[str], sums: list[str]) -> pd.Data
 
 
 def _labelled(results: Results, table: pd.DataFrame) -> pd.DataFrame:
-    table.insert(0, "pair", results.title)
-    table.insert(1, "view", results.view)
-    return table
+    regime = results.pair.regime if results.pair else ""
+    labels = {"pair": results.title, "regime": regime, "origin": "here", "view": results.view}
+    return pd.DataFrame(labels, index=table.index).join(table)
 
 
 def _finer(results: Results) -> bool:

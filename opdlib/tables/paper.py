@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from opdlib.locations import data_root
@@ -37,15 +38,18 @@ def energy() -> pd.DataFrame:
     return table[["pair", "regime", "origin", "view", "ranking", "top", "share"]]
 
 
-def overview() -> pd.DataFrame:
-    """Tables 2 and 8: one row a pair with regime, origin, view, rel_norm (unit 1), sparsity (at 1e-5), exact_zero."""
-    table = _labelled(_read("table2_global"))
-    zero = _read("table8_sparsity").set_index("pair")["exact_zero_pct"]
-    return table.assign(
-        rel_norm=table["rel_norm_pct"] / 100,
-        sparsity=table["sparsity_1e-5_pct"] / 100,
-        exact_zero=table["pair"].map(zero) / 100,
-    )[["pair", "regime", "origin", "view", "rel_norm", "sparsity", "exact_zero"]]
+def overview(atol: float = 1e-5) -> pd.DataFrame:
+    """Tables 2 and 8: one row a pair, with rel_norm (unit 1), exact_zero, sparsity (share at atol) and atol.
+
+    Shares are NaN at thresholds that Table 8 does not have.
+    """
+    table, shares = _labelled(_read("table2_global")), sparsity()
+    columns = {"exact_zero": ("exact", 0.0), "sparsity": ("absolute", atol)}
+    for column, (rule, threshold) in columns.items():
+        own = shares[(shares["rule"] == rule) & np.isclose(shares["threshold"], threshold, rtol=1e-9, atol=0)]
+        table[column] = table["pair"].map(own.set_index("pair")["share"])
+    table = table.assign(rel_norm=table["rel_norm_pct"] / 100, atol=atol)
+    return table[["pair", "regime", "origin", "view", "rel_norm", "exact_zero", "sparsity", "atol"]]
 
 
 def blocks() -> pd.DataFrame:

@@ -6,26 +6,33 @@ from collections.abc import Callable
 
 import pandas as pd
 
-PERCENT = {"share", "sparsity", "exact_zero", "energy_share", "parameter_share", "coordinate_share", "expected"}
+PERCENT = ("share", "sparsity", "exact_zero", "energy_share", "parameter_share", "coordinate_share", "expected")
 FORMATS: dict[str, Callable[[float], str]] = {
     "rel_norm": lambda x: f"{100 * x:.4f} %",
-    "threshold": lambda x: "0" if x == 0 else f"{x:.0e}",
-    "atol": lambda x: f"{x:.0e}",
+    "threshold": lambda x: short(x),
+    "atol": lambda x: short(x),
     "top": lambda x: f"{100 * x:g} %",
     "magnitude": lambda x: f"{x:.3g}",
-    "half_ulp": lambda x: f"{x:.2e}",
+    "half_ulp": lambda x: f"{x:.1e}",
 } | dict.fromkeys(PERCENT, lambda x: f"{100 * x:.2f} %")
 """Column -> how one of its values is written. Other numbers: counts with separators, the rest with four digits."""
 
 MISSING = "-"
 
 
-def readable(table: pd.DataFrame, index: str | list[str] = "pair") -> pd.DataFrame:
-    """The table as text, with `index` as row labels. For display only: numbers are rounded, and NaN is a dash."""
-    text = pd.DataFrame({column: [_text(str(column), v) for v in table[column]] for column in table.columns})
-    return text.rename(columns=lambda name: str(name).replace("_", " ")).set_index(
-        [name.replace("_", " ") for name in ([index] if isinstance(index, str) else index)]
-    )
+def short(number: float) -> str:
+    """A round number in few characters: 0, 0.05, 1e-4."""
+    return f"{number:g}" if number == 0 or number >= 1e-3 else f"{number:.1e}".replace(".0e", "e").replace("e-0", "e-")
+
+
+def readable(table: pd.DataFrame, *columns: str, value: str = "share") -> pd.DataFrame:
+    """These columns as text, the first as row labels. For display only: numbers are rounded, and NaN is a dash.
+
+    `value` is the column whose format the columns of `beside` take.
+    """
+    kinds = {column: value if column.startswith(("here, ", "paper_")) else column for column in columns}
+    text = pd.DataFrame({column: [_text(kinds[column], x) for x in table[column]] for column in columns})
+    return text.rename(columns=lambda name: str(name).replace("_", " ")).set_index(columns[0].replace("_", " "))
 
 
 def _text(column: str, value: object) -> str:

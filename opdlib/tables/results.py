@@ -23,6 +23,8 @@ class Results:
     folder: Path
     name: str = ""
     """What tables and figures call the pair, if not what the registry or the summary says."""
+    known: Pair | None = None
+    """The pair of the registry, where the caller knows it."""
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -40,6 +42,8 @@ class Results:
 
         None for checkpoints that the registry does not know. A name alone proves nothing, since anyone may choose it.
         """
+        if self.known:
+            return self.known
         committed = data_root() / "results"
         if self.folder.resolve().is_relative_to(committed.resolve()):
             return find_pair(self.folder.resolve().relative_to(committed.resolve()).parts[0])

@@ -24,17 +24,25 @@ def among(table: pd.DataFrame, column: str, values: Sequence[float]) -> pd.DataF
         if not found:
             known = ", ".join(f"{v:g}" for v in sorted(set(there)))
             raise ParameterError(f"{column} {value:g} was not measured; there are {known}")
-    return table[equal.any(axis=1)].reset_index(drop=True)
+    chosen: pd.DataFrame = table[equal.any(axis=1)]
+    return chosen.reset_index(drop=True)
 
 
-def beside(ours: Sequence[pd.DataFrame], published: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Shares side by side: a row for each combination of `keys`, a column for each view, and the span of the paper.
+def stacked(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Tables one below the other: the paper's and ours, or two views. A column that one lacks is NaN there."""
+    return pd.concat(tables, ignore_index=True)
 
-    `ours` and `published` have columns view, share and `keys`. The paper's columns, `paper_low` and `paper_high`, are
-    the smallest and the largest share among its six OPD-style rows; NaN where it has no such number.
+
+def beside(
+    ours: Sequence[pd.DataFrame], published: pd.DataFrame, keys: Sequence[str], value: str = "share"
+) -> pd.DataFrame:
+    """Values side by side: a row for each combination of `keys`, a column for each view, and the span of the paper.
+
+    `ours` and `published` have columns view, `value` and `keys`. The paper's columns, `paper_low` and `paper_high`, are
+    the smallest and the largest value among its six OPD-style rows; NaN where it has no such number.
     """
-    views = [table.set_index(list(keys))["share"].rename(f"here, {table['view'].iloc[0]}") for table in ours]
-    rows = published[published["regime"].isin(OPD_STYLE)].groupby(list(keys), observed=True)["share"]
+    views = [table.set_index(list(keys))[value].rename(f"here, {table['view'].iloc[0]}") for table in ours]
+    rows = published[published["regime"].isin(OPD_STYLE)].groupby(list(keys), observed=True)[value]
     span = [rows.min().rename("paper_low"), rows.max().rename("paper_high")]
     wide: pd.DataFrame = pd.concat([*views, *(s.reindex(views[0].index) for s in span)], axis=1)
     return wide.reset_index()

@@ -1,0 +1,20 @@
+"""Figures as functions of a table: `f(table, ax=None) -> Axes`. No titles: a caption says what a figure shows."""
+
+from __future__ import annotations
+
+from opdlib.figures.curves import magnitude, threshold_curve
+from opdlib.figures.dots import block_energy, block_norm, pair_norm, pair_sparsity
+from opdlib.figures.maps import layer_module
+from opdlib.figures.theme import panels, theme
+
+__all__ = [
+    "block_energy",
+    "block_norm",
+    "layer_module",
+    "magnitude",
+    "pair_norm",
+    "pair_sparsity",
+    "panels",
+    "theme",
+    "threshold_curve",
+]

@@ -1,0 +1,78 @@
+"""Curves: sparsity against its threshold, and change against the size of the weight."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above
+from opdlib.tables.measured import WELL_POPULATED
+from opdlib.tables.paper import OPD_STYLE
+
+LINES = {"bf16": (BLUE, "-"), "stored": (ORANGE, "--")}
+"""View -> colour and style."""
+
+SMALLEST_THRESHOLD = 1e-9
+"""Below it the axis is linear, so that the threshold 0, the exact zero, has a place."""
+
+
+@figure
+def threshold_curve(table: pd.DataFrame, ax: Axes) -> None:
+    """Share of weights that count as unchanged, in percent, against the threshold from exact zero up.
+
+    Table: rows of `tables.curve` for each view (lines) and of `tables.paper.sparsity` (points, joined for each pair).
+    """
+    for opd_style, colour in ((True, GREY), (False, "#bbbbbb")):
+        paper = table[(table["origin"] == "paper") & (table["regime"].isin(OPD_STYLE) == opd_style)]
+        label = f"paper, {'OPD-style' if opd_style else 'other pairs'}"
+        for number, (_, own) in enumerate(paper.groupby("pair", sort=False)):
+            line = own.sort_values("threshold")
+            ax.plot(line["threshold"], 100 * line["share"], ".-", color=colour, lw=0.8, label="" if number else label)
+    here = table[table["origin"] == "here"]
+    for view, own in here.groupby("view", sort=False):
+        colour, style = LINES[str(view)]
+        ax.plot(own["threshold"], 100 * own["share"], style, color=colour, label=f"here, view {view}")
+    ax.set_xscale("symlog", linthresh=SMALLEST_THRESHOLD, linscale=0.4)
+    ticks = [0, 1e-8, 1e-6, 1e-4, 1e-2]
+    ax.set_xticks(ticks, ["0", *(f"$10^{{{round(np.log10(t))}}}$" for t in ticks[1:])])
+    ax.set_xticks([], minor=True)
+    ax.axvline(1e-5, color="black", lw=0.8, ls=":")
+    ax.set(xlim=(-SMALLEST_THRESHOLD / 4, 1.6e-2), ylim=(-2, 102))
+    ax.set(xlabel="threshold on abs(delta), in units of a weight", ylabel="weights below the threshold (%)")
+    legend_above(ax)
+
+
+@figure
+def magnitude(table: pd.DataFrame, ax: Axes) -> None:
+    """Share of weights that changed, in percent, by binade of abs(source). Table: `tables.magnitude`.
+
+    Hollow points are binades that are not well populated. `expected`, where it is known, is a dashed line. The axis on
+    top gives half a bf16 ULP of each binade: a smaller change leaves the stored weight as it is. Weights that are zero
+    have their place at the left end.
+    """
+    place = _binade(table["magnitude"])
+    if table["expected"].notna().any():
+        ax.plot(place, 100 * table["expected"], "--", color=ORANGE, label="expected")
+    ax.plot(place, 100 * table["share"], "-", color=BLUE, lw=1)
+    full = table["coordinate_share"] >= WELL_POPULATED
+    for rows, fill, label in ((full, BLUE, "measured"), (~full, "white", "measured, few weights")):
+        ax.plot(place[rows], 100 * table["share"][rows], "o", color=BLUE, mfc=fill, label=label)
+    every = [p for p in sorted(place) if p != place.min() or table["magnitude"].min() > 0]
+    ticks = every[:: max(1, round(len(every) / 5))]
+    names = [f"$2^{{{round(t)}}}$" for t in ticks]
+    zero = [place.min()] if table["magnitude"].min() == 0 else []
+    ax.set_xticks([*zero, *ticks], [*("0" for _ in zero), *names])
+    ax.set(ylim=(-2, 102), xlabel="abs(weight) in the source, by binade", ylabel="weights that changed (%)")
+    top = ax.secondary_xaxis("top")
+    top.set_xticks(ticks, [f"$2^{{{round(t) - 8}}}$" for t in ticks])
+    top.set_xlabel("smallest visible change, half a bf16 ULP", color=GREEN)
+    top.tick_params(colors=GREEN)
+    legend_above(ax, columns=3, over=1.2)
+
+
+def _binade(magnitudes: pd.Series) -> pd.Series:
+    """Binary exponent of each magnitude; zero is put two steps below the smallest."""
+    positive = magnitudes[magnitudes > 0]
+    lowest = np.log2(positive.min()) - 2 if len(positive) else 0.0
+    return pd.Series(np.log2(magnitudes.where(magnitudes > 0)), index=magnitudes.index).fillna(lowest)

@@ -1,0 +1,39 @@
+"""Executed notebooks without the traces of a run, so that the same numbers are the same bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+}
+"""All the metadata that a published notebook keeps; the version of Python and the times of a run go."""
+
+KEPT = ("tags", "mystnb")
+"""Keys of a cell's metadata that are ours."""
+
+
+def clean(file: Path) -> None:
+    """Take times, versions and widgets out of an executed notebook, in place; put alt texts where the book reads them.
+
+    A figure's alt text is written once, in the call of `opdlib.notebook.figure`; the book looks for it in the cell's
+    metadata.
+    """
+    content = json.loads(file.read_text(encoding="utf8"))
+    content["metadata"] = KERNEL
+    for cell in content["cells"]:
+        cell["metadata"] = {key: cell["metadata"][key] for key in KEPT if cell["metadata"].get(key)}
+        for output in cell.get("outputs", []):
+            alt = _alt(output)
+            if alt:
+                cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": alt}
+    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
+    file.write_text(f"{text}\n", encoding="utf8")
+
+
+def _alt(output: dict[str, Any]) -> str | None:
+    alt: str | None = output.get("metadata", {}).get("image/png", {}).get("alt")
+    return alt

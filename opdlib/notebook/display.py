@@ -1,0 +1,66 @@
+"""Output of notebooks: one look, and values that other pages can show."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import warnings
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import display
+from matplotlib.axes import Axes
+from tqdm import TqdmWarning
+
+from opdlib.figures import theme
+
+GLUE = "application/papermill.record/"
+"""Prefix of a value that is stored in the notebook and not shown; myst-nb's glue roles look for it."""
+
+
+def setup() -> None:
+    """The look of figures and tables, the same on every machine, and no warning that progress bars lack widgets."""
+    theme()
+    pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.max_columns", None)
+    pd.set_option("display.max_rows", 500)
+    pd.set_option("display.width", 140)
+    warnings.filterwarnings("ignore", category=TqdmWarning)
+
+
+def glue(name: str, value: float | str | None) -> None:
+    """Store a number or a word under `name`, for myst-nb's glue roles on every page. None and NaN become 'undefined'.
+
+    Does what `myst_nb.glue(name, value, display=False)` does, and needs no myst_nb.
+    """
+    plain = float(value) if isinstance(value, float) else value  # not numpy's float, whose repr says more
+    missing = plain is None or (isinstance(plain, float) and math.isnan(plain))
+    _display(
+        {f"{GLUE}text/plain": repr("undefined" if missing else plain)},
+        {"scrapbook": {"mime_prefix": GLUE, "name": name}},
+    )
+
+
+def figure(name: str, ax: Axes, alt: str) -> None:
+    """Show the figure that `ax` belongs to, store it under `name` for other pages, and close it.
+
+    `alt` says in a sentence what is drawn, true for every pair; it stands in for the picture where that is not seen.
+    """
+    canvas, stream = ax.get_figure(root=True), io.BytesIO()
+    if canvas is None:
+        raise ValueError(f"{name}: these axes belong to no figure")
+    canvas.savefig(stream, format="png", metadata={"Software": None})
+    plt.close(canvas)
+    data = {"image/png": base64.b64encode(stream.getvalue()).decode(), "text/plain": alt}
+    _display(data, {"image/png": {"alt": alt}, "scrapbook": {"mime_prefix": "", "name": name}})
+
+
+def say(text: str) -> None:
+    """Show a sentence that was computed, as Markdown."""
+    _display({"text/markdown": text, "text/plain": text}, {})
+
+
+def _display(data: dict[str, str], metadata: dict[str, Any]) -> None:
+    display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]

@@ -1,0 +1,138 @@
+"""Results for a notebook: looked up by content, or measured on the spot. Nothing is ever silently stale.
+
+torch is imported only when a checkpoint or a patch must be read, so that committed results can be shown without it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from opdlib.errors import CheckpointError, MissingDependencyError, ParameterError, PatchError, RegistryError
+from opdlib.locations import data_root, find
+from opdlib.notebook.display import say
+from opdlib.pairs import DEFAULT, Pair, find_pair
+from opdlib.results import SUMMARY, cached_folder, find_by_content
+from opdlib.tables import Results
+
+
+def load(
+    pair: str = DEFAULT,
+    source: str | None = None,
+    trained: str | None = None,
+    skip: Sequence[str] = (),
+    view: str = "bf16",
+) -> Results:
+    """The results of a pair of the registry, or of two checkpoints (which win), in one view.
+
+    A pair's committed results are taken if they are those of its checkpoints: where its patch is at hand, the digests
+    in the patch's header must agree. Otherwise the checkpoints are opened and their digests looked up among the
+    committed results, then in the user's cache; what is in neither is measured now, with a progress bar, and kept in
+    the cache. Raises RegistryError for stale results, ParameterError for a pair without a checkpoint, and what opening
+    and measuring raise.
+    """
+    if source is not None and trained is not None:
+        return _measured(source, trained, view, skip, Path(trained.partition("@")[0]).name or "unnamed", None)
+    known = find_pair(pair)
+    left_out = sorted({*known.skip, *skip})
+    committed = _committed(known, view, left_out)
+    if committed:
+        return committed
+    if known.trained is None:
+        raise ParameterError(f"pair {known.key!r}: {known.why}; give the checkpoints yourself as source and trained")
+    return _measured(known.source, known.trained, view, left_out, known.title, known)
+
+
+def load_stored(
+    results: Results,
+    pair: str = DEFAULT,
+    source: str | None = None,
+    trained: str | None = None,
+    skip: Sequence[str] = (),
+) -> Results | None:
+    """The view `stored` of what `results` shows in view bf16; None, with a sentence that says so, if there is none.
+
+    There is none when both checkpoints are stored in bf16 (it would be the same again), and when the checkpoints cannot
+    be read here.
+    """
+    own = source is not None
+    committed = None if own else _committed(find_pair(pair), "stored", sorted({*find_pair(pair).skip, *skip}))
+    if committed:
+        if committed.provenance["identity"]["source"] != results.provenance["identity"]["source"]:
+            raise RegistryError(f"{committed.folder}: measured over another source than view bf16; measure both again")
+        return committed
+    if set(results.tensors["dtype_source"]) | set(results.tensors["dtype_trained"]) == {"BF16"}:
+        say("Both checkpoints are stored in bf16, so the view `stored` is the same and is not shown again.")
+        return None
+    try:
+        return load(pair, source, trained, skip, "stored")
+    except (CheckpointError, MissingDependencyError, ParameterError, PatchError) as error:
+        say(f"The view `stored` needs the checkpoints, which cannot be read here: {error}")
+        return None
+
+
+def provenance(*views: Results) -> pd.DataFrame:
+    """What was compared and with what it was measured: one column a view. Digests are the first hex digits of SHA-256
+    over all tensors; provenance.json has them in full."""
+    return pd.DataFrame({f"view {v.view}": _facts(v) for v in views}).fillna("").rename_axis("what")
+
+
+def _facts(results: Results) -> dict[str, str]:
+    known = results.provenance
+    sides = {
+        f"{side} {what}": known[side][what][:16] if what == "digest" else known[side][what]
+        for side in ("source", "trained")
+        for what in ("spec", "digest", "revision")
+        if what in known[side]
+    }
+    versions = known["versions"]
+    facts = {
+        **sides,
+        "left out": "; ".join(f"{name}: {reason}" for name, reason in known["tied_or_skipped"].items()),
+        "renamed tensors": str(len(known["renamed"]) or ""),
+        "undefined": "; ".join(f"{name}: {reason}" for name, reason in known["undefined"].items()),
+        "measured with": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "note": known.get("note", ""),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _committed(pair: Pair, view: str, skip: list[str]) -> Results | None:
+    folder = data_root() / "results" / pair.key / ("" if view == "bf16" else view)
+    if not (folder / SUMMARY).is_file():
+        return None
+    results = Results(folder)
+    identity = results.provenance["identity"]
+    if identity["skip"] != skip:
+        return None
+    patch = find(Path((pair.trained or "").removeprefix("patch:")))
+    if (pair.trained or "").startswith("patch:") and patch.is_file():
+        from opdlib.checkpoints.patched import read_header
+
+        header = read_header(patch)
+        wanted = {"source": header.source_digest} | ({"trained": header.result_digest} if view == "bf16" else {})
+        for side, digest in wanted.items():
+            if identity[side] != digest:
+                raise RegistryError(
+                    f"pair {pair.key!r}: its committed results in view {view} are of a {side} with digest "
+                    f"{identity[side][:12]}, but {patch.name} is about {digest[:12]}; measure the pair again"
+                )
+    return results
+
+
+def _measured(source: str, trained: str, view: str, skip: Sequence[str], name: str, pair: Pair | None) -> Results:
+    from opdlib.checkpoints import open_checkpoint
+    from opdlib.measure import identity
+    from opdlib.recording import measure_into
+
+    before, after = open_checkpoint(source), open_checkpoint(trained)
+    wanted = identity(before.digest(), after.digest(), view, skip)
+    folder = find_by_content(wanted)
+    if folder is None:
+        folder = cached_folder(wanted)
+        bar = not os.environ.get("TQDM_DISABLE")
+        measure_into(folder, before, after, name=pair.key if pair else name, view=view, skip=skip, progress=bar)
+    return Results(folder, name, pair)
