@@ -178,7 +178,7 @@ def test_nothing_changed_is_undefined_and_not_zero(unchanged: Results) -> None:
     assert (tables.blocks(unchanged)["rel_norm"] == 0).all()
     shown = tables.readable(tables.blocks(unchanged), "block", "energy_share", "exact_zero")
     assert set(shown["energy share"]) == {"-"}
-    assert set(shown["exact zero"]) == {"100.00 %"}
+    assert set(shown["exact zero"]) == {"100.00%"}
 
 
 def test_vision_layers_are_a_stack_of_their_own(tmp_path: Path) -> None:
@@ -266,5 +266,5 @@ def test_readable_numbers() -> None:
         {"pair": ["a", "b"], "threshold": [0.0, 1e-4], "rel_norm": [0.00108, math.nan], "parameters": [1234567, 1]}
     )
     shown = tables.readable(table, "pair", "threshold", "rel_norm", "parameters")
-    assert shown.loc["a"].tolist() == ["0", "0.1080 %", "1,234,567"]
+    assert shown.loc["a"].tolist() == ["0", "0.1080%", "1,234,567"]
     assert shown.loc["b"].tolist() == ["1e-4", "-", "1"]

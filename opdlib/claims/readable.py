@@ -12,7 +12,7 @@ from opdlib.tables.readable import MISSING
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The comparison as text, in percent and percentage points; what was not tested has no number. For display only."""
-    shown = table[["id", "statement", "locator", "paper", "tolerance", "ours", "verdict", "reason"]].copy()
+    shown = table[["id", "statement", "paper", "ours", "verdict", "tolerance", "locator", "reason"]].copy()
     units = table["unit"]
     shown["tolerance"] = [_tolerance_text(value, unit) for value, unit in zip(table["tolerance"], units, strict=True)]
     shown["paper"] = [_range_text(value, unit) for value, unit in zip(table["paper"], units, strict=True)]
@@ -50,4 +50,4 @@ def _number(value: float, unit: str, scale: float) -> str:
 
 
 def _suffix(unit: str) -> str:
-    return {"fraction": " %", "points": " points"}.get(unit, "")
+    return {"fraction": "%", "points": " points"}.get(unit, "")

@@ -54,7 +54,8 @@ def magnitude(table: pd.DataFrame, ax: Axes) -> None:
     place = _binade(table["magnitude"])
     if table["expected"].notna().any():
         ax.plot(place, 100 * table["expected"], "--", color=ORANGE, label="expected")
-    ax.plot(place, 100 * table["share"], "-", color=BLUE, lw=1)
+    else:
+        ax.plot(place, 100 * table["share"], "-", color=BLUE, lw=1)
     full = table["coordinate_share"] >= WELL_POPULATED
     for rows, fill, label in ((full, BLUE, "measured"), (~full, "white", "measured, few weights")):
         ax.plot(place[rows], 100 * table["share"][rows], "o", color=BLUE, mfc=fill, label=label)

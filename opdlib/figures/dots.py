@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from opdlib.figures.theme import HERE, REGIMES, figure, legend_above, plain_percent
 from opdlib.names import BLOCKS
+from opdlib.tables.readable import short
 
 SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4
 """Percent; below it the axis of norms is linear, so that a zero can be drawn."""
@@ -18,7 +19,7 @@ SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4
 def pair_sparsity(table: pd.DataFrame, ax: Axes) -> None:
     """Share of weights with abs(delta) <= atol of every pair, in percent. Table: `overview`, the paper's and ours."""
     _dots(ax, table, "pair", "sparsity", _rows(table))
-    ax.set(xlim=(-2, 102), xlabel=f"weights within {table['atol'].iloc[0]:g} of the source (%)", ylabel="pair")
+    ax.set(xlim=(-2, 102), xlabel=f"weights within {short(table['atol'].iloc[0])} of the source (%)", ylabel="pair")
     legend_above(ax)
 
 
@@ -66,7 +67,7 @@ def _dots(ax: Axes, table: pd.DataFrame, rows: str, value: str, order: Sequence[
     for regime, (colour, marker) in REGIMES.items():
         own = table[(table["origin"] == "paper") & (table["regime"] == regime)].dropna(subset=[value])
         if len(own):
-            label = f"paper, {regime}"
+            label = f"paper, {regime.split()[0]}"
             ax.plot(100 * own[value], own[rows].map(place), marker, color=colour, mec="white", label=label)
     here = table[table["origin"] == "here"].dropna(subset=[value])
     colour, marker = HERE

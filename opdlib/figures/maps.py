@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from opdlib.figures.theme import figure
+from opdlib.tables.readable import short
 
 
 @figure
@@ -25,7 +26,7 @@ def layer_module(table: pd.DataFrame, ax: Axes) -> None:
         outside = pd.isna(layer)
         cells[keys.index((part, outside, module)), slice(None) if outside else int(layer)] = 100 * share
     mesh = ax.pcolormesh(np.arange(layers + 1) - 0.5, np.arange(len(keys) + 1) - 0.5, cells, cmap="cividis", vmax=100)
-    label = f"weights within {table['threshold'].iloc[0]:g} of the source (%)"
+    label = f"weights within {short(table['threshold'].iloc[0])} of the source (%)"
     ax.hlines(np.arange(1, len(keys)) - 0.5, -0.5, layers - 0.5, color="white", lw=1)
     bar = ax.figure.colorbar(mesh, ax=ax, label=label)
     bar.outline.set_visible(False)

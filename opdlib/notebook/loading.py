@@ -16,7 +16,7 @@ from opdlib.locations import data_root, find
 from opdlib.notebook.display import say
 from opdlib.pairs import DEFAULT, Pair, find_pair
 from opdlib.results import SUMMARY, cached_folder, find_by_content
-from opdlib.tables import Results
+from opdlib.tables import Results, headed
 
 
 def load(
@@ -77,7 +77,7 @@ def load_stored(
 def provenance(*views: Results) -> pd.DataFrame:
     """What was compared and with what it was measured: one column a view. Digests are the first hex digits of SHA-256
     over all tensors; provenance.json has them in full."""
-    return pd.DataFrame({f"view {v.view}": _facts(v) for v in views}).fillna("").rename_axis("what")
+    return headed(pd.DataFrame({f"view {v.view}": _facts(v) for v in views}).fillna("").rename_axis("what"))
 
 
 def _facts(results: Results) -> dict[str, str]:

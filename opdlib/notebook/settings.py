@@ -12,7 +12,7 @@ import yaml
 
 from opdlib.errors import ParameterError
 from opdlib.pairs import DEFAULT, find_pair
-from opdlib.tables.readable import short
+from opdlib.tables.readable import headed, short
 
 PLAIN = (bool, int, float, str, list, tuple, dict, set, type(None))
 """Types of the values that papermill can inject. Anything else in a namespace is a module or a function."""
@@ -50,7 +50,7 @@ class Settings:
         if self.source is not None:
             del chosen["pair"]
         rows = {name: _shown(value) for name, value in chosen.items() if value not in (None, ())}
-        return pd.DataFrame({"value": list(rows.values())}, index=pd.Index(list(rows), name="parameter"))
+        return headed(pd.DataFrame({"value": list(rows.values())}, index=pd.Index(list(rows), name="parameter")))
 
 
 def check(namespace: Mapping[str, Any], *names: str) -> Settings:

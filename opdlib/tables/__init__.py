@@ -18,7 +18,7 @@ from opdlib.tables.measured import (
     sparsity,
     well_populated,
 )
-from opdlib.tables.readable import readable
+from opdlib.tables.readable import headed, readable
 from opdlib.tables.results import Results, open_results
 from opdlib.tables.select import among, at, beside, stacked
 
@@ -30,6 +30,7 @@ __all__ = [
     "blocks",
     "curve",
     "energy",
+    "headed",
     "layers",
     "magnitude",
     "movement",

@@ -124,9 +124,9 @@ def curve(results: Results) -> pd.DataFrame:
 def magnitude(results: Results, stored: Results | None = None) -> pd.DataFrame:
     """Share of coordinates that changed, by binade of abs(source): [magnitude, 2 * magnitude).
 
-    Columns: magnitude (0 for zeros and subnormals), coordinates, coordinate_share, share (changed, in
-    [0, 1]), half_ulp (the smallest change that bf16 can show for such a weight: magnitude / 256), expected (the share
-    whose change would exceed half_ulp if the size of a change had nothing to do with the size of the weight).
+    Columns: magnitude (0 for zeros and subnormals), coordinates, coordinate_share, share (changed, in [0, 1]), half_ulp
+    (the smallest change that bf16 can show for such a weight: magnitude / 256; NaN for 0), expected (the share whose
+    change would exceed half_ulp if the size of a change had nothing to do with the size of the weight).
     `expected` comes from all changes in the stored view together. It is NaN without such results, beyond their curve,
     and where it would mean nothing: when the source is not stored in bf16, or the trained weights are.
     """
@@ -137,13 +137,13 @@ def magnitude(results: Results, stored: Results | None = None) -> pd.DataFrame:
             "coordinates": rows["coordinates"],
             "coordinate_share": rows["coordinates"] / rows["coordinates"].sum(),
             "share": rows["updated"] / rows["coordinates"],
-            "half_ulp": rows["magnitude"] / 256,
+            "half_ulp": rows["magnitude"].where(rows["magnitude"] > 0) / 256,
             "expected": np.nan,
         }
     )
     if stored is not None and _finer(stored):
         below = curve(stored).set_index("threshold")["share"]
-        visible = 1 - below.reindex(table["half_ulp"].where(table["magnitude"] > 0))
+        visible = 1 - below.reindex(table["half_ulp"])
         table["expected"] = visible.to_numpy()
     return _labelled(results, table)
 

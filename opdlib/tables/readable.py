@@ -8,21 +8,23 @@ import pandas as pd
 
 PERCENT = ("share", "sparsity", "exact_zero", "energy_share", "parameter_share", "coordinate_share", "expected")
 FORMATS: dict[str, Callable[[float], str]] = {
-    "rel_norm": lambda x: f"{100 * x:.4f} %",
+    "rel_norm": lambda x: f"{100 * x:.4f}%",
     "threshold": lambda x: short(x),
     "atol": lambda x: short(x),
-    "top": lambda x: f"{100 * x:g} %",
-    "magnitude": lambda x: f"{x:.3g}",
-    "half_ulp": lambda x: f"{x:.1e}",
-} | dict.fromkeys(PERCENT, lambda x: f"{100 * x:.2f} %")
+    "top": lambda x: f"{100 * x:g}%",
+    "magnitude": lambda x: short(x),
+    "half_ulp": lambda x: short(x),
+} | dict.fromkeys(PERCENT, lambda x: f"{100 * x:.2f}%")
 """Column -> how one of its values is written. Other numbers: counts with separators, the rest with four digits."""
 
 MISSING = "-"
 
 
 def short(number: float) -> str:
-    """A round number in few characters: 0, 0.05, 1e-4."""
-    return f"{number:g}" if number == 0 or number >= 1e-3 else f"{number:.1e}".replace(".0e", "e").replace("e-0", "e-")
+    """A positive number in few characters, with two or three digits: 0, 0.05, 1e-4."""
+    return (
+        f"{number:.3g}" if number == 0 or number >= 1e-3 else f"{number:.1e}".replace(".0e", "e").replace("e-0", "e-")
+    )
 
 
 def readable(table: pd.DataFrame, *columns: str, value: str = "share") -> pd.DataFrame:
@@ -32,7 +34,14 @@ def readable(table: pd.DataFrame, *columns: str, value: str = "share") -> pd.Dat
     """
     kinds = {column: value if column.startswith(("here, ", "paper_")) else column for column in columns}
     text = pd.DataFrame({column: [_text(kinds[column], x) for x in table[column]] for column in columns})
-    return text.rename(columns=lambda name: str(name).replace("_", " ")).set_index(columns[0].replace("_", " "))
+    return headed(text.rename(columns=lambda name: str(name).replace("_", " ")).set_index(columns[0].replace("_", " ")))
+
+
+def headed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the name of its row labels in the corner of the header, instead of a second line of it."""
+    shown = table.copy()
+    shown.columns.name, shown.index.name = table.index.name, None
+    return shown
 
 
 def _text(column: str, value: object) -> str:
