@@ -108,7 +108,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument(
         "--only",
-        default="sparsity",
         choices=["sparsity"],
         help="which metrics (default: all there are)",
     )
