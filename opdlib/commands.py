@@ -145,6 +145,20 @@ def _number(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else "undefined" if value is None else str(value)
 
 
+def overlap(options: argparse.Namespace) -> None:
+    from opdlib.checkpoints import open_checkpoint
+    from opdlib.overlap import measure_overlap
+
+    source, a, b = map(open_checkpoint, (options.source, options.a, options.b))
+    found = measure_overlap(source, a, b, atol=options.atol, view=options.view, skip=options.skip)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    for name in ("o1", "o2", "jaccard"):
+        chance = {kind: expected[name] for kind, expected in found["expected"].items()}
+        print(f"{name:8}{_number(found[name])}   if independent: {_listed(chance)}")
+
+
 def evaluate(options: argparse.Namespace) -> None:
     from opdlib.train.evaluate import evaluate
 

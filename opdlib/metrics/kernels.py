@@ -144,3 +144,14 @@ def count_codes(before, after, codes, atol, table):  # type: ignore[no-untyped-d
     for i in range(codes.size):
         if abs(np.float64(after[i]) - np.float64(before[i])) > atol:
             table[codes[i]] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def count_overlap(source, a, b, atol, found):  # type: ignore[no-untyped-def]
+    """Add the number of coordinates updated in a, in b, and in both."""
+    for i in range(source.size):
+        w = np.float64(source[i])
+        in_a, in_b = abs(np.float64(a[i]) - w) > atol, abs(np.float64(b[i]) - w) > atol
+        found[0] += in_a
+        found[1] += in_b
+        found[2] += in_a and in_b
