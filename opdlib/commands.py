@@ -70,7 +70,7 @@ def _measure_over(source: str, pairs: list[tuple[Pair, Path]], options: argparse
     """Measure all pairs over one source together."""
     from opdlib.checkpoints import open_checkpoint
     from opdlib.measure import METRICS
-    from opdlib.recording import Order, measure_into
+    from opdlib.recording import Order, measure_together
 
     orders = []
     for pair, folder in pairs:
@@ -79,7 +79,7 @@ def _measure_over(source: str, pairs: list[tuple[Pair, Path]], options: argparse
                 f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source, --trained"
             )
         orders.append(Order(folder, pair.key, open_checkpoint(pair.trained), (*pair.skip, *options.skip)))
-    done = measure_into(
+    done = measure_together(
         open_checkpoint(source),
         orders,
         view=options.view,

@@ -44,8 +44,9 @@ def measure_overlap(
         raise AlignmentError(f"{a.spec} and {b.spec} differ in {stray}; both must hold every tensor of {source.spec}")
     tensors: list[tuple[Param, Counts]] = []
     for match in first.matches:
-        triple = (source.read(match.source), a.read(match.trained), b.read(partners[match.source]))
-        tensors.append((match.param, of.count(*(view_of(t, view) for t in triple), atol)))
+        before = view_of(source.read(match.source), view)
+        after_a, after_b = view_of(a.read(match.trained), view), view_of(b.read(partners[match.source]), view)
+        tensors.append((match.param, of.count(before, after_a, after_b, atol)))
     return {
         "view": view,
         "atol": atol,

@@ -59,7 +59,7 @@ class Order:
     note: str = ""
 
 
-def measure_into(
+def measure_together(
     source: Checkpoint,
     orders: Sequence[Order],
     *,
@@ -84,6 +84,20 @@ def measure_into(
         write(measurement, order.folder, order.note)
         shutil.rmtree(order.folder / LEDGER, ignore_errors=True)
     return measurements
+
+
+def measure_into(
+    folder: Path,
+    source: Checkpoint,
+    trained: Checkpoint,
+    *,
+    name: str,
+    skip: Sequence[str] = (),
+    note: str = "",
+    **options: Any,
+) -> Measurement:
+    """Measure one pair into `folder`; see `measure_together`, which takes the same options."""
+    return measure_together(source, [Order(folder, name, trained, tuple(skip), note)], **options)[0]
 
 
 def _json(value: Any) -> str:
