@@ -108,7 +108,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument(
         "--only",
-        default="sparsity",
         choices=["sparsity"],
         help="which metrics (default: all there are)",
     )
@@ -147,6 +146,20 @@ def _parser() -> argparse.ArgumentParser:
         help="of a pair's committed results (default: bf16)",
     )
     summary.add_argument("--json", action="store_true", help="as JSON")
+
+    overlap = command(
+        "overlap",
+        commands.overlap,
+        "how far the changes of two checkpoints over one source coincide",
+        "opd overlap --source org/base --a org/one --b org/other --json",
+    )
+    overlap.add_argument("--source", required=True, metavar="SPEC")
+    overlap.add_argument("--a", required=True, metavar="SPEC", help="the first trained checkpoint")
+    overlap.add_argument("--b", required=True, metavar="SPEC", help="the second")
+    overlap.add_argument("--atol", type=float, default=1e-5, help="updated means abs(delta) > ATOL (default: 1e-5)")
+    overlap.add_argument("--view", default="bf16", choices=["bf16", "stored"], help="as for measure (default: bf16)")
+    overlap.add_argument("--skip", nargs="+", default=[], metavar="TENSOR", help="tensors to leave out")
+    overlap.add_argument("--json", action="store_true", help="everything as JSON, by layer, module and tensor too")
 
     evaluate = command(
         "evaluate",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,6 @@ def measure(options: argparse.Namespace) -> None:
         raise ParameterError("measure takes PAIR..., or --source and --trained together; see opd measure --help")
     if options.name and not given:
         raise ParameterError("--name goes with --source and --trained; a pair of the registry has its key")
-    _check_device(options.device)
     if options.check and given:
         raise ParameterError("--check compares with committed results, so it takes PAIR...")
     if given:
@@ -54,37 +54,57 @@ def measure(options: argparse.Namespace) -> None:
         pairs = [Pair(name, name, options.source, options.trained, regime="")]
     else:
         pairs = [find_pair(name) for name in options.pairs]
-    for pair in pairs:
-        out = options.out or Path("runs/measured") / f"{pair.key}{'' if options.view == 'bf16' else f'-{options.view}'}"
-        folder = out / pair.key if options.out and len(pairs) > 1 else out
-        _measure_one(pair, folder, options)
+    folders = [_folder(pair, options, alone=len(pairs) == 1) for pair in pairs]
+    for source in dict.fromkeys(pair.source for pair in pairs):
+        _measure_over(source, [(p, f) for p, f in zip(pairs, folders, strict=True) if p.source == source], options)
 
 
-def _measure_one(pair: Pair, folder: Path, options: argparse.Namespace) -> None:
+def _folder(pair: Pair, options: argparse.Namespace, alone: bool) -> Path:
+    if options.out is None:
+        return Path("runs/measured") / f"{pair.key}{'' if options.view == 'bf16' else f'-{options.view}'}"
+    out: Path = options.out
+    return out if alone else out / pair.key
+
+
+def _measure_over(source: str, pairs: list[tuple[Pair, Path]], options: argparse.Namespace) -> None:
+    """Measure all pairs over one source together."""
     from opdlib.checkpoints import open_checkpoint
-    from opdlib.recording import measure_into
+    from opdlib.measure import METRICS
+    from opdlib.recording import Order, measure_together
 
-    if pair.trained is None:
-        raise ParameterError(f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source and --trained")
-    done = measure_into(
-        folder,
-        open_checkpoint(pair.source),
-        open_checkpoint(pair.trained),
-        name=pair.key,
+    orders = []
+    for pair, folder in pairs:
+        if pair.trained is None:
+            raise ParameterError(
+                f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source, --trained"
+            )
+        orders.append(Order(folder, pair.key, open_checkpoint(pair.trained), (*pair.skip, *options.skip)))
+    done = measure_together(
+        open_checkpoint(source),
+        orders,
         view=options.view,
-        skip=[*pair.skip, *options.skip],
+        metrics=(options.only,) if options.only else METRICS,
+        device=options.device,
         workers=options.workers,
         progress=None,
     )
-    for tensor, reason in done.alignment.left_out.items():
-        print(f"{tensor}: {reason}")
-    share = done.histogram.changed / max(done.histogram.size, 1)
-    print(
-        f"{pair.key}: {len(done.tensors)} tensors, {share:.2%} of weights changed in view {options.view}; "
-        f"results in {folder}"
-    )
-    if options.check:
-        _check_against_committed(pair, folder, options.view)
+    for (pair, folder), measurement in zip(pairs, done, strict=True):
+        for line in _left_out(measurement.alignment.left_out):
+            print(line)
+        share = measurement.histogram.changed / max(measurement.histogram.size, 1)
+        print(
+            f"{pair.key}: {len(measurement.tensors)} tensors, {share:.2%} of weights changed in view {options.view}; "
+            f"results in {folder}"
+        )
+        if options.check:
+            _check_against_committed(pair, folder, options.view)
+
+
+def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
+    """A line for every reason why tensors are not compared, with the tensor or their number."""
+    for reason in dict.fromkeys(left_out.values()):
+        names = [name for name, why in left_out.items() if why == reason]
+        yield f"{names[0] if len(names) == 1 else f'{len(names)} tensors'}: {reason}"
 
 
 def _check_against_committed(pair: Pair, folder: Path, view: str) -> None:
@@ -99,16 +119,6 @@ def _check_against_committed(pair: Pair, folder: Path, view: str) -> None:
     print(f"{pair.key}: equal to the committed numbers to 1e-9")
 
 
-def _check_device(device: str) -> None:
-    """Histograms are made on the CPU, wherever the models came from; a device that is not there is refused all the
-    same."""
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ParameterError("--device cuda: no CUDA device on this machine; use --device auto or cpu")
-
-
 def summary(options: argparse.Namespace) -> None:
     from opdlib.results import read_summary, results_folder
 
@@ -117,20 +127,36 @@ def summary(options: argparse.Namespace) -> None:
 
 
 def _readable(summary: dict[str, Any]) -> str:
-    """The whole-model numbers, a line each."""
+    """Every number but the layers', a line for each key."""
     lines = []
     for key, value in summary.items():
-        if isinstance(value, dict) and key != "blocks":
-            lines.append(f"{key:18}" + "  ".join(f"{at}: {_number(v)}" for at, v in value.items()))
-        elif not isinstance(value, dict | list):
-            lines.append(f"{key:18}{_number(value)}")
-    for block, numbers in summary["blocks"].items():
-        lines.append(f"{block:18}" + "  ".join(f"{at}: {_number(v)}" for at, v in numbers.items()))
-    return "\n".join([*lines, f"{'layers':18}{len(summary['layers'])}, see --json"])
+        if isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values()):
+            lines += [f"{f'{key} {name}':32}{_listed(inner)}" for name, inner in value.items()]
+        elif not isinstance(value, list):
+            lines.append(f"{key:32}{_listed(value) if isinstance(value, dict) else _number(value)}")
+    return "\n".join([*lines, f"{'layers':32}{len(summary['layers'])}, see --json"])
+
+
+def _listed(numbers: dict[str, Any]) -> str:
+    return "  ".join(f"{at}: {_number(value)}" for at, value in numbers.items())
 
 
 def _number(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else "undefined" if value is None else str(value)
+
+
+def overlap(options: argparse.Namespace) -> None:
+    from opdlib.checkpoints import open_checkpoint
+    from opdlib.overlap import measure_overlap
+
+    source, a, b = map(open_checkpoint, (options.source, options.a, options.b))
+    found = measure_overlap(source, a, b, atol=options.atol, view=options.view, skip=options.skip)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    for name in ("o1", "o2", "jaccard"):
+        chance = {kind: expected[name] for kind, expected in found["expected"].items()}
+        print(f"{name:8}{_number(found[name])}   if independent: {_listed(chance)}")
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -88,12 +88,15 @@ def align(source: Checkpoint, trained: Checkpoint, skip: Sequence[str] = ()) -> 
 
 def read_delta(source: Checkpoint, trained: Checkpoint, match: Match, view: str) -> Delta:
     """Read one parameter from both sides and put it in `view`: bf16 rounds to nearest, ties to even."""
-    before, after = source.read(match.source), trained.read(match.trained)
-    if view == "bf16":
-        before, after = before.to(torch.bfloat16), after.to(torch.bfloat16)
-    elif before.dtype != after.dtype:
+    before, after = view_of(source.read(match.source), view), view_of(trained.read(match.trained), view)
+    if before.dtype != after.dtype:
         before, after = before.float(), after.float()
     return Delta(match, before, after)
+
+
+def view_of(tensor: torch.Tensor, view: str) -> torch.Tensor:
+    """The tensor as `view` sees it: rounded to bf16, or as it is stored."""
+    return tensor.to(torch.bfloat16) if view == "bf16" else tensor
 
 
 def deltas(source: Checkpoint, trained: Checkpoint, alignment: Alignment, view: str) -> Iterator[Delta]:

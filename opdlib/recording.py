@@ -7,26 +7,21 @@ import io
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import opdlib
+from opdlib import rows
 from opdlib.checkpoints import Checkpoint
-from opdlib.measure import Measurement, identity, measure
-from opdlib.metrics.histogram import DeltaHistogram
-from opdlib.metrics.sparsity import survival
+from opdlib.measure import METRICS, Job, Measurement, identity, measure_all
 from opdlib.output import write_together
 from opdlib.results import PROVENANCE, SUMMARY, read_provenance
 from opdlib.summary import summarize, undefined
 
 LEDGER = ".ledger"
-
-FINEST, COARSEST, PER_OCTAVE = -40, -6, 8
-"""The curve's thresholds: eight an octave from 2^-40 to 2^-6, each a bin edge, so that no bin is cut."""
 
 
 def write(measurement: Measurement, folder: Path, note: str = "") -> Path:
@@ -36,16 +31,59 @@ def write(measurement: Measurement, folder: Path, note: str = "") -> Path:
     """
     summary = summarize(measurement)
     files: dict[str, str | bytes] = {
-        "tensors.csv": _csv(_tensor_rows(measurement)),
-        "sparsity.csv": _csv(_sparsity_rows(measurement)),
-        "energy.csv": _csv(_energy_rows(measurement)),
-        "curve.csv": _csv(_curve_rows(measurement.histogram)),
-        "magnitude.csv": _csv(_magnitude_rows(measurement.histogram)),
+        "tensors.csv": _csv(rows.of_tensors(measurement)),
+        "sparsity.csv": _csv(rows.of_sparsity(measurement)),
+        "energy.csv": _csv(rows.of_energy(measurement)),
+        "curve.csv": _csv(rows.of_curve(measurement.histogram)),
+        "magnitude.csv": _csv(rows.of_magnitude(measurement.histogram)),
         PROVENANCE: _json(_provenance(measurement, undefined(summary), note)),
         SUMMARY: _json(summary),
     }
+    if measurement.matrices is not None:
+        files |= {
+            "geometry.csv": _csv(rows.of_geometry(measurement.matrices), rows.GEOMETRY),
+            "undefined.csv": _csv(rows.of_reasons(measurement.matrices), rows.REASONS),
+        }
     write_together(folder, files, last=SUMMARY)
     return folder
+
+
+@dataclass(frozen=True)
+class Order:
+    """A trained checkpoint to measure, and the folder that its results go to."""
+
+    folder: Path
+    name: str
+    trained: Checkpoint
+    skip: tuple[str, ...] = ()
+    note: str = ""
+
+
+def measure_together(
+    source: Checkpoint,
+    orders: Sequence[Order],
+    *,
+    view: str = "bf16",
+    metrics: Sequence[str] = METRICS,
+    **options: Any,
+) -> list[Measurement]:
+    """Measure pairs over one source (`opdlib.measure.measure_all`) and write each one's results into its folder.
+
+    After a kill, the same call goes on from the ledgers in those folders. Results of another measurement in a folder do
+    not outlive the start of this one, so that what lies there is never mistaken for it.
+    """
+    for order in orders:
+        summary = order.folder / SUMMARY
+        if summary.is_file():
+            ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics)
+            if read_provenance(order.folder).get("identity") != ours:
+                summary.unlink()
+    jobs = [Job(order.name, order.trained, order.skip, order.folder / LEDGER) for order in orders]
+    measurements = measure_all(source, jobs, view=view, metrics=metrics, **options)
+    for order, measurement in zip(orders, measurements, strict=True):
+        write(measurement, order.folder, order.note)
+        shutil.rmtree(order.folder / LEDGER, ignore_errors=True)
+    return measurements
 
 
 def measure_into(
@@ -54,131 +92,26 @@ def measure_into(
     trained: Checkpoint,
     *,
     name: str,
-    view: str = "bf16",
     skip: Sequence[str] = (),
-    workers: int | None = None,
-    progress: bool | None = False,
     note: str = "",
+    **options: Any,
 ) -> Measurement:
-    """Measure a pair (`opdlib.measure.measure`) and write the results into `folder`; after a kill, go on from its
-    ledger.
-
-    Results of another measurement in that folder do not outlive the start of this one, so that what lies there is never
-    mistaken for it.
-    """
-    summary = folder / SUMMARY
-    if summary.is_file():
-        ours = identity(source.digest(), trained.digest(), view, skip)
-        if read_provenance(folder).get("identity") != ours:
-            summary.unlink()
-    ledger = folder / LEDGER
-    measurement = measure(
-        source,
-        trained,
-        name=name,
-        view=view,
-        skip=skip,
-        workers=workers,
-        ledger=ledger,
-        progress=progress,
-    )
-    write(measurement, folder, note)
-    shutil.rmtree(ledger, ignore_errors=True)
-    return measurement
+    """Measure one pair into `folder`; see `measure_together`, which takes the same options."""
+    return measure_together(source, [Order(folder, name, trained, tuple(skip), note)], **options)[0]
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def _csv(rows: Iterable[dict[str, Any]]) -> str:
-    listed = list(rows)
+def _csv(lines: Iterable[dict[str, Any]], columns: Sequence[str] = ()) -> str:
+    """`columns` is the header of a table that may have no rows."""
+    listed = list(lines)
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(listed[0]) if listed else [], lineterminator="\n")
+    writer = csv.DictWriter(stream, fieldnames=list(listed[0]) if listed else columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(listed)
     return stream.getvalue()
-
-
-def _tensor_rows(measurement: Measurement) -> Iterator[dict[str, Any]]:
-    for result in measurement.tensors:
-        match, numbers = result.match, result.sparsity
-        param = match.param
-        yield {
-            "tensor": param.name,
-            "part": param.part,
-            "layer": param.layer,
-            "block": param.summary_block,
-            "module": param.module,
-            "expert": param.expert,
-            "shape": "x".join(map(str, match.info.shape)),
-            "dtype_source": match.info.dtype,
-            "dtype_trained": match.trained_dtype,
-            "size": numbers.size,
-            "exact_zero": numbers.exact_zero,
-            "within_ulp": numbers.ulp,
-            "energy": repr(numbers.energy),
-            "source_energy": repr(numbers.source_energy),
-            "matrices": result.changed_matrices,
-            "no_matrix_because": _no_matrix(
-                match.info.shape, numbers.size - numbers.exact_zero, result.changed_matrices
-            ),
-        }
-
-
-def _no_matrix(shape: tuple[int, ...], changed: int, matrices: int) -> str:
-    if matrices:
-        return ""
-    if len(shape) not in (2, 3):
-        return f"{len(shape)}-D"
-    return "nothing changed" if not changed else "not a matrix"
-
-
-def _sparsity_rows(measurement: Measurement) -> Iterator[dict[str, Any]]:
-    for result in measurement.tensors:
-        numbers = result.sparsity
-        rules: Sequence[tuple[str, Any]] = (
-            ("absolute", numbers.absolute),
-            ("relative", numbers.relative),
-        )
-        for rule, counts in rules:
-            for threshold, count in counts.items():
-                yield {
-                    "tensor": result.match.source,
-                    "rule": rule,
-                    "threshold": repr(threshold),
-                    "unchanged": count,
-                }
-
-
-def _energy_rows(measurement: Measurement) -> Iterator[dict[str, Any]]:
-    tops = [("", measurement.top), *((t.match.source, t.sparsity.top) for t in measurement.tensors)]
-    for name, top in tops:
-        for share, energy in top.items():
-            yield {"tensor": name, "share": repr(share), "energy": repr(energy)}
-
-
-def _curve_rows(histogram: DeltaHistogram) -> Iterator[dict[str, Any]]:
-    thresholds = 2.0 ** np.arange(FINEST, COARSEST + 1e-9, 1 / PER_OCTAVE)
-    # The nearest number with eight significant bits is a bin edge; `ceil` keeps the order.
-    mantissa, exponent = np.frexp(thresholds)
-    at = np.ldexp(np.ceil(mantissa * 256), exponent - 8)
-    edges, below = survival(histogram)
-    counts = np.append(below, histogram.size)[np.searchsorted(edges, at)]
-    for threshold, count in zip(at, counts, strict=True):
-        yield {"threshold": repr(float(threshold)), "below": int(count)}
-
-
-def _magnitude_rows(histogram: DeltaHistogram) -> Iterator[dict[str, Any]]:
-    """By the exponent of abs(source): [2^e, 2^(e+1)); zeros and subnormals share the first row, magnitude 0."""
-    exponents = histogram.magnitude_bins >> 7
-    for exponent in np.unique(exponents):
-        here = exponents == exponent
-        yield {
-            "magnitude": repr(float(2.0 ** (int(exponent) - 127)) if exponent else 0.0),
-            "coordinates": int(histogram.magnitudes[here].sum()),
-            "updated": int(histogram.updated[here].sum()),
-        }
 
 
 def _provenance(measurement: Measurement, reasons: dict[str, str], note: str) -> dict[str, Any]:
@@ -191,7 +124,7 @@ def _provenance(measurement: Measurement, reasons: dict[str, str], note: str) ->
         "tied_or_skipped": measurement.alignment.left_out,
         "renamed": {m.source: m.trained for m in measurement.alignment.matches if m.source != m.trained},
         "undefined": reasons,
-        "device": "cpu",
+        "device": measurement.device,
         "versions": {"opdlib": opdlib.__version__, "python": platform.python_version()}
         | {p: version(p) for p in packages},
     }

@@ -9,6 +9,8 @@
 | `energy.csv` | one parameter at one share of coordinates; an empty `tensor` is the whole model |
 | `curve.csv` | one threshold, over the whole model |
 | `magnitude.csv` | one binade of abs(source), over the whole model |
+| `geometry.csv` | one number of one matrix (unless only sparsity was measured) |
+| `undefined.csv` | one number of one matrix that is undefined, with the reason |
 """
 
 from __future__ import annotations

@@ -6,12 +6,29 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from opdlib.measure import Measurement, TensorResult
+import numpy as np
+
+from opdlib.geometry import MatrixResult
+from opdlib.measure import Measurement
 from opdlib.metrics.histogram import ETA
 from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, relative_norm
+from opdlib.metrics.spectrum import RANK_SHARES, RANK_TOLERANCES, TOP
+from opdlib.metrics.subspace import ANGLE_SHARE, SHARES
 from opdlib.names import BLOCKS
+from opdlib.sparsity_pass import TensorResult
 
 Summary = dict[str, Any]
+Key = tuple[str, str, float | None, float | None]
+FIRST_BLOCK = (
+    "exact_zero",
+    "sparsity",
+    "sparsity_rms",
+    "sparsity_ulp",
+    "top_energy",
+    "top_energy_global",
+    "blocks",
+    "layers",
+)
 
 
 def threshold_key(eps: float) -> str:
@@ -33,7 +50,7 @@ def summarize(measurement: Measurement) -> Summary:
     for t in tensors:
         if t.match.param.part == "language" and t.match.param.layer is not None:
             stack.setdefault(t.match.param.layer, []).append(t)
-    return {
+    first = {
         "pair": measurement.name,
         "view": measurement.view,
         "tensors": len(tensors),
@@ -69,6 +86,56 @@ def summarize(measurement: Measurement) -> Summary:
             for number, members in sorted(stack.items())
         ],
     }
+    return first if measurement.matrices is None else first | _geometry(measurement.matrices)
+
+
+def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
+    """The second block: the median over the measured matrices of every number that is defined there."""
+    values: dict[Key, list[float]] = {}
+    expected: dict[Key, list[float]] = {}
+    for matrix in matrices:
+        for n in matrix.numbers:
+            key = (n.metric, n.side, n.at, n.atol)
+            values.setdefault(key, []).append(n.value)
+            if n.expected is not None:
+                expected.setdefault(key, []).append(n.expected)
+
+    def median(metric: str, side: str = "", at: float | None = None, atol: float | None = None) -> float | None:
+        return _median(values.get((metric, side, at, atol), []))
+
+    def by_share(metric: str, side: str, atol: float | None = None) -> dict[str, float | None]:
+        return {share_key(s): median(metric, side, s, atol) for s in SHARES}
+
+    def chance(side: str) -> dict[str, float | None]:
+        return {share_key(s): _median(expected.get(("projection", side, s, None), [])) for s in SHARES}
+
+    sides, masks = ("joint", "left", "right"), ("principal", "low", "principal_not_low", "nonprincipal_or_low")
+    return {
+        "svd_energy": {str(k): median("energy_top", at=k) for k in TOP},
+        "svd_energy_rank": {share_key(s): median("energy_rank", at=s) for s in RANK_SHARES},
+        "stable_rank": median("stable_rank"),
+        "effective_rank": median("effective_rank"),
+        "rank_share": {threshold_key(t): median("rank_share", at=t) for t in RANK_TOLERANCES},
+        "hill_exponent": median("hill_exponent"),
+        "projection": {side: by_share("projection", side) for side in sides},
+        "projection_expected": {side: chance(side) for side in sides},
+        "rotation": {share_key(ANGLE_SHARE): median("sine_mean", "left", ANGLE_SHARE)},
+        "sines": {
+            side: {what: median(f"sine_{what}", side, ANGLE_SHARE) for what in ("mean", "max")}
+            for side in ("left", "right")
+        },
+        "spectral_drift": median("spectral_drift", "source"),
+        "spectral_drift_delta": median("spectral_drift", "delta"),
+        "coverage": {mask: by_share("coverage", mask, 0.0) for mask in masks},
+        "coverage_1e-05": {mask: by_share("coverage", mask, 1e-5) for mask in masks},
+        "coverage_ceiling": {mask: by_share("coverage_ceiling", "", 0.0) for mask in ("principal", "low")},
+        "changed_in": {mask: by_share("changed_in", mask, 0.0) for mask in ("principal", "low")},
+    }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    defined = [v for v in values if not math.isnan(v)]
+    return float(np.median(defined)) if defined else None
 
 
 def undefined(summary: Summary) -> dict[str, str]:
@@ -76,10 +143,16 @@ def undefined(summary: Summary) -> dict[str, str]:
     reasons = {}
     for key, value in _leaves(summary):
         if value is None:
-            reasons[key] = (
-                "source norm is zero" if key.endswith("rel_norm") else "nothing changed, so there is no energy to share"
-            )
+            reasons[key] = _reason(key)
     return reasons
+
+
+def _reason(key: str) -> str:
+    if key == "rel_norm" or key.endswith(".rel_norm"):
+        return "source norm is zero"
+    if key.split(".")[0] in FIRST_BLOCK:
+        return "nothing changed, so there is no energy to share"
+    return "no matrix has it; see the reasons in geometry.csv"
 
 
 def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:

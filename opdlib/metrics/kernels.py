@@ -95,3 +95,63 @@ def collect(a, b, shift_a, shift_b, wanted, out):  # type: ignore[no-untyped-def
             if bits[j] & np.uint64(_TAIL) != 0 and wanted[np.int64(bits[j] >> np.uint64(TAIL_BITS)) - OFFSET]:
                 out[filled] = difference[j]
                 filled += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def count_magnitudes(values):  # type: ignore[no-untyped-def]
+    """Nonnegative float32 values by the top 16 bits, (1 << 15,) int64."""
+    counts = np.zeros(MAGNITUDES, np.int64)
+    bits = values.view(np.uint32)
+    for i in range(bits.size):
+        counts[bits[i] >> np.uint32(16)] += 1
+    return counts
+
+
+@numba.njit(nogil=True, cache=True)
+def collect_magnitudes(values, wanted, size):  # type: ignore[no-untyped-def]
+    """The `size` values whose top 16 bits are `wanted`."""
+    out = np.empty(size, np.float32)
+    bits = values.view(np.uint32)
+    filled = 0
+    for i in range(bits.size):
+        if bits[i] >> np.uint32(16) == wanted:
+            out[filled] = values[i]
+            filled += 1
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def add_low_codes(values, cuts, codes, unit):  # type: ignore[no-untyped-def]
+    """Add unit * (5 * cuts below the value + cuts up to it) for ascending cuts."""
+    for i in range(values.size):
+        below, up_to = 0, 0
+        for c in range(cuts.size):
+            below += cuts[c] < values[i]
+            up_to += cuts[c] <= values[i]
+        codes[i] += unit * ((cuts.size + 1) * below + up_to)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_principal_codes(values, cut, codes, unit):  # type: ignore[no-untyped-def]
+    """Add unit * (1 above the cut, 2 at it, 0 below), by magnitude."""
+    for i in range(values.size):
+        size = abs(values[i])
+        codes[i] += unit * (1 if size > cut else 2 if size == cut else 0)
+
+
+@numba.njit(nogil=True, cache=True)
+def count_codes(before, after, codes, atol, table):  # type: ignore[no-untyped-def]
+    for i in range(codes.size):
+        if abs(np.float64(after[i]) - np.float64(before[i])) > atol:
+            table[codes[i]] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def count_overlap(source, a, b, atol, found):  # type: ignore[no-untyped-def]
+    """Add the number of coordinates updated in a, in b, and in both."""
+    for i in range(source.size):
+        w = np.float64(source[i])
+        in_a, in_b = abs(np.float64(a[i]) - w) > atol, abs(np.float64(b[i]) - w) > atol
+        found[0] += in_a
+        found[1] += in_b
+        found[2] += in_a and in_b

@@ -1,0 +1,152 @@
+"""Coordinate masks of a source matrix, and how the changed coordinates fall into them.
+
+Two masks at each share rho: *principal*, the ceil(rho * m * n) largest coordinates of abs(U_k S_k V_k^T) with k from
+the same rho, and *low*, as many of the smallest coordinates of abs(W). Every coordinate gets one code that says where
+it stands in all of them; one pass over a pair then counts codes, and every coverage follows from that table exactly.
+Coordinates that tie at a cut share the remaining places evenly: what is counted is the expected value over all ways to
+break the tie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from opdlib.metrics import kernels
+from opdlib.metrics.gram import is_wide
+from opdlib.metrics.sparsity import count_of
+from opdlib.metrics.subspace import SHARES, SourceBasis, rank_of
+
+UPDATE_ATOL = (0.0, 1e-5)
+"""A coordinate is updated if abs(delta) > atol: exact nonzero for coverage (paper, Tables 2 and 10), 1e-5 for
+overlap."""
+
+_LEVELS = len(SHARES) + 1
+_LOW_CODES = _LEVELS * _LEVELS
+_PRINCIPAL_CODES = 3 ** len(SHARES)
+CODES = _LOW_CODES * _PRINCIPAL_CODES
+_OUT, _IN, _TIE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Masks:
+    """All masks of one source matrix."""
+
+    codes: NDArray[np.uint16]
+    """(m * n,) one code for each coordinate, row-major."""
+    table: NDArray[np.int64]
+    """(CODES,) coordinates of each code."""
+    size: Mapping[float, int]
+    """rho -> coordinates in each mask, ceil(rho * m * n)."""
+
+
+def masks(source: torch.Tensor, basis: SourceBasis) -> Masks:
+    """The masks of an (m, n) source with finite values and its `SourceBasis`. Products in float32.
+
+    A coordinate within 10^-6 (relative) of a cut may fall on either side of it.
+    """
+    count = source.numel()
+    sizes = {share: count_of(share, count) for share in SHARES}
+    low = np.abs(source.to(torch.float32).contiguous().flatten().cpu().numpy())
+    order = np.sort(_cuts(low, list(sizes.values())))
+    codes = np.zeros(count, np.uint16)
+    kernels.add_low_codes(low, order, codes, _PRINCIPAL_CODES)
+    del low
+    rebuilt = torch.zeros(source.shape, dtype=torch.float32, device=source.device)
+    tall = rebuilt.mT if is_wide(source) else rebuilt
+    done = 0
+    for place, share in enumerate(SHARES):
+        k = rank_of(share, basis.shape)
+        if k > done:
+            tall.addmm_(
+                (basis.long[:, done:k] * basis.sigma[done:k]).to(torch.float32),
+                basis.short[:, done:k].to(torch.float32).mT,
+            )
+            done = k
+        flat = rebuilt.flatten().cpu().numpy()
+        # The largest r are those that the smallest n - r leave.
+        cut = _cuts(np.abs(flat), [count - sizes[share] + 1])[0]
+        kernels.add_principal_codes(flat, cut, codes, 3**place)
+    return Masks(codes, np.bincount(codes, minlength=CODES), sizes)
+
+
+def _cuts(values: NDArray[np.float32], ranks: list[int]) -> NDArray[np.float32]:
+    """The values at these ranks (1 = smallest) of a nonnegative array: a histogram, then a sort of the bins that
+    count."""
+    counts = kernels.count_magnitudes(values)
+    below = np.cumsum(counts) - counts
+    found = []
+    for rank in ranks:
+        bin_ = int(np.searchsorted(below, rank, side="left")) - 1
+        members = kernels.collect_magnitudes(values, bin_, int(counts[bin_]))
+        found.append(np.partition(members, rank - 1 - below[bin_])[rank - 1 - below[bin_]])
+    return np.array(found, np.float32)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How updates fall into the masks, by share rho. Shares in [0, 1]; NaN where nothing was updated."""
+
+    density: float
+    """Updated coordinates over all."""
+    principal: Mapping[float, float]
+    """Share of the updated coordinates that lie in the principal mask (paper, Tables 2 and 10)."""
+    low: Mapping[float, float]
+    """Share of them in the low-magnitude mask."""
+    principal_not_low: Mapping[float, float]
+    nonprincipal_or_low: Mapping[float, float]
+    """One minus the one before (paper, Table 10)."""
+    ceiling: Mapping[float, float]
+    """min(1, mask size / number of updates): no mask of this size can cover more."""
+    changed_principal: Mapping[float, float]
+    """P(updated | in the principal mask)."""
+    changed_low: Mapping[float, float]
+    """P(updated | in the low-magnitude mask)."""
+
+
+def coverage(masks_: Masks, source: torch.Tensor, trained: torch.Tensor, atol: float) -> Coverage:
+    """Count the coordinates with abs(trained - source) > atol, subtracted in float64, by code."""
+    before, after = (t.to(torch.float32).contiguous().flatten().cpu().numpy() for t in (source, trained))
+    updated = np.zeros(CODES, np.int64)
+    kernels.count_codes(before, after, masks_.codes, atol, updated)
+    total = int(updated.sum())
+    weights = {share: _weights(masks_, place) for place, share in enumerate(SHARES)}
+    principal = {s: float(updated @ p) for s, (p, _) in weights.items()}
+    low = {s: float(updated @ q) for s, (_, q) in weights.items()}
+    rest = {s: float(updated @ (p * (1 - q))) for s, (p, q) in weights.items()}
+
+    def of_updates(counts: Mapping[float, float]) -> dict[float, float]:
+        return {s: c / total if total else math.nan for s, c in counts.items()}
+
+    outside = of_updates(rest)
+    return Coverage(
+        density=total / len(before),
+        principal=of_updates(principal),
+        low=of_updates(low),
+        principal_not_low=outside,
+        nonprincipal_or_low={s: 1 - c for s, c in outside.items()},
+        ceiling={s: min(1.0, n / total) if total else math.nan for s, n in masks_.size.items()},
+        changed_principal={s: c / masks_.size[s] for s, c in principal.items()},
+        changed_low={s: c / masks_.size[s] for s, c in low.items()},
+    )
+
+
+def _weights(masks_: Masks, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Expected membership of each code in the principal and in the low mask: 0, 1, or a share at a tie."""
+    size = masks_.size[SHARES[place]]
+    code = np.arange(CODES)
+    state = code % _PRINCIPAL_CODES // 3**place % 3
+    below, up_to = np.divmod(code // _PRINCIPAL_CODES, _LEVELS)  # cuts below the value, cuts up to and including it
+    low_state = np.where(up_to <= place, _IN, np.where(below <= place, _TIE, _OUT))
+    return _shared(masks_.table, state, size), _shared(masks_.table, low_state, size)
+
+
+def _shared(table: NDArray[np.int64], state: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    inside, tied = int(table[state == _IN].sum()), int(table[state == _TIE].sum())
+    share = (size - inside) / tied if tied else 0.0
+    return np.where(state == _IN, 1.0, np.where(state == _TIE, share, 0.0))
