@@ -1,7 +1,7 @@
 """The plain implementation of the geometry: the same definitions as opdlib, written as a textbook would.
 
-Four float32 singular value decompositions a matrix (the delta's values, the source's, the trained's, and the source's again
-for the masks), full masks by `topk`. It is the measure of both speed and correctness in `benchmarks/geometry.py`.
+Four float32 singular value decompositions a matrix (the delta's values, the source's, the trained's, and the source's
+again for the masks), full masks by `topk`. It is the measure of both speed and correctness in `benchmarks/geometry.py`.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", "cpu", "cuda"],
         help="where to compute (default: auto)",
     )
-    measure.add_argument("--check", action="store_true", help="fail unless the committed numbers come out, to 1e-9")
+    measure.add_argument("--check", action="store_true", help="fail unless the committed numbers come out")
     measure.add_argument(
         "--workers",
         type=int,

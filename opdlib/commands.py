@@ -108,15 +108,15 @@ def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
 
 
 def _check_against_committed(pair: Pair, folder: Path, view: str) -> None:
-    from opdlib.results import differences, read_summary, results_folder
+    from opdlib.results import disagreements, read_summary, results_folder
 
-    found = differences(read_summary(folder), read_summary(results_folder(pair.key, view)), rtol=1e-9)
+    found = disagreements(read_summary(folder), read_summary(results_folder(pair.key, view)))
     if found:
         raise MeasureError(
-            f"{pair.key}: {len(found)} numbers differ from the committed ones by more than 1e-9, first {found[0]}; "
+            f"{pair.key}: {len(found)} numbers differ from the committed ones, the first: {found[0]}; "
             "if the change is meant, commit the new results and say why in CHANGELOG.md"
         )
-    print(f"{pair.key}: equal to the committed numbers to 1e-9")
+    print(f"{pair.key}: equal to the committed numbers")
 
 
 def summary(options: argparse.Namespace) -> None:

@@ -27,6 +27,8 @@ from opdlib.locations import data_root
 from opdlib.pairs import find_pair
 
 SUMMARY = "summary.json"
+SPARSITY_TOLERANCE, GEOMETRY_TOLERANCE = 1e-9, 1e-6
+"""Relative differences within which two machines must agree: sums of squares, and what goes through an eigensolver."""
 PROVENANCE = "provenance.json"
 
 
@@ -84,6 +86,18 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError) as error:
         raise RegistryError(f"{file}: not readable ({error}); measure the pair again") from error
     return content
+
+
+def disagreements(ours: dict[str, Any], committed: dict[str, Any]) -> list[str]:
+    """Where two summaries differ by more than the tolerances above; empty if they agree."""
+    # The keys of the sparsity block come first, up to the layers.
+    last = list(committed).index("layers") + 1
+    sparsity = set(list(committed)[:last])
+    found = []
+    for rtol, keys in ((SPARSITY_TOLERANCE, sparsity), (GEOMETRY_TOLERANCE, {*ours, *committed} - sparsity)):
+        sides = [{key: value for key, value in side.items() if key in keys} for side in (ours, committed)]
+        found += differences(*sides, rtol)
+    return found
 
 
 def differences(ours: Any, theirs: Any, rtol: float, key: str = "") -> list[str]:

@@ -76,8 +76,8 @@ def of_reasons(matrices: Sequence[MatrixResult]) -> Iterator[dict[str, Any]]:
 
 
 def _blank(value: float | None) -> str:
-    """A number with all its digits; empty if there is none."""
-    return "" if value is None or math.isnan(value) else repr(value)
+    """Twelve digits, more than two machines agree on; empty if there is no number."""
+    return "" if value is None or math.isnan(value) else f"{value:.12g}"
 
 
 def of_sparsity(measurement: Measurement) -> Iterator[dict[str, Any]]:

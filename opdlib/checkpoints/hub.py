@@ -14,6 +14,7 @@ FILES = [
     "*.safetensors.index.json",
     "*.json",
     "tokenizer*",
+    "*.jinja",
     "*.model",
     "merges.txt",
     "vocab.txt",
