@@ -95,8 +95,8 @@ def disagreements(ours: dict[str, Any], committed: dict[str, Any]) -> list[str]:
     sparsity = set(list(committed)[:last])
     found = []
     for rtol, keys in ((SPARSITY_TOLERANCE, sparsity), (GEOMETRY_TOLERANCE, {*ours, *committed} - sparsity)):
-        sides = [{key: value for key, value in side.items() if key in keys} for side in (ours, committed)]
-        found += differences(*sides, rtol)
+        mine, theirs = ({key: value for key, value in side.items() if key in keys} for side in (ours, committed))
+        found += differences(mine, theirs, rtol)
     return found
 
 
