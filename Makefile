@@ -59,7 +59,7 @@ define copy_source
 endef
 
 define build_pages
-	$(BIN)/python book/prepare.py claims $(BUILD)/source
+	$(BIN)/python book/prepare.py tables $(BUILD)/source
 	$(BIN)/jupyter-book build $(BUILD)/source --path-output $(BUILD)/.. -W -n --keep-going
 	@echo $(abspath $(BUILD))/html/book/index.html
 endef

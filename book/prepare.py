@@ -1,12 +1,13 @@
-"""What the pages need besides prose and notebooks, made from results: the claims table and the opening figure.
+"""What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py claims ROOT   writes ROOT/book/_claims.md
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md and _run.md
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.png, out of ROOT's executed notebook
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def claims_table(results: Results) -> str:
     """Markdown: the claims about OPD-style pairs beside our pair, then the paper's own pairs."""
     compared = claims.compare(None, results)
     shown = claims.readable(compared).reset_index().assign(about=compared["about"])
-    shown[["paper", "ours"]] = shown[["paper", "ours"]].map(lambda text: text.replace(" %", "\u202f%"))
+    shown[["paper", "ours"]] = shown[["paper", "ours"]].map(lambda text: text.replace(" %", "%"))
     counted = ", ".join(f"**{n}** {verdict}" for verdict, n in claims.counts(compared)["claims"].items())
     general = [
         (c.id, c.statement, f"{c.paper}<br>*{c.locator}*", c.ours, c.verdict)
@@ -76,6 +77,32 @@ def _topic(statement: str) -> str:
     return statement.partition(": ")[2].rstrip(".") or statement.rstrip(".")
 
 
+def run_table(folder: Path) -> str:
+    """Markdown: who answers how many held-out problems, and what the run took. `folder` is a run's training record."""
+    evaluation, complete, environment = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf8"))
+        for name in ("evaluation", "complete", "environment")
+    )
+    rows = [
+        (
+            role,
+            f"{e['correct']} of {e['n']}",
+            f"{e['accuracy']:.1%}",
+            f"{e['interval'][0]:.1%} to {e['interval'][1]:.1%}",
+        )
+        for role, e in evaluation.items()
+    ]
+    versions = ", ".join(f"{name} {environment['packages'][name]}" for name in ("torch", "transformers", "trl"))
+    return "\n".join(
+        [
+            *_table("run", ("Model", "Correct", "Accuracy", "95% interval"), rows),
+            f"{complete['steps']} updates took {complete['training_seconds'] / 60:.0f} minutes of training "
+            f"({environment['device']}, {environment['threads']} threads; Python {environment['python']}, {versions}).",
+            "",
+        ]
+    )
+
+
 def glued_figure(notebook: Path, key: str) -> bytes:
     """The PNG that `notebook` glued under `key`."""
     for cell in nbformat.read(notebook, as_version=4).cells:
@@ -87,8 +114,10 @@ def glued_figure(notebook: Path, key: str) -> bytes:
 
 def main(part: str, root: Path) -> None:
     """Write one part into the book's source below `root`."""
-    if part == "claims":
-        (root / "book" / "_claims.md").write_text(claims_table(open_results(DEFAULT)), encoding="utf8")
+    if part == "tables":
+        results = open_results(DEFAULT)
+        (root / "book" / "_claims.md").write_text(claims_table(results), encoding="utf8")
+        (root / "book" / "_run.md").write_text(run_table(results.folder / "training"), encoding="utf8")
     elif part == "figure":
         picture = glued_figure(root / "notebooks" / "01_sparsity.ipynb", "fig_threshold_curve")
         (root / "book" / "images" / "threshold_curve.png").write_bytes(picture)
