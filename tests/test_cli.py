@@ -45,7 +45,7 @@ def test_measure_then_summary(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: 
     assert "exact_zero" in opd("summary", tmp_path / "out").stdout
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         *("summary.json", "provenance.json"),
-        *("tensors.csv", "sparsity.csv", "energy.csv", "curve.csv", "magnitude.csv"),
+        *("tensors.csv", "sparsity.csv", "energy.csv", "curve.csv", "magnitude.csv", "geometry.csv", "undefined.csv"),
     }
 
 
@@ -60,7 +60,7 @@ def test_the_tables_are_tidy_and_add_up(opd: Opd, pico_pair: tuple[Path, Path], 
     tensors = rows("tensors.csv")
     assert len(tensors) == summary["tensors"]
     assert sum(int(t["exact_zero"]) for t in tensors) == round(summary["exact_zero"] * summary["parameters"])
-    assert {t["no_matrix_because"] for t in tensors if "x" not in t["shape"]} == {"1-D"}
+    assert {t["no_matrix_because"] for t in tensors if "x" not in t["shape"]} == {"1-D, a spectrum needs a matrix"}
     at = [r for r in rows("sparsity.csv") if r["rule"] == "absolute" and float(r["threshold"]) == 1e-5]
     assert sum(int(r["unchanged"]) for r in at) == round(summary["sparsity"]["1e-05"] * summary["parameters"])
     below = [int(r["below"]) for r in rows("curve.csv")]
