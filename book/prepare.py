@@ -20,10 +20,6 @@ from opdlib.claims import GENERAL
 from opdlib.pairs import DEFAULT, Pair, registry
 from opdlib.tables import Results, open_results
 
-PNG = "application/papermill.record/image/png"
-"""What a glued figure is stored as."""
-
-
 def claims_table(results: Results) -> str:
     """Markdown: the claims about OPD-style pairs beside our pair, then the paper's own pairs."""
     compared = claims.compare(None, results)
@@ -107,8 +103,8 @@ def glued_figure(notebook: Path, key: str) -> bytes:
     """The PNG that `notebook` glued under `key`."""
     for cell in nbformat.read(notebook, as_version=4).cells:
         for output in cell.get("outputs", []):
-            if output.get("metadata", {}).get("scrapbook", {}).get("name") == key and PNG in output.data:
-                return base64.b64decode(output.data[PNG])
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == key:
+                return base64.b64decode(output.data["image/png"])
     raise SystemExit(f"{notebook}: no figure is glued as {key!r}")
 
 
