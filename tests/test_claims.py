@@ -218,7 +218,7 @@ def test_readable_comparisons() -> None:
     shown = claims.readable(pd.DataFrame(rows))
     assert list(shown["paper"]) == ["66.72 to 89.50%", "at most 0.0008%", "mlp", "at least 1.00", "12.00 points"]
     assert list(shown["ours"]) == ["70.00%", "-", "norm", "0.50", "10.00 points"]
-    assert list(shown["tolerance"]) == ["5.00 points", "0.0002 points", "none", "none", "6.00 points"]
+    assert list(shown["tolerance"]) == ["5 points", "0.0002 points", "none", "none", "6 points"]
     assert "reason" not in claims.readable(pd.DataFrame(rows).assign(reason=""))
 
 

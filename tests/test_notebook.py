@@ -58,6 +58,13 @@ def test_a_misspelled_parameter_is_named_with_the_right_ones() -> None:
         notebook.check(namespace(zzz=None), *NAMES)
 
 
+def test_running_the_cell_again_is_no_mistake() -> None:
+    variables = namespace()
+    notebook.check(variables, *NAMES)
+    later = variables | {"columns": ("a", "b"), "atol": 1e-4}
+    assert notebook.check(later, *NAMES).atol == 1e-4
+
+
 @pytest.mark.parametrize(
     ("given", "name", "value"),
     [

@@ -29,7 +29,7 @@ def _value_text(value: float | str, unit: str) -> str:
 def _tolerance_text(value: float, unit: str) -> str:
     if value == 0:
         return "none"
-    return f"{_number(value, unit, value)}{' points' if unit == 'fraction' else _suffix(unit)}"
+    return f"{value:g}" if unit == "ratio" else f"{100 * value:.2g} points"
 
 
 def _range_text(text: str, unit: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,8 +26,9 @@ def load(
     trained: str | None = None,
     skip: Sequence[str] = (),
     view: str = "bf16",
+    metrics: Sequence[str] = ("sparsity",),
 ) -> Results:
-    """The results of a pair of the registry, or of two checkpoints (which win), in one view.
+    """The results of a pair of the registry, or of two checkpoints (which win), in one view: at least these metrics.
 
     A pair's committed results are taken if they are those of its checkpoints: where its patch is at hand, the digests
     in the patch's header must agree. Otherwise the checkpoints are opened and their digests looked up among the
@@ -35,15 +37,16 @@ def load(
     and measuring raise.
     """
     if source is not None and trained is not None:
-        return _measured(source, trained, view, skip, Path(trained.partition("@")[0]).name or "unnamed", None)
+        name = Path(trained.partition("@")[0]).name or "unnamed"
+        return _measured(source, trained, view, skip, metrics, name, None)
     known = find_pair(pair)
     left_out = sorted({*known.skip, *skip})
-    committed = _committed(known, view, left_out)
+    committed = _committed(known, view, left_out, metrics)
     if committed:
         return committed
     if known.trained is None:
         raise ParameterError(f"pair {known.key!r}: {known.why}; give the checkpoints yourself as source and trained")
-    return _measured(known.source, known.trained, view, left_out, known.title, known)
+    return _measured(known.source, known.trained, view, left_out, metrics, known.title, known)
 
 
 def load_stored(
@@ -52,14 +55,15 @@ def load_stored(
     source: str | None = None,
     trained: str | None = None,
     skip: Sequence[str] = (),
+    metrics: Sequence[str] = ("sparsity",),
 ) -> Results | None:
     """The view `stored` of what `results` shows in view bf16; None, with a sentence that says so, if there is none.
 
     There is none when both checkpoints are stored in bf16 (it would be the same again), and when the checkpoints cannot
     be read here.
     """
-    own = source is not None
-    committed = None if own else _committed(find_pair(pair), "stored", sorted({*find_pair(pair).skip, *skip}))
+    known = None if source is not None else find_pair(pair)
+    committed = _committed(known, "stored", sorted({*known.skip, *skip}), metrics) if known else None
     if committed:
         if committed.provenance["identity"]["source"] != results.provenance["identity"]["source"]:
             raise RegistryError(f"{committed.folder}: measured over another source than view bf16; measure both again")
@@ -68,7 +72,7 @@ def load_stored(
         say("Both checkpoints are stored in bf16, so the view `stored` is the same and is not shown again.")
         return None
     try:
-        return load(pair, source, trained, skip, "stored")
+        return load(pair, source, trained, skip, "stored", metrics)
     except (CheckpointError, MissingDependencyError, ParameterError, PatchError) as error:
         say(f"The view `stored` needs the checkpoints, which cannot be read here: {error}")
         return None
@@ -100,13 +104,13 @@ def _facts(results: Results) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _committed(pair: Pair, view: str, skip: list[str]) -> Results | None:
+def _committed(pair: Pair, view: str, skip: list[str], metrics: Sequence[str]) -> Results | None:
     folder = data_root() / "results" / pair.key / ("" if view == "bf16" else view)
     if not (folder / SUMMARY).is_file():
         return None
     results = Results(folder)
     identity = results.provenance["identity"]
-    if identity["skip"] != skip:
+    if identity["skip"] != skip or not set(metrics) <= set(identity["metrics"]):
         return None
     patch = find(Path((pair.trained or "").removeprefix("patch:")))
     if (pair.trained or "").startswith("patch:") and patch.is_file():
@@ -123,16 +127,18 @@ def _committed(pair: Pair, view: str, skip: list[str]) -> Results | None:
     return results
 
 
-def _measured(source: str, trained: str, view: str, skip: Sequence[str], name: str, pair: Pair | None) -> Results:
+def _measured(
+    source: str, trained: str, view: str, skip: Sequence[str], metrics: Sequence[str], name: str, pair: Pair | None
+) -> Results:
     from opdlib.checkpoints import open_checkpoint
-    from opdlib.measure import identity
+    from opdlib.measure import METRICS, identity
     from opdlib.recording import measure_into
 
     before, after = open_checkpoint(source), open_checkpoint(trained)
-    wanted = identity(before.digest(), after.digest(), view, skip)
-    folder = find_by_content(wanted)
+    everything, wanted = (identity(before.digest(), after.digest(), view, skip, m) for m in (METRICS, metrics))
+    folder = find_by_content(everything) or find_by_content(wanted)
     if folder is None:
         folder = cached_folder(wanted)
-        bar = not os.environ.get("TQDM_DISABLE")
-        measure_into(folder, before, after, name=pair.key if pair else name, view=view, skip=skip, progress=bar)
+        options: dict[str, Any] = {"view": view, "metrics": metrics, "progress": not os.environ.get("TQDM_DISABLE")}
+        measure_into(folder, before, after, name=pair.key if pair else name, skip=skip, **options)
     return Results(folder, name, pair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,6 +18,9 @@ PLAIN = (bool, int, float, str, list, tuple, dict, set, type(None))
 """Types of the values that papermill can inject. Anything else in a namespace is a module or a function."""
 
 OF_IPYTHON = ("In", "Out")
+
+MARK = "_opdlib_names_checked"
+"""Variable that `check` leaves in a notebook's namespace."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +56,32 @@ class Settings:
         return headed(pd.DataFrame({"value": list(rows.values())}, index=pd.Index(list(rows), name="parameter")))
 
 
-def check(namespace: Mapping[str, Any], *names: str) -> Settings:
+def check(namespace: MutableMapping[str, Any], *names: str) -> Settings:
     """The parameters called `names`, from a notebook's `globals()`. Call it in the cell after the parameters.
 
     papermill injects every name it is given and only warns about those that a notebook does not have; here any other
-    plain variable is a misspelled parameter. Raises ParameterError for it, with the names there are, and for a value
-    that makes no sense; RegistryError for a pair that does not exist.
+    plain variable is a misspelled parameter. Names are looked at once for each kernel: when someone runs the cell
+    again, the variables of later cells are there too. Raises ParameterError for an unknown name, with those there are,
+    and for a value that makes no sense; RegistryError for a pair that does not exist.
     """
-    found = {n for n, v in namespace.items() if isinstance(v, PLAIN) and not n.startswith("_") and n not in OF_IPYTHON}
-    unknown = sorted(found - set(names))
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise ParameterError(f"unknown parameter {unknown[0]!r}{hint} This notebook takes: {', '.join(names)}")
+    if MARK not in namespace:
+        _refuse_unknown(namespace, names)
+        namespace[MARK] = True
     settings = Settings(**{name: CHECKS[name](name, namespace[name]) for name in names})
     if (settings.source is None) != (settings.trained is None):
         raise ParameterError("source and trained go together: give both checkpoints, or neither and a pair")
     if settings.source is None:
         find_pair(settings.pair)
     return settings
+
+
+def _refuse_unknown(namespace: Mapping[str, Any], names: Sequence[str]) -> None:
+    found = {n for n, v in namespace.items() if isinstance(v, PLAIN) and not n.startswith("_") and n not in OF_IPYTHON}
+    unknown = sorted(found - set(names))
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise ParameterError(f"unknown parameter {unknown[0]!r}{hint} This notebook takes: {', '.join(names)}")
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,247 @@
+"""The committed notebooks: fit to publish, and the whole interface for models they have never seen."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill as pm
+import pytest
+import torch
+
+import opdlib
+from opdlib import notebook
+from tests.conftest import moved, pico_weights, write_checkpoint
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]["urls"]["Repository"]
+
+each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+
+
+def cells(path: Path, kind: str = "code") -> list[Any]:
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == kind]
+
+
+def tags(cell: Any) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def tagged(path: Path, tag: str, kind: str = "code") -> Any:
+    (found,) = (c for c in cells(path, kind) if tag in tags(c))
+    return found
+
+
+def glued(path: Path) -> dict[str, Any]:
+    """Everything a notebook stores for other pages: name -> data."""
+    outputs = [o for c in cells(path) for o in c.outputs if "scrapbook" in o.get("metadata", {})]
+    return {o.metadata["scrapbook"]["name"]: o.data for o in outputs}
+
+
+def number(data: dict[str, str]) -> float:
+    return float(ast.literal_eval(data["application/papermill.record/text/plain"]))
+
+
+# As they are committed.
+
+
+@each
+def test_committed_notebook_is_fit_to_publish(path: Path) -> None:
+    found = cells(path)
+    assert sum("parameters" in tags(c) for c in found) == 1, "exactly one cell must be tagged 'parameters'"
+    assert not any("injected-parameters" in tags(c) for c in found), "run with defaults before committing"
+    assert all(c.execution_count for c in found), "an unexecuted cell is never compared by nbval"
+    assert [c.execution_count for c in found] == list(range(1, len(found) + 1)), "restart and run all"
+    for cell in found:
+        for output in cell.outputs:
+            assert output.output_type in ("display_data", "execute_result"), f"{cell.id}: {output.output_type}"
+
+
+@each
+def test_it_is_clean(path: Path, tmp_path: Path) -> None:
+    """Times, versions and paths of the machine that ran it are nowhere."""
+    copy = tmp_path / path.name
+    shutil.copy(path, copy)
+    notebook.clean(copy)
+    assert copy.read_bytes() == path.read_bytes(), "run: python -m opdlib.notebook clean notebooks/*.ipynb"
+    text = path.read_text(encoding="utf8")
+    assert str(Path.home()) not in text
+    assert not re.search(r"/(tmp|home|work|root|Users)/", text)
+    assert not re.search(r"0x[0-9a-f]{6,}", text)
+
+
+@each
+def test_its_parameters_are_those_that_it_checks(path: Path) -> None:
+    known = pm.inspect_notebook(str(path))
+    for name, parameter in known.items():
+        assert parameter["help"], f"{name} has no help in its trailing comment"
+    found = cells(path)
+    after = found[next(i for i, c in enumerate(found) if "parameters" in tags(c)) + 1]
+    call = re.search(r"notebook\.check\(globals\(\), (.*)\)", after.source)
+    assert call, "the check comes right after the parameters"
+    assert list(known) == list(ast.literal_eval(f"[{call[1]}]"))
+
+
+@each
+def test_no_cell_overwrites_a_parameter(path: Path) -> None:
+    """So that a reader can run any cell again."""
+    found = cells(path)
+    start = next(i for i, c in enumerate(found) if "parameters" in tags(c)) + 1
+    for cell in found[start:]:
+        stored = {
+            n.id for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
+        assert not stored & set(pm.inspect_notebook(str(path)))
+
+
+@each
+def test_every_picture_has_an_alt_text(path: Path) -> None:
+    for cell in cells(path):
+        for output in cell.outputs:
+            if "image/png" in output.data:
+                alt = output.metadata["image/png"]["alt"]
+                assert len(alt) > 20
+                assert cell.metadata["mystnb"]["image"]["alt"] == alt
+                assert cell.metadata["mystnb"]["figure"]["caption"]
+                assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
+
+
+@each
+def test_the_way_to_colab(path: Path) -> None:
+    address = REPOSITORY.replace("https://github.com/", "https://colab.research.google.com/github/")
+    assert f"({address}/blob/main/notebooks/{path.name})" in tagged(path, "remove-cell", "markdown").source
+    bootstrap = cells(path)[0]
+    assert "remove-cell" in tags(bootstrap)
+    assert f'"opdlib @ git+{REPOSITORY}@v{opdlib.__version__}"' in bootstrap.source
+    names = [
+        n.id for n in ast.walk(ast.parse(bootstrap.source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    ]
+    assert all(n.startswith("_") for n in names), "a plain name would be taken for a misspelled parameter"
+
+
+@each
+def test_it_is_thin(path: Path) -> None:
+    for cell in cells(path):
+        tree = ast.parse(cell.source)
+        assert not [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.While)], cell.id
+        assert not re.search(r"rcParams|plt\.", cell.source), cell.id
+
+
+def test_values_for_other_pages() -> None:
+    sparsity, layers = (glued(ROOT / f"notebooks/{name}.ipynb") for name in ("01_sparsity", "02_layers"))
+    shares = {"sparsity_1e_5", "exact_zero", "exact_zero_stored", "rel_norm", "top1_energy"}
+    shares |= {"changed_smallest", "changed_largest"}
+    assert set(sparsity) == shares | {"parameters", "fig_pairs", "fig_threshold_curve", "fig_magnitude"}
+    assert set(layers) == {"mlp_energy_share", "mlp_rel_norm", "attention_rel_norm", "fig_layer_module", "fig_blocks"}
+    assert all(0 <= number(sparsity[name]) <= 1 for name in shares)
+
+
+# Run by the plain command.
+
+
+def papermill(
+    folder: Path, source: Path, *options: str, **environment: str
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Run a copy of the notebook alone in an empty folder."""
+    folder.mkdir(exist_ok=True)
+    shutil.copy(source, folder)
+    out = folder / "out.ipynb"
+    quiet = ["--no-progress-bar", "--log-level", "ERROR"]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", source.name, out.name, *quiet, *options],
+        cwd=folder,
+        env=os.environ
+        | {"OPDLIB_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done, out
+
+
+def text_of(path: Path) -> str:
+    """All that the notebook shows, as text."""
+    outputs = [o for c in cells(path) for o in c.outputs]
+    assert not [o for o in outputs if o.output_type in ("stream", "error")], "a clean run prints nothing"
+    return "\n".join(str(o.data.get("text/plain", "")) for o in outputs)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, ...]:
+    """A sharded bf16 source with a tied head, and a float32 trained side, as papermill's options."""
+    source = pico_weights()
+    tied = {"tie_word_embeddings": True}
+    before = write_checkpoint(tmp_path / "before", source, shards=3, config=tied)
+    after = write_checkpoint(tmp_path / "after", moved(source, dtype=torch.float32), config=tied)
+    return "-p", "source", str(before), "-p", "trained", str(after)
+
+
+@each
+def test_checkpoints_never_seen_before(path: Path, pair: tuple[str, ...], tmp_path: Path) -> None:
+    done, out = papermill(tmp_path / "run", path, *pair)
+    assert done.returncode == 0, done.stderr
+    shown = text_of(out)
+    assert "here, stored" in shown or path.stem != "01_sparsity"
+    assert "SmolLM2" not in shown
+    mine, published = glued(out), glued(path)
+    assert set(mine) == set(published)
+    name = {"01_sparsity": "rel_norm", "02_layers": "mlp_rel_norm"}[path.stem]
+    assert number(mine[name]) != number(published[name])
+
+
+@each
+def test_a_pair_in_which_nothing_changed(path: Path, tmp_path: Path) -> None:
+    same = str(write_checkpoint(tmp_path / "same", {"model.layers.0.mlp.up_proj.weight": torch.ones(4, 4).bfloat16()}))
+    done, out = papermill(tmp_path / "run", path, "-p", "source", same, "-p", "trained", same)
+    assert done.returncode == 0, done.stderr
+    assert "nothing changed between the two checkpoints" in text_of(out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-p", "atoll", "1e-6"], "unknown parameter 'atoll'; did you mean 'atol'? This notebook takes: pair, source"),
+        (["-p", "atol", "3e-6"], "threshold 3e-06 was not measured; there are 1e-08, 1e-07, 1e-06, 1e-05, 0.0001"),
+        (["-p", "pair", "smollm2-odp"], "no pair 'smollm2-odp' in pairs.yaml; similar: smollm2-opd"),
+    ],
+)
+def test_a_wrong_parameter_fails_under_the_plain_command(options: list[str], message: str, tmp_path: Path) -> None:
+    done, _ = papermill(tmp_path / "run", FILES[0], *options)
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the built wheel in it, and a torch that cannot be imported."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run([sys.executable, *build], check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, *install], check=True, capture_output=True)
+    (site / "torch.py").write_text("raise ImportError('this machine has no torch')\n")
+    return site
+
+
+@each
+def test_alone_with_the_built_wheel(path: Path, installed: Path, tmp_path: Path) -> None:
+    """With defaults: the published numbers, from what the wheel carries, without torch, patch or model."""
+    done, out = papermill(tmp_path / "run", path, PYTHONPATH=str(installed))
+    assert done.returncode == 0, done.stderr
+    notebook.clean(out)
+    assert json.loads(out.read_text()) == json.loads(path.read_text())
