@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from tqdm import TqdmWarning
 
 from opdlib.figures import theme
@@ -48,9 +49,9 @@ def figure(name: str, ax: Axes, alt: str) -> None:
 
     `alt` says in a sentence what is drawn, true for every pair; it stands in for the picture where that is not seen.
     """
-    canvas, stream = ax.get_figure(root=True), io.BytesIO()
-    if canvas is None:
-        raise ValueError(f"{name}: these axes belong to no figure")
+    canvas, stream = ax.figure, io.BytesIO()
+    if not isinstance(canvas, Figure):
+        raise TypeError(f"{name}: the axes lie in a {type(canvas).__name__}, wanted a figure of their own")
     canvas.savefig(stream, format="png", metadata={"Software": None})
     plt.close(canvas)
     data = {"image/png": base64.b64encode(stream.getvalue()).decode(), "text/plain": alt}

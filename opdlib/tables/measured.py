@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from opdlib.errors import ParameterError
 from opdlib.tables.results import Results
@@ -142,9 +143,9 @@ def magnitude(results: Results, stored: Results | None = None) -> pd.DataFrame:
         }
     )
     if stored is not None and _finer(stored):
-        below = curve(stored).set_index("threshold")["share"]
-        visible = 1 - below.reindex(table["half_ulp"])
-        table["expected"] = visible.to_numpy()
+        points = curve(stored).iloc[1:]
+        below = points["share"].set_axis(_eighths(points["threshold"]))
+        table["expected"] = 1 - below.reindex(_eighths(table["half_ulp"])).to_numpy()
     return _labelled(results, table)
 
 
@@ -177,6 +178,12 @@ def _labelled(results: Results, table: pd.DataFrame) -> pd.DataFrame:
     regime = results.pair.regime if results.pair else ""
     labels = {"pair": results.title, "regime": regime, "origin": "here", "view": results.view}
     return pd.DataFrame(labels, index=table.index).join(table)
+
+
+def _eighths(values: pd.Series) -> NDArray[np.float64]:
+    """Eighths of an octave, the grid of the curve's thresholds: whole numbers can be matched where floats cannot."""
+    eighths: NDArray[np.float64] = np.round(8 * np.log2(values.to_numpy(dtype=np.float64)))
+    return eighths
 
 
 def _finer(results: Results) -> bool:
