@@ -43,7 +43,7 @@ def overview(atol: float = 1e-5) -> pd.DataFrame:
 
     Shares are NaN at thresholds that Table 8 does not have.
     """
-    table, shares = _labelled(_read("table2_global")), sparsity()
+    table, shares = labelled(read("table2_global")), sparsity()
     columns = {"exact_zero": ("exact", 0.0), "sparsity": ("absolute", atol)}
     for column, (rule, threshold) in columns.items():
         own = shares[(shares["rule"] == rule) & np.isclose(shares["threshold"], threshold, rtol=1e-9, atol=0)]
@@ -58,7 +58,7 @@ def blocks() -> pd.DataFrame:
     NaN where a version has no such number; a block that a pair does not have is absent.
     """
     norms, shares = (
-        _labelled(_read(name)).melt(["pair", "regime", "origin", "view"], var_name="block", value_name=value)
+        labelled(read(name)).melt(["pair", "regime", "origin", "view"], var_name="block", value_name=value)
         for name, value in (("table3_v2_block_rel_norm", "rel_norm"), ("table3_v1_energy_share", "energy_share"))
     )
     table = norms.merge(shares, how="outer", on=["pair", "regime", "origin", "view", "block"])
@@ -66,19 +66,20 @@ def blocks() -> pd.DataFrame:
     table["block"] = names.map(lambda name: _BLOCKS.get(name, name))
     table[["rel_norm", "energy_share"]] /= 100
     table = table.dropna(subset=["rel_norm", "energy_share"], how="all")
-    rows, order = list(_read("table2_global")["pair"]), [*BLOCKS]
+    rows, order = list(read("table2_global")["pair"]), [*BLOCKS]
     rank = table["pair"].map(rows.index) * len(order) + table["block"].map(order.index)
     return table.iloc[rank.argsort()].reset_index(drop=True)
 
 
 def _melted(name: str, columns: list[str]) -> pd.DataFrame:
-    wide = _labelled(_read(name))
+    wide = labelled(read(name))
     table = wide.melt(["pair", "regime", "origin", "view"], columns, var_name="column", value_name="share")
     table["share"] /= 100
     return table
 
 
-def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """One of the paper's tables with regime, origin ('paper') and view after its first column, pair."""
     regimes = {pair.paper: pair.regime for pair in registry().values() if pair.paper}
     table.insert(1, "regime", table["pair"].map(regimes))
     table.insert(2, "origin", "paper")
@@ -86,5 +87,6 @@ def _labelled(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _read(name: str) -> pd.DataFrame:
+def read(name: str) -> pd.DataFrame:
+    """The file `name` of data/paper/, as it is."""
     return pd.read_csv(data_root() / "paper" / f"{name}.csv")

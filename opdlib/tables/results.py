@@ -69,6 +69,16 @@ class Results:
             frame[column] = pd.Categorical(frame[column], categories=list(order), ordered=True)
         return frame
 
+    def labelled(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table with the first columns of every table: pair, regime (empty if unknown), origin `here`, view."""
+        labels = {
+            "pair": self.title,
+            "regime": self.pair.regime if self.pair else "",
+            "origin": "here",
+            "view": self.view,
+        }
+        return pd.DataFrame(labels, index=table.index).join(table)
+
     def read(self, name: str) -> pd.DataFrame:
         """The table `name` of the folder as it is stored. Raises RegistryError if it is missing."""
         file = self.folder / f"{name}.csv"
