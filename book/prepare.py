@@ -1,6 +1,6 @@
 """What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py tables ROOT   writes ROOT/book/_claims.md and _run.md
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md and _patch.md
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.png, out of ROOT's executed notebook
 """
 
@@ -19,6 +19,7 @@ from opdlib import claims
 from opdlib.claims import GENERAL
 from opdlib.pairs import DEFAULT, Pair, registry
 from opdlib.tables import Results, open_results
+
 
 def claims_table(results: Results) -> str:
     """Markdown: the claims about OPD-style pairs beside our pair, then the paper's own pairs."""
@@ -99,6 +100,13 @@ def run_table(folder: Path) -> str:
     )
 
 
+def patch_table(file: Path) -> str:
+    """Markdown: what the trained checkpoint takes in different forms. `file` is written by benchmarks/patch_size.py."""
+    sizes = pd.read_csv(file)
+    rows = [(s["stored as"], f"{s['bytes']:,}", f"{s['ratio']:.1%}") for s in sizes.to_dict("records")]
+    return "\n".join(_table("sizes", ("Stored as", "Bytes", "Of the full checkpoint"), rows))
+
+
 def glued_figure(notebook: Path, key: str) -> bytes:
     """The PNG that `notebook` glued under `key`."""
     for cell in nbformat.read(notebook, as_version=4).cells:
@@ -114,6 +122,7 @@ def main(part: str, root: Path) -> None:
         results = open_results(DEFAULT)
         (root / "book" / "_claims.md").write_text(claims_table(results), encoding="utf8")
         (root / "book" / "_run.md").write_text(run_table(results.folder / "training"), encoding="utf8")
+        (root / "book" / "_patch.md").write_text(patch_table(results.folder / "patch.csv"), encoding="utf8")
     elif part == "figure":
         picture = glued_figure(root / "notebooks" / "01_sparsity.ipynb", "fig_threshold_curve")
         (root / "book" / "images" / "threshold_curve.png").write_bytes(picture)
