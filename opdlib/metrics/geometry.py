@@ -10,7 +10,7 @@ import torch
 
 from opdlib.metrics import spectrum as of
 from opdlib.metrics.gram import LinAlgError
-from opdlib.metrics.masks import UPDATE_ATOL, Coverage, Masks, coverage, masks
+from opdlib.metrics.masks import Coverage, Masks, coverages, masks
 from opdlib.metrics.spectrum import RANK_SHARES, RANK_TOLERANCES, TOP, Spectrum
 from opdlib.metrics.subspace import (
     SHARES,
@@ -91,7 +91,7 @@ def geometry(known: SourceGeometry, source: torch.Tensor, trained: torch.Tensor)
         turning=seen.turning,
         drift=seen.drift,
         drift_of_delta=seen.drift_of_delta,
-        coverage={atol: coverage(known.masks, source, trained, atol) for atol in UPDATE_ATOL},
+        coverage=coverages(known.masks, source, trained),
         reasons=_reasons(known.basis, own, seen.turning),
     )
 

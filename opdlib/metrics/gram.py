@@ -14,10 +14,11 @@ import torch
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 """What every solver of torch raises when it fails."""
 
-ROWS = 4096
+ROWS = 1024
 """Rows of a block: large enough for the BLAS to be at its best, small enough to be forgotten in memory."""
 
-_PANEL = 384
+_PANEL = 192
+"""Columns of a panel: narrow enough to skip nearly half of the product, wide enough for the BLAS."""
 
 
 def is_wide(matrix: torch.Tensor) -> bool:

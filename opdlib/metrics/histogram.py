@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from opdlib.metrics import kernels
+from opdlib.metrics.bits import raw_bits, shift_of
 from opdlib.metrics.kernels import BINS, ETA, MAGNITUDES, OFFSET, TAIL_BITS
 
 _SPLIT = 1 << 17
@@ -175,7 +176,7 @@ class Scan:
         for source, trained, inexact in self.parts:
             out = np.empty(int(inexact[chosen].sum()))
             if out.size:
-                kernels.collect(source, trained, _shift(source), _shift(trained), wanted, out)
+                kernels.collect(source, trained, shift_of(source), shift_of(trained), wanted, out)
                 found.append(out)
         values = np.sort(np.concatenate(found))[::-1] if found else np.empty(0)
         where = (values.view(np.uint64) >> np.uint64(TAIL_BITS)).astype(np.int64) - OFFSET
@@ -199,7 +200,7 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
     """
     if source.shape != trained.shape:
         raise ValueError(f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}")
-    a, b = _bits(source), _bits(trained)
+    a, b = raw_bits(source), raw_bits(trained)
     parts = max(2 if a.size >= _SPLIT else 1, math.ceil(a.size / _PART))
     cuts = [a.size * i // parts for i in range(parts + 1)]
     spans = list(pairwise(cuts))
@@ -214,8 +215,8 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
         return kernels.count(  # type: ignore[no-any-return]
             a[i:j],
             b[i:j],
-            _shift(a),
-            _shift(b),
+            shift_of(a),
+            shift_of(b),
             *counts[part],
             inexact_energy[part],
             *magnitudes[part],
@@ -235,20 +236,6 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
         magnitudes.sum(axis=0, dtype=np.int64),
     )
     return Scan(histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)])
-
-
-def _bits(tensor: torch.Tensor) -> NDArray[np.integer]:
-    """The raw bits, flat: uint16 for bf16, uint32 of the (exact) float32 form for float32 and fp16."""
-    flat = tensor.detach().contiguous().flatten()
-    if flat.dtype == torch.bfloat16:
-        return flat.view(torch.uint16).numpy()
-    if flat.dtype in (torch.float32, torch.float16):
-        return flat.float().view(torch.uint32).numpy()
-    raise ValueError(f"dtype {tensor.dtype}: wanted bfloat16, float16 or float32")
-
-
-def _shift(bits: NDArray[np.integer]) -> np.uint32:
-    return np.uint32(16 if bits.dtype == np.uint16 else 0)
 
 
 def _non_finite(source: torch.Tensor, trained: torch.Tensor) -> NonFiniteError:

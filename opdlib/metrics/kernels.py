@@ -98,52 +98,70 @@ def collect(a, b, shift_a, shift_b, wanted, out):  # type: ignore[no-untyped-def
 
 
 @numba.njit(nogil=True, cache=True)
-def count_magnitudes(values):  # type: ignore[no-untyped-def]
-    """Nonnegative float32 values by the top 16 bits, (1 << 15,) int64."""
+def count_magnitudes(bits, shift):  # type: ignore[no-untyped-def]
+    """Magnitudes by the top 16 bits of their float32 form, without the sign: (MAGNITUDES,) int64."""
     counts = np.zeros(MAGNITUDES, np.int64)
-    bits = values.view(np.uint32)
     for i in range(bits.size):
-        counts[bits[i] >> np.uint32(16)] += 1
+        counts[((np.uint32(bits[i]) << shift) >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
     return counts
 
 
 @numba.njit(nogil=True, cache=True)
-def collect_magnitudes(values, wanted, size):  # type: ignore[no-untyped-def]
-    """The `size` values whose top 16 bits are `wanted`."""
-    out = np.empty(size, np.float32)
-    bits = values.view(np.uint32)
+def collect_magnitudes(bits, shift, wanted, size):  # type: ignore[no-untyped-def]
+    """The `size` magnitudes, as bits of float32, whose top 16 bits are `wanted`."""
+    out = np.empty(size, np.uint32)
     filled = 0
     for i in range(bits.size):
-        if bits[i] >> np.uint32(16) == wanted:
-            out[filled] = values[i]
+        magnitude = (np.uint32(bits[i]) << shift) & np.uint32(0x7FFFFFFF)
+        if magnitude >> np.uint32(16) == wanted:
+            out[filled] = magnitude
             filled += 1
     return out
 
 
 @numba.njit(nogil=True, cache=True)
-def add_low_codes(values, cuts, codes, unit):  # type: ignore[no-untyped-def]
-    """Add unit * (5 * cuts below the value + cuts up to it) for ascending cuts."""
-    for i in range(values.size):
+def add_low_codes(bits, shift, cuts, codes, unit):  # type: ignore[no-untyped-def]
+    """Add unit * (5 * cuts below the magnitude + cuts up to it), cuts ascending; most magnitudes are above all."""
+    levels = cuts.size + 1
+    above_all = np.uint16(unit * (levels * cuts.size + cuts.size))
+    last = cuts[-1]
+    for i in range(bits.size):
+        magnitude = (np.uint32(bits[i]) << shift) & np.uint32(0x7FFFFFFF)
+        if magnitude > last:
+            codes[i] += above_all
+            continue
         below, up_to = 0, 0
         for c in range(cuts.size):
-            below += cuts[c] < values[i]
-            up_to += cuts[c] <= values[i]
-        codes[i] += unit * ((cuts.size + 1) * below + up_to)
+            below += cuts[c] < magnitude
+            up_to += cuts[c] <= magnitude
+        codes[i] += np.uint16(unit * (levels * below + up_to))
 
 
 @numba.njit(nogil=True, cache=True)
-def add_principal_codes(values, cut, codes, unit):  # type: ignore[no-untyped-def]
-    """Add unit * (1 above the cut, 2 at it, 0 below), by magnitude."""
-    for i in range(values.size):
-        size = abs(values[i])
-        codes[i] += unit * (1 if size > cut else 2 if size == cut else 0)
+def add_principal_codes(bits, cut, codes, unit):  # type: ignore[no-untyped-def]
+    """Add unit * (1 above the cut, 2 at it, 0 below), by magnitude; bits of float32."""
+    for i in range(bits.size):
+        magnitude = bits[i] & np.uint32(0x7FFFFFFF)
+        codes[i] += np.uint16(unit) * np.uint16((magnitude > cut) + 2 * (magnitude == cut))
 
 
 @numba.njit(nogil=True, cache=True)
-def count_codes(before, after, codes, atol, table):  # type: ignore[no-untyped-def]
+def tabulate(codes, table):  # type: ignore[no-untyped-def]
     for i in range(codes.size):
-        if abs(np.float64(after[i]) - np.float64(before[i])) > atol:
-            table[codes[i]] += 1
+        table[codes[i]] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def count_codes(a, b, shift_a, shift_b, codes, atols, tables):  # type: ignore[no-untyped-def]
+    """Count codes of the coordinates with abs(b - a) > atol, one row of `tables` for each atol."""
+    old, new = np.empty(1, np.uint32), np.empty(1, np.uint32)
+    before, after = old.view(np.float32), new.view(np.float32)
+    for i in range(codes.size):
+        old[0], new[0] = np.uint32(a[i]) << shift_a, np.uint32(b[i]) << shift_b
+        if old[0] != new[0]:
+            difference = abs(np.float64(after[0]) - np.float64(before[0]))
+            for k in range(atols.size):
+                tables[k, codes[i]] += difference > atols[k]
 
 
 @numba.njit(nogil=True, cache=True)

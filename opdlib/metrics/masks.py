@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from opdlib.metrics import kernels
+from opdlib.metrics.bits import raw_bits, shift_of
 from opdlib.metrics.gram import is_wide
 from opdlib.metrics.sparsity import count_of
 from opdlib.metrics.subspace import SHARES, SourceBasis, rank_of
@@ -52,40 +53,41 @@ def masks(source: torch.Tensor, basis: SourceBasis) -> Masks:
     """
     count = source.numel()
     sizes = {share: count_of(share, count) for share in SHARES}
-    low = np.abs(source.to(torch.float32).contiguous().flatten().cpu().numpy())
-    order = np.sort(_cuts(low, list(sizes.values())))
+    bits = raw_bits(_narrow(source))
     codes = np.zeros(count, np.uint16)
-    kernels.add_low_codes(low, order, codes, _PRINCIPAL_CODES)
-    del low
+    cuts = np.sort(_cuts(bits, list(sizes.values())))
+    kernels.add_low_codes(bits, shift_of(bits), cuts, codes, _PRINCIPAL_CODES)
     rebuilt = torch.zeros(source.shape, dtype=torch.float32, device=source.device)
     tall = rebuilt.mT if is_wide(source) else rebuilt
     done = 0
     for place, share in enumerate(SHARES):
         k = rank_of(share, basis.shape)
         if k > done:
-            tall.addmm_(
-                (basis.long[:, done:k] * basis.sigma[done:k]).to(torch.float32),
-                basis.short[:, done:k].to(torch.float32).mT,
-            )
+            scaled = (basis.long[:, done:k] * basis.sigma[done:k]).to(torch.float32)
+            tall.addmm_(scaled, basis.short[:, done:k].to(torch.float32).mT)
             done = k
-        flat = rebuilt.flatten().cpu().numpy()
+        bits = raw_bits(rebuilt)
         # The largest r are those that the smallest n - r leave.
-        cut = _cuts(np.abs(flat), [count - sizes[share] + 1])[0]
-        kernels.add_principal_codes(flat, cut, codes, 3**place)
-    return Masks(codes, np.bincount(codes, minlength=CODES), sizes)
+        kernels.add_principal_codes(bits, _cuts(bits, [count - sizes[share] + 1])[0], codes, 3**place)
+    table = np.zeros(CODES, np.int64)
+    kernels.tabulate(codes, table)
+    return Masks(codes, table, sizes)
 
 
-def _cuts(values: NDArray[np.float32], ranks: list[int]) -> NDArray[np.float32]:
-    """The values at these ranks (1 = smallest) of a nonnegative array: a histogram, then a sort of the bins that
-    count."""
-    counts = kernels.count_magnitudes(values)
+def _cuts(bits: NDArray[np.integer], ranks: list[int]) -> NDArray[np.uint32]:
+    """Bits of the magnitudes at these ranks (1 = smallest): a histogram, then a sort of the bins that count.
+
+    Without the sign, bits of float32 are in the order of the magnitudes.
+    """
+    counts = kernels.count_magnitudes(bits, shift_of(bits))
     below = np.cumsum(counts) - counts
     found = []
     for rank in ranks:
         bin_ = int(np.searchsorted(below, rank, side="left")) - 1
-        members = kernels.collect_magnitudes(values, bin_, int(counts[bin_]))
-        found.append(np.partition(members, rank - 1 - below[bin_])[rank - 1 - below[bin_]])
-    return np.array(found, np.float32)
+        members = kernels.collect_magnitudes(bits, shift_of(bits), bin_, int(counts[bin_]))
+        place = rank - 1 - int(below[bin_])
+        found.append(np.partition(members, place)[place])
+    return np.array(found, np.uint32)
 
 
 @dataclass(frozen=True)
@@ -109,23 +111,33 @@ class Coverage:
     """P(updated | in the low-magnitude mask)."""
 
 
-def coverage(masks_: Masks, source: torch.Tensor, trained: torch.Tensor, atol: float) -> Coverage:
-    """Count the coordinates with abs(trained - source) > atol, subtracted in float64, by code."""
-    before, after = (t.to(torch.float32).contiguous().flatten().cpu().numpy() for t in (source, trained))
-    updated = np.zeros(CODES, np.int64)
-    kernels.count_codes(before, after, masks_.codes, atol, updated)
-    total = int(updated.sum())
+def coverages(masks_: Masks, source: torch.Tensor, trained: torch.Tensor) -> dict[float, Coverage]:
+    """Coverage for each update mask of `UPDATE_ATOL`, from one pass over the pair; differences in float64."""
+    before, after = raw_bits(_narrow(source)), raw_bits(_narrow(trained))
+    tables = np.zeros((len(UPDATE_ATOL), CODES), np.int64)
+    kernels.count_codes(before, after, shift_of(before), shift_of(after), masks_.codes, np.array(UPDATE_ATOL), tables)
     weights = {share: _weights(masks_, place) for place, share in enumerate(SHARES)}
+    return {atol: _coverage(masks_, table, weights) for atol, table in zip(UPDATE_ATOL, tables, strict=True)}
+
+
+def _narrow(matrix: torch.Tensor) -> torch.Tensor:
+    """float64 in float32; every stored dtype as it is."""
+    return matrix.to(torch.float32) if matrix.dtype == torch.float64 else matrix
+
+
+def _coverage(
+    masks_: Masks, updated: NDArray[np.int64], weights: Mapping[float, tuple[NDArray[np.float64], NDArray[np.float64]]]
+) -> Coverage:
+    total = int(updated.sum())
     principal = {s: float(updated @ p) for s, (p, _) in weights.items()}
     low = {s: float(updated @ q) for s, (_, q) in weights.items()}
-    rest = {s: float(updated @ (p * (1 - q))) for s, (p, q) in weights.items()}
 
     def of_updates(counts: Mapping[float, float]) -> dict[float, float]:
         return {s: c / total if total else math.nan for s, c in counts.items()}
 
-    outside = of_updates(rest)
+    outside = of_updates({s: float(updated @ (p * (1 - q))) for s, (p, q) in weights.items()})
     return Coverage(
-        density=total / len(before),
+        density=total / int(masks_.table.sum()),
         principal=of_updates(principal),
         low=of_updates(low),
         principal_not_low=outside,

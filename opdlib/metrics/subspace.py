@@ -151,7 +151,7 @@ def compare(basis: SourceBasis, source: torch.Tensor, trained: torch.Tensor) -> 
         trains.add(after)
         long = basis.long[rows]
         projected = difference @ basis.short
-        on_short += (projected**2).sum(0)
+        on_short += torch.linalg.vector_norm(projected, dim=0) ** 2
         on_long.addmm_(long.mT, difference)
         on_both.addmm_(long.mT, projected)
     delta = deltas.matrix()

@@ -1,0 +1,140 @@
+"""Time and memory of a whole measurement against the textbook (`benchmarks/textbook.py`), each in a process of its own.
+
+    python benchmarks/geometry.py [pair] [large]
+
+Two inputs: the embedded pair, and one set of matrices of a 1.5B model. Targets: time at most 1/4 of the textbook's,
+peak memory at most 1/2, two pairs over one source at most 5/3 of one pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from opdlib.checkpoints import Checkpoint, open_checkpoint
+from opdlib.pairs import DEFAULT, find_pair
+
+TIME, MEMORY, SECOND_PAIR = 1 / 4, 1 / 2, 5 / 3
+SHAPES = {"q": (1536, 1536), "k": (256, 1536), "o": (1536, 1536), "up": (8960, 1536), "down": (1536, 8960)}
+
+TEXTBOOK = """
+import sys
+from opdlib.checkpoints import open_checkpoint
+from textbook import textbook
+source, trained = map(open_checkpoint, sys.argv[1:3])
+for name, info in source.tensors.items():
+    if len(info.shape) == 2:
+        a, b = source.read(name), trained.read(name)
+        if (a != b).any():
+            textbook(a, b)
+"""
+
+OURS = """
+import sys
+from pathlib import Path
+from opdlib.checkpoints import open_checkpoint
+from opdlib.recording import Order, measure_together
+out, source, *trained = sys.argv[1:]
+orders = [Order(Path(out) / str(i), str(i), open_checkpoint(t)) for i, t in enumerate(trained)]
+measure_together(open_checkpoint(source), orders)
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process from start to end."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def cost(code: str, *arguments: str) -> Cost:
+    """Run Python code in its own process and wait for it."""
+    start = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", code, *arguments], environment)
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise SystemExit(f"a process of the benchmark failed with status {status}")
+    return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def as_file(checkpoint: Checkpoint, file: Path) -> str:
+    save_file({name: checkpoint.read(name).clone() for name in checkpoint.tensors}, file)
+    return str(file)
+
+
+def embedded_pair(scratch: Path) -> tuple[str, str, str]:
+    """Source, trained and a second trained checkpoint (the first with its update doubled), as files."""
+    pair = find_pair(DEFAULT)
+    assert pair.trained is not None
+    source, trained = open_checkpoint(pair.source), open_checkpoint(pair.trained)
+    doubled = {n: (2 * trained.read(n).float() - source.read(n).float()).to(torch.bfloat16) for n in source.tensors}
+    save_file(doubled, scratch / "other.safetensors")
+    return (
+        as_file(source, scratch / "source.safetensors"),
+        as_file(trained, scratch / "trained.safetensors"),
+        str(scratch / "other.safetensors"),
+    )
+
+
+def large_matrices(scratch: Path) -> tuple[str, str, str]:
+    """Matrices of the shapes of one layer of a 1.5B model, with a low-rank and a dense update."""
+    generator = torch.Generator().manual_seed(0)
+    files = [scratch / f"large-{name}.safetensors" for name in ("source", "trained", "other")]
+    weights = {
+        f"model.layers.0.self_attn.{n}_proj.weight": torch.randn(s, generator=generator) * 0.02
+        for n, s in SHAPES.items()
+    }
+    save_file({n: w.to(torch.bfloat16) for n, w in weights.items()}, files[0])
+    for file in files[1:]:
+        moved = {}
+        for name, w in weights.items():
+            low_rank = torch.randn(w.shape[0], 4, generator=generator) @ torch.randn(4, w.shape[1], generator=generator)
+            dense = torch.randn(w.shape, generator=generator)
+            moved[name] = (w + 1e-5 * low_rank + 2e-5 * dense).to(torch.bfloat16)
+        save_file(moved, file)
+    return str(files[0]), str(files[1]), str(files[2])
+
+
+def compare(title: str, source: str, trained: str, other: str, scratch: Path) -> bool:
+    """Print the costs and ratios of one input; returns whether all targets are met."""
+    cost(OURS, str(scratch / "warm"), source, trained)  # compiles the kernels
+    ours = cost(OURS, str(scratch / "one"), source, trained)
+    two = cost(OURS, str(scratch / "two"), source, trained, other)
+    plain = cost(TEXTBOOK, source, trained)
+    print(f"{title}, {torch.get_num_threads()} threads")
+    print("                      seconds   cpu seconds   peak MB")
+    for name, c in (("textbook", plain), ("opdlib", ours), ("opdlib, two pairs", two)):
+        print(f"  {name:18}  {c.seconds:8.1f}  {c.cpu_seconds:12.1f}  {c.peak_mb:8.0f}")
+    ratios = (
+        ("time", ours.seconds / plain.seconds, TIME),
+        ("memory", ours.peak_mb / plain.peak_mb, MEMORY),
+        ("two pairs / one", two.seconds / ours.seconds, SECOND_PAIR),
+    )
+    for name, ratio, target in ratios:
+        print(f"  {name:18}  {ratio:8.3f}   target at most {target:.3f}  {'met' if ratio <= target else 'MISSED'}")
+    return all(ratio <= target for _, ratio, target in ratios)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("inputs", nargs="*", default=["pair", "large"], choices=["pair", "large"])
+    chosen = parser.parse_args().inputs
+    with tempfile.TemporaryDirectory() as place:
+        scratch = Path(place)
+        met = []
+        if "large" in chosen:
+            met.append(compare("matrices of a 1.5B model", *large_matrices(scratch), scratch))
+        if "pair" in chosen:
+            met.append(compare(DEFAULT, *embedded_pair(scratch), scratch))
+    sys.exit(not all(met))
