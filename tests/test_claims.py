@@ -17,12 +17,25 @@ from opdlib.claims import Claim, Range
 from opdlib.claims.quantities import DERIVED
 from opdlib.errors import RegistryError
 from opdlib.pairs import Pair, registry
-from opdlib.tables import Results, paper
+from opdlib.tables import Results, paper, paper_geometry
 from opdlib.tables.paper import OPD_STYLE
 from tests.conftest import pico_weights
 from tests.results_of import deep_pair, results_of
 
 ALL = claims.load()
+
+GEOMETRY = (
+    {f"svd_energy.{k}": f"top {k}" for k in (1, 8, 16)}
+    | {"stable_rank": "stable rank", "rank_share.1e-05": "rank above 1e-5"}
+    | {"projection.joint.0.1": "joint projection, 10%"}
+    | {
+        f"coverage.{mask}.{share:g}": f"{mask} coverage, {100 * share:g}%"
+        for mask in ("principal", "low")
+        for share in (0.01, 0.05, 0.1, 0.2)
+    }
+    | {"coverage.nonprincipal_or_low.0.1": "nonprincipal or low coverage, 10%"}
+)
+"""Key of a summary -> the name of the same number in the tables."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +58,9 @@ def published(pair: str) -> dict[str, float | str]:
     for column, name in (("rel_norm", "largest_norm_block"), ("energy_share", "largest_energy_block")):
         if own[column].notna().any():
             known[name] = str(own.loc[own[column].idxmax(), "block"])
+    geometry = paper_geometry.numbers()
+    values = geometry[geometry["pair"] == pair].set_index("quantity")["value"]
+    known |= {key: float(values[name]) for key, name in GEOMETRY.items()}
     return {k: v for k, v in known.items() if isinstance(v, str) or not math.isnan(v)}
 
 

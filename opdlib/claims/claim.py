@@ -14,7 +14,7 @@ from opdlib.locations import data_root
 from opdlib.pairs import Pair, find_pair
 from opdlib.tables import Results
 
-FINDINGS = ("sparsity", "layers")
+FINDINGS = ("sparsity", "layers", "rank", "subspace")
 
 RULE = re.compile(
     r"(?:(?P<pair>[\w.-]+): )?(?P<left>[\w.-]+)(?: (?P<sign>[-/]) (?P<right>[\w.-]+))?"

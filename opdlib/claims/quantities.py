@@ -17,14 +17,11 @@ def quantity(results: Results, name: str) -> Value:
     if name in DERIVED:
         return DERIVED[name](results)
     value: Any = results.summary
-    for key in _keys(name):
-        value = value.get(key) if isinstance(value, dict) else None
-    return None if value is None else float(value)
-
-
-def _keys(name: str) -> list[str]:
-    """`top_energy.0.01` is two keys: what follows a known first word is one key, but for blocks.NAME.NUMBER."""
-    return name.split(".") if name.startswith("blocks.") else name.split(".", 1)
+    rest = name
+    while rest and isinstance(value, dict):  # a key may hold a dot itself: in `top_energy.0.01`, `0.01` is one
+        key, rest = (rest, "") if rest in value else rest.partition(".")[::2]
+        value = value.get(key)
+    return None if rest or value is None else float(value)
 
 
 def _largest(results: Results, column: str) -> Value:

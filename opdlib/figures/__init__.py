@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opdlib.figures import rank, subspace
 from opdlib.figures.curves import magnitude, threshold_curve
 from opdlib.figures.dots import block_energy, block_norm, pair_norm, pair_sparsity
 from opdlib.figures.maps import layer_module
@@ -15,6 +16,8 @@ __all__ = [
     "pair_norm",
     "pair_sparsity",
     "panels",
+    "rank",
+    "subspace",
     "theme",
     "threshold_curve",
 ]

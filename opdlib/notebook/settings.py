@@ -35,12 +35,16 @@ class Settings:
     """Checkpoint after training."""
     skip: tuple[str, ...] = ()
     """Tensors left out, by name or shell pattern."""
-    atol: float = 1e-5
+    atol: float | None = None
     """A weight counts as unchanged up to this absolute difference."""
     thresholds: tuple[float, ...] = ()
     """Absolute differences that are tabulated."""
     shares: tuple[float, ...] = ()
-    """Top shares of coordinates whose energy is tabulated, in (0, 1]."""
+    """Shares that are tabulated, in (0, 1]: of coordinates by size, or of the rank of a matrix."""
+    tops: tuple[int, ...] = ()
+    """Numbers of leading singular values that are tabulated."""
+    tolerances: tuple[float, ...] = ()
+    """Sizes of a singular value relative to the largest, from which it counts for the rank."""
 
     @property
     def compared(self) -> dict[str, Any]:
@@ -132,6 +136,13 @@ def _shares(name: str, value: Any) -> tuple[float, ...]:
     return shares
 
 
+def _counts(name: str, value: Any) -> tuple[int, ...]:
+    numbers = _numbers(name, value)
+    if any(number != int(number) for number in numbers):
+        raise ParameterError(f"parameter {name}: {value!r}; wanted whole numbers from 1 up")
+    return tuple(int(number) for number in numbers)
+
+
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "pair": _text,
     "source": _optional_text,
@@ -140,5 +151,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "atol": _number,
     "thresholds": _numbers,
     "shares": _shares,
+    "tops": _counts,
+    "tolerances": _numbers,
 }
 """Parameter -> what makes a checked value of it."""

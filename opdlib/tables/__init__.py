@@ -2,11 +2,12 @@
 
 `opdlib.tables.measured` makes tables of results folders, `opdlib.tables.paper` of the published tables in the same
 shape, so that the two can be put one below the other. Every table says in its column `view` what was subtracted.
+Numbers of single matrices are in `geometry`, `subspace`, `rounding` and `paper_geometry`; `written` makes text of them.
 """
 
 from __future__ import annotations
 
-from opdlib.tables import paper
+from opdlib.tables import geometry, paper, paper_geometry, rounding, subspace, written
 from opdlib.tables.measured import (
     blocks,
     curve,
@@ -30,6 +31,7 @@ __all__ = [
     "blocks",
     "curve",
     "energy",
+    "geometry",
     "headed",
     "layers",
     "magnitude",
@@ -37,8 +39,12 @@ __all__ = [
     "open_results",
     "overview",
     "paper",
+    "paper_geometry",
     "readable",
+    "rounding",
     "sparsity",
     "stacked",
+    "subspace",
     "well_populated",
+    "written",
 ]

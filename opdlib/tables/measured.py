@@ -51,7 +51,7 @@ def sparsity(results: Results, by: str = "model", thresholds: Sequence[float] | 
         rows = pd.concat([rows[rows["rule"] != "absolute"], at(rows, "absolute", thresholds)])
     table = _pooled(rows, [*columns, "rule", "threshold"], ["size", "unchanged"])
     table["share"] = table["unchanged"] / table["size"].where(table["size"] > 0)
-    return _labelled(results, table.rename(columns={"size": "parameters"}))
+    return results.labelled(table.rename(columns={"size": "parameters"}))
 
 
 def movement(results: Results, by: str = "block") -> pd.DataFrame:
@@ -65,8 +65,7 @@ def movement(results: Results, by: str = "block") -> pd.DataFrame:
     sums = ["size", "exact_zero", "energy", "source_energy"]
     table = _pooled(results.tensors, _columns(by), sums)
     size, changed, energy, source = (table.pop(name) for name in sums)
-    return _labelled(
-        results,
+    return results.labelled(
         table.assign(
             parameters=size,
             parameter_share=size / size.sum(),
@@ -108,7 +107,7 @@ def energy(results: Results, tops: Sequence[float] | None = None) -> pd.DataFram
         for ranking, energies in rankings.items()
     ]
     table = pd.concat(tables, ignore_index=True)
-    return _labelled(results, table if tops is None else among(table, "top", tops))
+    return results.labelled(table if tops is None else among(table, "top", tops))
 
 
 def curve(results: Results) -> pd.DataFrame:
@@ -119,7 +118,7 @@ def curve(results: Results) -> pd.DataFrame:
     rows, size = results.read("curve"), results.summary["parameters"]
     zero = pd.DataFrame({"threshold": [0.0], "share": [results.summary["exact_zero"]]})
     rest = pd.DataFrame({"threshold": rows["threshold"], "share": rows["below"] / size})
-    return _labelled(results, pd.concat([zero, rest], ignore_index=True))
+    return results.labelled(pd.concat([zero, rest], ignore_index=True))
 
 
 def magnitude(results: Results, stored: Results | None = None) -> pd.DataFrame:
@@ -146,7 +145,7 @@ def magnitude(results: Results, stored: Results | None = None) -> pd.DataFrame:
         points = curve(stored).iloc[1:]
         below = points["share"].set_axis(_eighths(points["threshold"]))
         table["expected"] = 1 - below.reindex(_eighths(table["half_ulp"])).to_numpy()
-    return _labelled(results, table)
+    return results.labelled(table)
 
 
 def well_populated(table: pd.DataFrame) -> pd.DataFrame:
@@ -172,12 +171,6 @@ def _pooled(frame: pd.DataFrame, columns: list[str], sums: list[str]) -> pd.Data
     if not columns:
         return pd.DataFrame({name: [frame[name].sum()] for name in sums})
     return frame.groupby(columns, observed=True, dropna=False)[sums].sum().reset_index()
-
-
-def _labelled(results: Results, table: pd.DataFrame) -> pd.DataFrame:
-    regime = results.pair.regime if results.pair else ""
-    labels = {"pair": results.title, "regime": regime, "origin": "here", "view": results.view}
-    return pd.DataFrame(labels, index=table.index).join(table)
 
 
 def _eighths(values: pd.Series) -> NDArray[np.float64]:

@@ -1,0 +1,95 @@
+"""Spectra: the energy of single singular values, what the first k of them hold, and both among the paper's pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from opdlib.figures.curves import LINES
+from opdlib.figures.dots import dots, pairs_of
+from opdlib.figures.theme import GREY, figure, legend_above
+from opdlib.tables.paper import OPD_STYLE
+from opdlib.tables.quantities import name_of
+
+MARKED = (1, 8, 16)
+"""Numbers of singular values that the paper tabulates (Table 9)."""
+FAINTEST = 1e-6
+"""Share of the energy at the foot of the axis."""
+
+
+@figure
+def spectrum(table: pd.DataFrame, ax: Axes) -> None:
+    """Share of the energy in single singular values, in percent, by index; both axes logarithmic.
+
+    Table: `geometry.spectrum` of each view. Median and quartiles over the matrices of the commonest size, a thin line
+    for every other size. Dotted: the paper's numbers of leading values.
+    """
+    for view, own in table.groupby("view", sort=False):
+        colour, style = LINES[str(view)]
+        for number, (_, size) in enumerate(own.groupby("rank", sort=False)):
+            label = "" if number else f"here, view {view}"
+            ax.plot(size["index"], 100 * size["value"], style, color=colour, lw=0.8 if number else 2, label=label)
+            if not number:
+                ax.fill_between(size["index"], 100 * size["low"], 100 * size["high"], color=colour, alpha=0.2, lw=0)
+    _index_axis(ax, max(table["index"].max(), MARKED[-1]) if len(table) else MARKED[-1])
+    ax.set_yscale("log")
+    ax.set(ylim=(100 * FAINTEST, 100), ylabel="energy of one singular value (%)")
+    legend_above(ax)
+
+
+@figure
+def leading(table: pd.DataFrame, ax: Axes) -> None:
+    """Share of the energy in the k largest singular values together, in percent, by k.
+
+    Table: `geometry.spread` of `top k` for each view (median and quartiles over matrices) and `paper_geometry.numbers`
+    (grey bars: the span of the six OPD-style rows, where the paper has one).
+    """
+    tops = table[table["quantity"].str.fullmatch(r"top \d+")]
+    counts = tops["quantity"].str.removeprefix("top ").astype(int)
+    paper = tops[(tops["origin"] == "paper") & tops["regime"].isin(OPD_STYLE)]
+    for number, (count, values) in enumerate(paper.groupby(counts)["value"]):
+        label = "" if number else "paper, OPD-style pairs"
+        span = [100 * values.min(), 100 * values.max()]
+        ax.plot([count] * 2, span, "-", color=GREY, lw=7, alpha=0.6, solid_capstyle="butt", label=label)
+    for view, own in tops[tops["origin"] == "here"].groupby("view", sort=False):
+        colour, style = LINES[str(view)]
+        at = counts[own.index]
+        ax.plot(at, 100 * own["value"], f"o{style}", color=colour, ms=4, label=f"here, view {view}")
+        ax.fill_between(at, 100 * own["low"], 100 * own["high"], color=colour, alpha=0.2, lw=0)
+    _index_axis(ax, max(counts.max(), MARKED[-1]))
+    ax.set(ylim=(-2, 102), xlabel="number of leading singular values, k", ylabel="energy in the first k (%)")
+    legend_above(ax)
+
+
+@figure
+def pair_top(table: pd.DataFrame, ax: Axes) -> None:
+    """Energy in the 16 largest singular values of every pair, in percent. Table: overviews, the paper's and ours."""
+    dots(ax, table, "pair", name_of("energy_top", at=16), pairs_of(table))
+    ax.set(xlim=(-2, 102), xlabel="energy in the first 16 (%)", ylabel="pair")
+    legend_above(ax)
+
+
+@figure
+def pair_stable_rank(table: pd.DataFrame, ax: Axes) -> None:
+    """Stable rank of every pair, on a logarithmic axis. Table: as for `pair_top`."""
+    dots(ax, table, "pair", name_of("stable_rank"), pairs_of(table), scale=1.0)
+    _doubling_axis(ax, max(table[name_of("stable_rank")].max(), 2))
+    ax.set(xlabel="stable rank of the update", ylabel="pair")
+
+
+def _index_axis(ax: Axes, last: float) -> None:
+    for count in MARKED:
+        ax.axvline(count, color="black", lw=0.8, ls=":")
+    _doubling_axis(ax, last)
+    ax.set_xlabel("index of the singular value")
+
+
+def _doubling_axis(ax: Axes, last: float) -> None:
+    """A logarithmic axis from 1, with every second power of two written out."""
+    ax.set_xscale("log", base=2)
+    ticks = [4**i for i in range(int(np.log2(max(last, 1)) / 2) + 1)]
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(0.9, 1.15 * last)

@@ -1,0 +1,172 @@
+"""Where an update points and which weights it reaches, always beside chance."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from opdlib.figures.curves import LINES
+from opdlib.figures.dots import dots, pairs_of
+from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above, plain_percent
+from opdlib.tables.paper import OPD_STYLE
+from opdlib.tables.quantities import name_of, percent
+
+SIDES = {"joint": (BLUE, "o"), "left": (GREEN, "s"), "right": (ORANGE, "^")}
+MASKS = {"principal": (BLUE, "s"), "low": (ORANGE, "o")}
+"""Side, or mask -> colour and marker."""
+CHANCE: Mapping[str, Any] = {"color": "black", "lw": 1, "ls": ":"}
+CEILING, PRINCIPAL = name_of("coverage_ceiling", at=0.1), "principal 10%"
+
+
+@figure
+def pair_projection(table: pd.DataFrame, ax: Axes) -> None:
+    """Joint projection of every pair at 10% of rank, in percent, logarithmic, with a bar where chance would put it.
+
+    Table: `paper_geometry.projection`, and ours in the same columns.
+    """
+    dots(ax, table, "pair", "value", pairs_of(table))
+    known = table.dropna(subset=["expected"]).drop_duplicates("pair")
+    height = known["pair"].map(_places(table))
+    ax.plot(100 * known["expected"], height, "|", color="black", ms=14, mew=2.5, label="chance")
+    ax.set_xscale("log")
+    drawn = 100 * pd.concat([table["value"], known["expected"]])
+    low, high = drawn[drawn > 0].min() / 1.4, 1.4 * drawn.max()
+    ticks = [digit * 10.0**power for power in range(-6, 3) for digit in (1, 2, 5)]
+    ax.set_xticks([t for t in ticks if low <= t <= high])
+    ax.xaxis.set_major_formatter(plain_percent)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(low, high)
+    ax.set(xlabel="joint projection at 10% (%)", ylabel="pair")
+    legend_above(ax)
+
+
+@figure
+def projection_ratio(table: pd.DataFrame, ax: Axes) -> None:
+    """Projection over its isotropic expectation, by share of rank: median and quartiles over matrices, logarithmic.
+
+    Table: `subspace.projection` of each view; filled points are view bf16, hollow ones any other.
+    """
+    shares = sorted(set(table["share"]))
+    views = list(dict.fromkeys(table["view"]))
+    groups = [(side, view) for side in SIDES for view in views]
+    for number, (side, view) in enumerate(groups):
+        own = table[(table["side"] == side) & (table["view"] == view)]
+        at = own["share"].map(shares.index) + 0.7 * ((number + 0.5) / len(groups) - 0.5)
+        colour, marker = SIDES[side]
+        reach = [own["ratio"] - own["ratio_low"], own["ratio_high"] - own["ratio"]]
+        fill = colour if view == "bf16" else "white"
+        style: dict[str, Any] = {"color": colour, "mfc": fill, "ms": 6, "elinewidth": 1.5}
+        ax.errorbar(at, own["ratio"], reach, fmt=marker, label=f"{side}, {view}", **style)
+    ax.axhline(1, **CHANCE)
+    ax.set_yscale("log", base=2)
+    low, high = table["ratio_low"].min(), table["ratio_high"].max()
+    exponents = range(
+        int(np.floor(np.log2(low))) if low > 0 else -1, (int(np.ceil(np.log2(high))) if high > 0 else 1) + 1
+    )
+    ax.set_yticks([2.0**e for e in exponents], [f"{2.0**e:g}" for e in exponents])
+    ax.set_xticks(range(len(shares)), [percent(share) for share in shares])
+    ax.set(xlabel="leading directions, share of rank", ylabel="projection over chance")
+    legend_above(ax, columns=3)
+
+
+@figure
+def pair_principal(table: pd.DataFrame, ax: Axes) -> None:
+    """Share of every pair's changed weights that lie in the principal mask of a tenth, in percent.
+
+    Table: `paper_geometry.coverage` and `geometry.overview` of the same columns. Dotted: the size of the mask, which is
+    what chance would give.
+    """
+    _pair_coverage(ax, table, "principal")
+    reach = max(12, 110 * table[name_of("coverage", "principal", 0.1)].max())
+    ax.set(xlim=(-reach / 60, reach), xlabel="principal coverage at 10% (%)", ylabel="pair")
+
+
+@figure
+def pair_low(table: pd.DataFrame, ax: Axes) -> None:
+    """Share of every pair's changed weights that are among the smallest tenth, in percent, below its ceiling (a bar).
+
+    Table: as for `pair_principal`.
+    """
+    _pair_coverage(ax, table, "low")
+    ceilings = table.dropna(subset=[CEILING])
+    ceilings = ceilings[ceilings["view"] == "bf16"]
+    height = ceilings["pair"].map(_places(table))
+    ax.plot(100 * ceilings[CEILING], height, "|", color="black", ms=14, mew=2.5, label="ceiling")
+    ax.set(xlim=(-2, 102), xlabel="low-magnitude coverage at 10% (%)", ylabel="pair")
+    legend_above(ax)
+
+
+@figure
+def coverage(table: pd.DataFrame, ax: Axes) -> None:
+    """Coverage of both masks in percent, by their size, between chance (dotted) and ceiling (grey).
+
+    Table: `subspace.coverage` of each view, at one atol.
+    """
+    reach = max(table["share"].max(), 0.01)
+    ax.plot([0, 100 * reach], [0, 100 * reach], label="chance", **CHANCE)
+    for view, own in table.groupby("view", sort=False):
+        _, style = LINES[str(view)]
+        one = own[own["mask"] == "low"]
+        ax.plot(100 * one["share"], 100 * one["ceiling"], style, color=GREY, label=f"ceiling, {view}")
+        for mask, (colour, marker) in MASKS.items():
+            one = own[own["mask"] == mask]
+            label = f"{mask}, {view}"
+            ax.plot(100 * one["share"], 100 * one["coverage"], f"{marker}{style}", color=colour, ms=6, label=label)
+    ax.set(xlim=(0, 104 * reach), ylim=(-2, 102), xticks=[100 * share for share in sorted(set(table["share"]))])
+    ax.set(xlabel="size of the mask (% of the weights)", ylabel="changed weights in the mask (%)")
+    legend_above(ax)
+
+
+@figure
+def changed_by_size(table: pd.DataFrame, ax: Axes) -> None:
+    """P(changed) in percent, by size of the weight, and in the principal mask.
+
+    Table: `paper_geometry.changed` and `subspace.changed` of each view.
+    """
+    sizes = [column for column in table.columns if column.startswith(("bottom", "upper"))]
+    place = range(len(sizes))
+    for opd_style, colour in ((True, GREY), (False, "#bbbbbb")):
+        paper = table[(table["origin"] == "paper") & (table["regime"].isin(OPD_STYLE) == opd_style)]
+        label = f"paper, {'OPD-style' if opd_style else 'other pairs'}"
+        for number, (_, row) in enumerate(paper.iterrows()):
+            ax.plot(place, 100 * row[sizes].astype(float), ".-", color=colour, lw=0.8, label="" if number else label)
+            ax.plot(len(sizes), 100 * row[PRINCIPAL], ".", color=colour)
+    for _, row in table[table["origin"] == "here"].iterrows():
+        colour, style = LINES[row["view"]]
+        fill = colour if row["view"] == "bf16" else "white"
+        look: dict[str, Any] = {"color": colour, "mfc": fill}
+        ax.plot(place, 100 * row[sizes].astype(float), f"o{style}", label=f"here, view {row['view']}", **look)
+        ax.plot(len(sizes), 100 * row[PRINCIPAL], "o", **look)
+    ax.axvline(len(sizes) - 0.5, color="black", lw=0.8)
+    ax.set_xticks(range(len(sizes) + 1), [name.replace(" ", "\n") for name in [*sizes, PRINCIPAL]])
+    ax.set(ylim=(-2, 102), xlabel="weights, by absolute value in the source", ylabel="weights that changed (%)")
+    legend_above(ax)
+
+
+@figure
+def deciles(table: pd.DataFrame, ax: Axes) -> None:
+    """P(changed) in percent, by tenth of the weights, smallest first; dashed what rounding alone would give.
+
+    Table: `subspace.deciles`.
+    """
+    if table["expected"].notna().any():
+        ax.plot(table["decile"], 100 * table["expected"], "--", color=ORANGE, label="expected from rounding alone")
+    ax.plot(table["decile"], 100 * table["share"], "o", color=BLUE, label="measured")
+    ax.set_xticks(table["decile"])
+    ax.set(ylim=(-2, 102), xlabel="tenth of the weights, smallest first", ylabel="weights that changed (%)")
+    legend_above(ax)
+
+
+def _pair_coverage(ax: Axes, table: pd.DataFrame, mask: str) -> None:
+    dots(ax, table, "pair", name_of("coverage", mask, 0.1), pairs_of(table))
+    ax.axvline(10, label="chance", **CHANCE)
+    legend_above(ax)
+
+
+def _places(table: pd.DataFrame) -> dict[Hashable, int]:
+    return {pair: number for number, pair in enumerate(pairs_of(table))}

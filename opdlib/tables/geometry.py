@@ -1,0 +1,107 @@
+"""Tables of the geometry of a pair: numbers of single matrices, and their medians and quartiles.
+
+A number has a name (`opdlib.tables.quantities`). Only matrices that changed have numbers; each fused expert is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from opdlib.errors import ParameterError, RegistryError
+from opdlib.locations import data_root
+from opdlib.pairs import registry
+from opdlib.results import SUMMARY
+from opdlib.tables.measured import GROUPS
+from opdlib.tables.quantities import KEYS, name_of
+from opdlib.tables.results import Results
+
+
+def has_geometry(results: Results) -> bool:
+    """Was the geometry measured? It was not if `--only sparsity` was asked for."""
+    return "geometry" in results.provenance["identity"]["metrics"]
+
+
+def others(results: Results) -> list[Results]:
+    """Every other pair of the registry with committed geometry; none where `results` is no pair of the registry."""
+    keys = [key for key in registry() if results.pair and key != results.pair.key]
+    folders = [data_root() / "results" / key for key in keys]
+    found = [Results(folder) for folder in folders if (folder / SUMMARY).is_file()]
+    return [other for other in found if has_geometry(other)]
+
+
+def matrices(results: Results) -> pd.DataFrame:
+    """Every number of every matrix that changed.
+
+    Columns: tensor, expert, part, layer, block, module, rows and columns (of the matrix), metric, side, at, atol,
+    quantity, value, expected (what chance alone would give; NaN where that is unknown). Raises RegistryError if the
+    geometry was not measured.
+    """
+    if not has_geometry(results):
+        raise RegistryError(f"{results.title}: only its sparsity was measured; measure it again without --only")
+    numbers = results.read("geometry").astype({"side": object, "at": float, "atol": float, "value": float})
+    numbers = numbers.fillna({"side": ""}).drop(columns="route")
+    names = numbers[[*KEYS]].drop_duplicates()
+    names["quantity"] = [name_of(*key) for key in names.itertuples(index=False)]
+    shape = results.tensors["shape"].str.extract(r"(\d+)x(\d+)$").astype("Int64")
+    places = results.tensors[[*GROUPS["tensor"]]].assign(rows=shape[0], columns=shape[1])
+    found: pd.DataFrame = numbers.merge(names, on=[*KEYS], how="left").merge(places, on="tensor", how="left")
+    return found
+
+
+def spread(results: Results, names: Sequence[str] | None = None, by: str = "model") -> pd.DataFrame:
+    """Every quantity, or those called `names`, over the matrices: median and quartiles.
+
+    Columns: those of `by` (see `opdlib.tables.measured.GROUPS`), metric, side, at, atol, quantity, matrices (in which
+    it is defined), low, value, high (quartiles and median: the medians are those of `opd summary`), expected (median
+    of what chance would give), ratio_low, ratio, ratio_high (quartiles and median of value over expected, matrix by
+    matrix). Single singular values are left to `spectrum`. Raises ParameterError for a name that nobody measured.
+    """
+    rows = matrices(results)
+    rows = rows[rows["metric"] != "energy_at"]
+    if names is not None:
+        rows = named(rows, names)
+    rows = rows.assign(ratio=rows["value"] / rows["expected"].where(rows["expected"] > 0))
+    grouped = rows.groupby([*GROUPS[by], *KEYS, "quantity"], observed=True, dropna=False, sort=False)
+    quartiles = {
+        f"{prefix}{end}": grouped[column].quantile(at)
+        for column, prefix in (("value", ""), ("ratio", "ratio_"))
+        for end, at in (("low", 0.25), ("high", 0.75))
+    }
+    medians = {column: grouped[column].median() for column in ("value", "expected", "ratio")}
+    table = pd.DataFrame({"matrices": grouped["value"].count(), **medians, **quartiles}).reset_index()
+    if GROUPS[by]:
+        table = table.sort_values([*GROUPS[by]], kind="stable", ignore_index=True)
+    return results.labelled(table)
+
+
+def named(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The rows whose quantity is one of `names`. Raises ParameterError for one that is not there, unless none is."""
+    known = set(table["quantity"])
+    for name in names:
+        if known and name not in known:
+            raise ParameterError(f"{name!r} was not measured; there are {', '.join(sorted(known))}")
+    return table[table["quantity"].isin(names)]
+
+
+def overview(results: Results, names: Sequence[str]) -> pd.DataFrame:
+    """One row: the median of each of these quantities as a column of that name; NaN if no matrix has it."""
+    values = spread(results, names).set_index("quantity")["value"].reindex([*names])
+    return results.labelled(values.to_frame().T.reset_index(drop=True))
+
+
+def spectrum(results: Results) -> pd.DataFrame:
+    """The spectrum as a curve: the share of the energy in single singular values, by index from 1.
+
+    Columns: rank (the largest that a matrix of this size can have), matrices (of this size), index, low, value, high
+    (quartiles and median over them, shares in [0, 1]). The size that most matrices have comes first.
+    """
+    rows = matrices(results)
+    rows = rows[rows["metric"] == "energy_at"].rename(columns={"at": "index"})
+    rows["rank"] = rows[["rows", "columns"]].min(axis=1)
+    grouped = rows.groupby(["rank", "index"])["value"]
+    shares = {"low": grouped.quantile(0.25), "value": grouped.median(), "high": grouped.quantile(0.75)}
+    table = pd.DataFrame({"matrices": grouped.count(), **shares}).reset_index()
+    order = [False, False, True]
+    return results.labelled(table.sort_values(["matrices", "rank", "index"], ascending=order, ignore_index=True))

@@ -1,0 +1,132 @@
+"""The paper's numbers on geometry (Tables 2, 9 and 10) in the shape of ours, and what chance alone would give them.
+
+Numbers that the paper does not print and that follow from those it does are marked as our arithmetic where they are
+shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from opdlib.pairs import registry
+from opdlib.tables import paper
+from opdlib.tables.quantities import name_of, percent
+from opdlib.tables.select import stacked
+
+LABELS = ["pair", "regime", "origin", "view"]
+MASK_SHARES = (0.01, 0.05, 0.1, 0.2)
+"""The mask sizes of Table 10."""
+
+_SPECTRUM = {f"top{k}_energy_pct": name_of("energy_top", at=k) for k in (1, 8, 16)} | {
+    "rank_1e-5_pct": name_of("rank_share", at=1e-5),
+    "joint_projection_10_pct": name_of("projection", "joint", 0.1),
+}
+_COVERAGE = {
+    f"{mask}_{100 * share:g}_pct": name_of("coverage", mask, share)
+    for mask in ("principal", "low", "nonprincipal_or_low")
+    for share in MASK_SHARES
+}
+
+
+COVERAGES = tuple(_COVERAGE.values())
+
+
+def numbers() -> pd.DataFrame:
+    """Tables 9 and 10: columns pair, regime, origin ('paper'), view, quantity, value. Shares in [0, 1]."""
+    spectrum, coverage = (paper.labelled(paper.read(name)) for name in ("table9_spectrum", "table10_coverage"))
+    ranks = _melted(spectrum, {"stable_rank": name_of("stable_rank")})
+    shares = [_melted(spectrum, _SPECTRUM), _melted(coverage, _COVERAGE)]
+    return stacked(ranks, *(part.assign(value=part["value"] / 100) for part in shares))
+
+
+def overview(names: Sequence[str]) -> pd.DataFrame:
+    """One row a pair, with each of these quantities as a column of that name; NaN where the paper has none."""
+    table = numbers()
+    values = table.pivot_table(index="pair", columns="quantity", values="value").reindex(columns=[*names])
+    return table[LABELS].drop_duplicates().merge(values.rename_axis(columns=None), on="pair")
+
+
+def shapes(source: str) -> pd.DataFrame:
+    """The matrices in the layers of one of the paper's source models, from its public configuration.
+
+    Columns: module, rows, columns, matrices (how many have this shape). Empty for a model whose shapes are not listed.
+    """
+    table = paper.read("shapes")
+    return table[table["source"] == source].drop(columns="source").reset_index(drop=True)
+
+
+def chance(table: pd.DataFrame, share: float = 0.1) -> pd.DataFrame:
+    """What an isotropic update of these matrices would have in the source's leading directions; our arithmetic.
+
+    Adds to `shapes` the columns k (directions: max(1, floor(share * smaller side))), arithmetic and expected
+    (k^2 / (rows * columns), the joint projection in [0, 1]).
+    """
+    smaller = table[["rows", "columns"]].min(axis=1)
+    k = [max(1, math.floor(round(share * side, 9))) for side in smaller]
+    made = table.assign(k=k)
+    arithmetic = [f"{row.k} * {row.k} / ({row.rows} * {row.columns})" for row in made.itertuples()]
+    return made.assign(arithmetic=arithmetic, expected=made["k"] ** 2 / (made["rows"] * made["columns"]))
+
+
+def median_chance(source: str, share: float = 0.1) -> float:
+    """The median of `chance` over the matrices of a source model; NaN if its shapes are not listed."""
+    table = chance(shapes(source), share)
+    return float(table["expected"].repeat(table["matrices"].to_list()).median())
+
+
+def projection() -> pd.DataFrame:
+    """Table 9's joint projection at 10% beside chance: columns pair, regime, origin, view, value, expected, ratio.
+
+    expected is `median_chance` of the pair's source, ratio the one over the other: our arithmetic, NaN where the shapes
+    are not listed.
+    """
+    name = name_of("projection", "joint", 0.1)
+    table = overview([name]).rename(columns={name: "value"})
+    sources = {pair.paper: pair.source for pair in registry().values() if pair.paper}
+    expected = table["pair"].map(lambda pair: median_chance(sources[pair]))
+    return table.assign(expected=expected, ratio=table["value"] / expected)
+
+
+def coverage() -> pd.DataFrame:
+    """One row a pair: coverage of the principal and the low mask at 10% (Table 10), and the ceiling of both.
+
+    The ceiling, min(1, 10% / density) with density = 1 - exact zero (Table 8), is our arithmetic.
+    """
+    table = overview([name_of("coverage", mask, 0.1) for mask in ("principal", "low")])
+    return table.assign(**{name_of("coverage_ceiling", at=0.1): (0.1 / _density(table)).clip(upper=1)})
+
+
+def changed() -> pd.DataFrame:
+    """P(changed) by size of the weight, from Tables 8 and 10: our arithmetic.
+
+    coverage * density / share of the mask, with density = 1 - exact zero. Approximate: the coverages are medians over
+    matrices, the density is that of the whole model. Columns: those of `changed_columns`.
+    """
+    covered = overview(COVERAGES)
+    return covered[LABELS].join(by_size(covered, _density(covered)))
+
+
+def by_size(coverages: pd.DataFrame, density: pd.Series) -> pd.DataFrame:
+    """P(changed) in masks, from coverages at exact nonzero (columns named as in `numbers`) and a density in [0, 1].
+
+    Columns: changed (the density), bottom 1%, 5%, 10% and 20% of abs(weight), upper 80%, principal 10%.
+    """
+    found = {"changed": density}
+    for share in MASK_SHARES:
+        found[f"bottom {percent(share)}"] = coverages[name_of("coverage", "low", share)] * density / share
+    found["upper 80%"] = (1 - coverages[name_of("coverage", "low", 0.2)]) * density / 0.8
+    found["principal 10%"] = coverages[name_of("coverage", "principal", 0.1)] * density / 0.1
+    return pd.DataFrame(found)
+
+
+def _density(table: pd.DataFrame) -> pd.Series:
+    return 1 - table["pair"].map(paper.overview().set_index("pair")["exact_zero"])
+
+
+def _melted(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    known = {column: name for column, name in names.items() if column in table}
+    long = table.melt(LABELS, [*known], var_name="quantity", value_name="value")
+    return long.assign(quantity=long["quantity"].map(known))
