@@ -39,6 +39,8 @@ for name, info in source.tensors.items():
 
 OURS = """
 import sys
+from opdlib.process import prepare
+prepare()  # as opd does
 from pathlib import Path
 from opdlib.checkpoints import open_checkpoint
 from opdlib.recording import Order, measure_together

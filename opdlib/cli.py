@@ -12,6 +12,7 @@ from typing import NoReturn
 import opdlib
 from opdlib import commands
 from opdlib.errors import OpdError
+from opdlib.process import prepare
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +25,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 0 when everything was done, 2 with one line on stderr for bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    prepare()
     try:
         options.run(options)
         sys.stdout.flush()

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ import torch
 from opdlib.checkpoints import Checkpoint
 from opdlib.delta import Match, view_of
 from opdlib.errors import MeasureError
-from opdlib.metrics.geometry import Geometry, SourceGeometry, geometry, source_geometry
+from opdlib.metrics.geometry import Geometry, geometries
 from opdlib.metrics.gram import LinAlgError
 
 CURVE = 24
@@ -121,7 +120,7 @@ def measure_geometry(
     large = [name for name in ordered if work(names[name].info.shape) >= LARGE or device.type != "cpu"]
 
     def one(name: str) -> str:
-        for number, results in _tensor(source, targets, name, view, device):
+        for number, results in _tensor(source, targets, name, view, device).items():
             store(number, name, results)
         return name
 
@@ -142,43 +141,34 @@ def work(shape: tuple[int, ...]) -> int:
 
 def _tensor(
     source: Checkpoint, targets: Sequence[Target], name: str, view: str, device: torch.device
-) -> Iterator[tuple[int, list[MatrixResult]]]:
+) -> dict[int, list[MatrixResult]]:
+    """The results of one tensor for every target that has it, expert by expert."""
     before = view_of(source.read(name), view)
-    matrices = [
-        _SourceMatrix(m.to(device), f"{source.spec}: {name}") for m in (before if before.ndim == 3 else [before])
-    ]
-    for number, target in enumerate(targets):
-        if name not in target.matches:
+    after = {
+        number: view_of(target.trained.read(target.matches[name].trained), view)
+        for number, target in enumerate(targets)
+        if name in target.matches
+    }
+    results: dict[int, list[MatrixResult]] = {number: [] for number in after}
+    for expert in range(len(before)) if before.ndim == 3 else [None]:
+        matrix, others = (
+            (before, after) if expert is None else (before[expert], {n: t[expert] for n, t in after.items()})
+        )
+        matrix = matrix.to(device)
+        changed = {number: other.to(device) for number, other in others.items()}
+        changed = {number: other for number, other in changed.items() if bool((matrix != other).any())}
+        if not changed:
             continue
-        after = view_of(target.trained.read(target.matches[name].trained), view)
-        results = []
-        for expert, (matrix, own) in enumerate(zip(matrices, after if after.ndim == 3 else [after], strict=True)):
-            if bool((matrix.values != own.to(device)).any()):
-                g = matrix.compare(own.to(device))
-                results.append(
-                    MatrixResult(name, expert if after.ndim == 3 else None, g.route, numbers_of(g), g.reasons)
-                )
-        yield number, results
-
-
-class _SourceMatrix:
-    """A source matrix that is decomposed when it is first needed."""
-
-    def __init__(self, values: torch.Tensor, place: str):
-        self.values, self._place = values, place
-
-    @cached_property
-    def _known(self) -> SourceGeometry:
-        return source_geometry(self.values)
-
-    def compare(self, trained: torch.Tensor) -> Geometry:
         try:
-            return geometry(self._known, self.values, trained)
+            found = geometries(matrix, list(changed.values()))
         except LinAlgError as error:
             raise MeasureError(
-                f"{self._place}: no solver could decompose this {tuple(self.values.shape)} matrix ({error}); "
+                f"{source.spec}: {name}: no solver could decompose this {tuple(matrix.shape)} matrix ({error}); "
                 "leave the tensor out under skip (--skip NAME)"
             ) from error
+        for number, g in zip(changed, found, strict=True):
+            results[number].append(MatrixResult(name, expert, g.route, numbers_of(g), g.reasons))
+    return results
 
 
 def has_geometry(shape: tuple[int, ...], name: str) -> str:

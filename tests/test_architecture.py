@@ -19,6 +19,7 @@ FLOORS: dict[str, int] = {
     "locations": 0,
     "cache": 0,
     "output": 0,
+    "process": 0,
     "metrics": 0,
     "checkpoints": 1,
     "pairs": 1,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from opdlib.metrics import spectrum as of
-from opdlib.metrics.gram import LinAlgError
-from opdlib.metrics.masks import Coverage, Masks, coverages, masks
+from opdlib.metrics.masks import Coverage, coverages, masks
 from opdlib.metrics.spectrum import RANK_SHARES, RANK_TOLERANCES, TOP, Spectrum
 from opdlib.metrics.subspace import (
     SHARES,
+    Comparison,
     Projection,
     SourceBasis,
     Turning,
@@ -23,14 +23,6 @@ from opdlib.metrics.subspace import (
     rank_of,
     source_basis,
 )
-
-
-@dataclass(frozen=True)
-class SourceGeometry:
-    """What every comparison with one source matrix needs: its decomposition and its masks."""
-
-    basis: SourceBasis
-    masks: Masks
 
 
 @dataclass(frozen=True)
@@ -60,25 +52,29 @@ class Geometry:
     reasons: Mapping[str, str]
 
 
-def source_geometry(source: torch.Tensor) -> SourceGeometry:
-    """Decompose an (m, n) source, m, n >= 1, and code its masks. Raises torch.linalg.LinAlgError if that fails."""
+def geometries(source: torch.Tensor, trained: Sequence[torch.Tensor]) -> list[Geometry]:
+    """Measure every `trained - source`, all (m, n) with m, n >= 1 and of a float dtype; each must differ somewhere.
+
+    The source is decomposed once. Its masks are used for all and dropped before the larger work on subspaces begins.
+    Raises torch.linalg.LinAlgError if a matrix cannot be decomposed.
+    """
     basis = source_basis(source)
-    return SourceGeometry(basis, masks(source, basis))
+    known = masks(source, basis)
+    covered = [coverages(known, source, other) for other in trained]
+    del known
+    return [_geometry(basis, compare(basis, source, other), own) for other, own in zip(trained, covered, strict=True)]
 
 
-def geometry(known: SourceGeometry, source: torch.Tensor, trained: torch.Tensor) -> Geometry:
-    """Measure `trained - source`, both (m, n) of a float dtype, which must differ somewhere."""
-    seen = compare(known.basis, source, trained)
-    try:
-        eigenvalues = torch.linalg.eigvalsh(seen.delta).flip(0).clamp(min=0)
-        sigma = None if of.undecided(eigenvalues, max(source.shape)) else eigenvalues.sqrt()
-    except LinAlgError:
-        sigma = None
-    own = Spectrum(sigma.cpu(), "gram") if sigma is not None else of.direct(trained.double() - source.double())
-    shape = known.basis.shape
+def geometry(source: torch.Tensor, trained: torch.Tensor) -> Geometry:
+    """`geometries` for one trained matrix."""
+    return geometries(source, [trained])[0]
+
+
+def _geometry(basis: SourceBasis, seen: Comparison, covered: Mapping[float, Coverage]) -> Geometry:
+    own, shape = seen.spectrum, basis.shape
     return Geometry(
         shape=shape,
-        route=f"{own.route}/{known.basis.route}",
+        route=f"{own.route}/{basis.route}",
         spectrum=own,
         energy_top={k: of.top_share(own, k) for k in TOP},
         energy_rank={share: of.top_share(own, rank_of(share, shape)) for share in RANK_SHARES},
@@ -91,8 +87,8 @@ def geometry(known: SourceGeometry, source: torch.Tensor, trained: torch.Tensor)
         turning=seen.turning,
         drift=seen.drift,
         drift_of_delta=seen.drift_of_delta,
-        coverage=coverages(known.masks, source, trained),
-        reasons=_reasons(known.basis, own, seen.turning),
+        coverage=covered,
+        reasons=_reasons(basis, own, seen.turning),
     )
 
 

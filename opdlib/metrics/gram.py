@@ -14,7 +14,7 @@ import torch
 LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 """What every solver of torch raises when it fails."""
 
-ROWS = 1024
+ROWS = 512
 """Rows of a block: large enough for the BLAS to be at its best, small enough to be forgotten in memory."""
 
 _PANEL = 192
@@ -48,6 +48,6 @@ class Gram:
             self._sum[start : start + _PANEL, start:].addmm_(left.mT, block[:, start:])
 
     def matrix(self) -> torch.Tensor:
-        """(n, n) float64, symmetric to the bit."""
-        upper = torch.triu(self._sum)
-        return upper + torch.triu(self._sum, 1).mT
+        """(n, n) float64, symmetric to the bit. The last thing to ask of a Gram: its sum becomes the result."""
+        strict = torch.triu(self._sum, 1)
+        return self._sum.triu_().add_(strict.mT)

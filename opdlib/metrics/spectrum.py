@@ -38,22 +38,23 @@ class Spectrum:
             raise ValueError(f"singular values must be a descending vector of numbers >= 0, not {s}")
 
 
-def spectrum(matrix: torch.Tensor, gram: torch.Tensor | None = None) -> Spectrum:
-    """Singular values of an (m, n) matrix of any float dtype. `gram`: its Gram matrix, if it is known already.
+def spectrum(matrix: torch.Tensor) -> Spectrum:
+    """Singular values of an (m, n) matrix of any float dtype, by the cheapest route that decides every rank.
 
     Raises torch.linalg.LinAlgError if even the direct decomposition fails.
     """
     if 0 in matrix.shape:
         return Spectrum(torch.zeros(0, dtype=torch.float64), "gram")
-    if gram is None:
-        gram = gram_of(matrix)
+    return from_gram(gram_of(matrix), max(matrix.shape)) or direct(matrix)
+
+
+def from_gram(gram: torch.Tensor, larger_side: int) -> Spectrum | None:
+    """Singular values from the smaller Gram matrix; None if the solver fails or a rank cannot be decided from it."""
     try:
         eigenvalues = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
     except LinAlgError:
-        return direct(matrix)
-    if undecided(eigenvalues, max(matrix.shape)):
-        return direct(matrix)
-    return Spectrum(eigenvalues.sqrt().cpu(), "gram")
+        return None
+    return None if undecided(eigenvalues, larger_side) else Spectrum(eigenvalues.sqrt().cpu(), "gram")
 
 
 def gram_of(matrix: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from opdlib.metrics.gram import Gram, LinAlgError, blocks, is_wide
-from opdlib.metrics.spectrum import gram_of
+from opdlib.metrics.spectrum import Spectrum, direct, from_gram, gram_of
 
 SHARES = (0.01, 0.05, 0.1, 0.2)
 """Shares rho of rank and of coordinates; the paper's Tables 9 (0.1) and 10 (all)."""
@@ -124,9 +124,8 @@ class Turning:
 class Comparison:
     """What one trained matrix gives against one source."""
 
-    delta: torch.Tensor
-    """The delta's Gram matrix, (min(m, n),) * 2 float64: its spectrum follows."""
-    energy: float
+    spectrum: Spectrum
+    """Of the delta."""
     projection: Projection
     turning: Turning
     drift: float
@@ -140,42 +139,56 @@ def compare(basis: SourceBasis, source: torch.Tensor, trained: torch.Tensor) -> 
 
     What a zero delta or a zero source leaves undefined is NaN, as is a subspace that the source does not determine.
     """
-    n, k_max = min(basis.shape), basis.short.shape[1]
-    deltas, trains = Gram(n, source.device), Gram(n, source.device)
-    on_long = torch.zeros(k_max, n, dtype=torch.float64, device=source.device)
-    on_short = torch.zeros(k_max, dtype=torch.float64, device=source.device)
-    on_both = torch.zeros(k_max, k_max, dtype=torch.float64, device=source.device)
+    sums = _Sums(basis)
     for (rows, before), (_, after) in zip(blocks(source), blocks(trained), strict=True):
-        difference = after - before
-        deltas.add(difference)
-        trains.add(after)
-        long = basis.long[rows]
-        projected = difference @ basis.short
-        on_short += torch.linalg.vector_norm(projected, dim=0) ** 2
-        on_long.addmm_(long.mT, difference)
-        on_both.addmm_(long.mT, projected)
-    delta = deltas.matrix()
-    energy = float(delta.diagonal().sum())
-    eigenvalues, vectors = torch.linalg.eigh(trains.matrix())
+        sums.add(basis, rows, after - before, after)
+    del before, after
+    gram = sums.deltas.matrix()
+    energy = float(gram.diagonal().sum())
+    own = from_gram(gram, max(basis.shape)) or direct(trained.to(torch.float64) - source.to(torch.float64))
+    del gram, sums.deltas
+    eigenvalues, vectors = torch.linalg.eigh(sums.trains.matrix())
     sigma = eigenvalues.flip(0).clamp(min=0).sqrt()
+    vectors = vectors[:, -rank_of(ANGLE_SHARE, basis.shape) :].flip(1)
     drift = float((sigma - basis.sigma).norm())
     scale = float(basis.sigma.norm())
     return Comparison(
-        delta=delta,
-        energy=energy,
-        projection=_projection(basis, energy, on_long, on_short, on_both),
-        turning=_turning(basis, trained, sigma, vectors.flip(1)),
+        spectrum=own,
+        projection=_projection(basis, energy, sums),
+        turning=_turning(basis, trained, sigma, vectors),
         drift=drift / scale if scale > 0 else math.nan,
         drift_of_delta=drift / math.sqrt(energy) if energy > 0 else math.nan,
     )
 
 
-def _projection(
-    basis: SourceBasis, energy: float, on_long: torch.Tensor, on_short: torch.Tensor, on_both: torch.Tensor
-) -> Projection:
-    along_long = (on_long**2).sum(1).cumsum(0)
-    along_short = on_short.cumsum(0)
-    corners = (on_both**2).cumsum(0).cumsum(1)
+class _Sums:
+    """What one pass over the rows of a pair adds up."""
+
+    def __init__(self, basis: SourceBasis):
+        n, k = basis.short.shape
+        zeros = basis.short.new_zeros
+        self.deltas, self.trains = Gram(n, basis.short.device), Gram(n, basis.short.device)
+        self.on_long = zeros(k, n)
+        """long^T delta"""
+        self.on_short = zeros(k)
+        """Squared norms of the columns of delta short."""
+        self.on_both = zeros(k, k)
+        """long^T delta short"""
+
+    def add(self, basis: SourceBasis, rows: slice, difference: torch.Tensor, after: torch.Tensor) -> None:
+        self.deltas.add(difference)
+        self.trains.add(after)
+        long = basis.long[rows]
+        projected = difference @ basis.short
+        self.on_short += torch.linalg.vector_norm(projected, dim=0) ** 2
+        self.on_long.addmm_(long.mT, difference)
+        self.on_both.addmm_(long.mT, projected)
+
+
+def _projection(basis: SourceBasis, energy: float, sums: _Sums) -> Projection:
+    along_long = (sums.on_long**2).sum(1).cumsum(0)
+    along_short = sums.on_short.cumsum(0)
+    corners = (sums.on_both**2).cumsum(0).cumsum(1)
     ks = {share: rank_of(share, basis.shape) for share in SHARES}
 
     def shares(energies: Mapping[float, float]) -> dict[float, float]:
@@ -195,7 +208,7 @@ def _turning(basis: SourceBasis, trained: torch.Tensor, sigma: torch.Tensor, vec
         other = _direct_basis(trained, basis.shape, k)
         long, short = other.long, other.short
     else:
-        short = vectors[:, :k]
+        short = vectors
         long = torch.cat([(block @ short) / sigma[:k] for _, block in blocks(trained)])
     sides = [_sines(basis.long[:, :k], long), _sines(basis.short[:, :k], short)]
     left, right = reversed(sides) if basis.wide else sides

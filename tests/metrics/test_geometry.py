@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opdlib.metrics.geometry import Geometry, geometry, source_geometry
+from opdlib.metrics.geometry import geometries, geometry
 from opdlib.metrics.masks import UPDATE_ATOL
 from opdlib.metrics.subspace import ANGLE_SHARE, SHARES, determined, expected_projection, rank_of, source_basis
 
@@ -26,15 +26,11 @@ def pair(shape: tuple[int, int], seed: int = 0, scale: float = 1e-3) -> tuple[to
     return source, (source.double() + scale * (low_rank + dense) * 0.1).to(torch.bfloat16)
 
 
-def measured(source: torch.Tensor, trained: torch.Tensor) -> Geometry:
-    return geometry(source_geometry(source), source, trained)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", [1e-3, 3e-2])
 def test_every_number_agrees_with_the_slow_definition(shape: tuple[int, int], scale: float) -> None:
     source, trained = pair(shape, scale=scale)
-    found = measured(source, trained)
+    found = geometry(source, trained)
     w, v = reference.wide(source), reference.wide(trained)
     delta = v - w
     sigma = reference.singular_values(delta)
@@ -81,9 +77,8 @@ def test_every_number_agrees_with_the_slow_definition(shape: tuple[int, int], sc
 def test_one_source_serves_many_trained_matrices() -> None:
     source, first = pair((40, 30))
     _, second = pair((40, 30), seed=5)
-    known = source_geometry(source)
-    for trained in (first, second.to(torch.float32)):
-        shared, alone = geometry(known, source, trained), measured(source, trained)
+    for shared, trained in zip(geometries(source, [first, second.float()]), (first, second), strict=True):
+        alone = geometry(source, trained)
         assert shared.projection == alone.projection
         assert shared.coverage == alone.coverage
 
@@ -93,15 +88,15 @@ def test_a_delta_inside_the_leading_subspace_projects_to_one() -> None:
     u, _, vh = torch.linalg.svd(source, full_matrices=False)
     inside = u[:, :3] @ gaussian((3, 3)) @ vh[:3]
     outside = u[:, 20:] @ gaussian((10, 10)) @ vh[20:]
-    assert measured(source, source + 1e-3 * inside).projection.joint[0.1] == pytest.approx(1.0, abs=1e-9)
-    assert measured(source, source + 1e-3 * outside).projection.joint[0.2] == pytest.approx(0.0, abs=1e-9)
+    assert geometry(source, source + 1e-3 * inside).projection.joint[0.1] == pytest.approx(1.0, abs=1e-9)
+    assert geometry(source, source + 1e-3 * outside).projection.joint[0.2] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_an_isotropic_delta_meets_its_expectation() -> None:
     shape = (120, 80)
     chance = expected_projection(shape)
     source = gaussian(shape)
-    found = [measured(source, source + 1e-4 * gaussian(shape, seed)).projection for seed in range(1, 31)]
+    found = [geometry(source, source + 1e-4 * gaussian(shape, seed)).projection for seed in range(1, 31)]
     for side in ("joint", "left", "right"):
         for share in (0.1, 0.2):
             mean = np.mean([getattr(f, side)[share] for f in found])
@@ -120,11 +115,11 @@ def test_a_known_rotation_is_measured_and_its_noise_floor_is_low() -> None:
         turned = u.clone()
         turned[:, 0] = math.cos(angle) * u[:, 0] + math.sin(angle) * u[:, 30]
         turned[:, 30] = math.cos(angle) * u[:, 30] - math.sin(angle) * u[:, 0]
-        found = measured(source, (turned * sigma) @ v.mT).turning
+        found = geometry(source, (turned * sigma) @ v.mT).turning
         assert found.left_max == pytest.approx(math.sin(angle), rel=1e-3)
         assert found.left_mean == pytest.approx(math.sin(angle) / 4, rel=1e-3)
         assert found.right_max < 1e-7
-    scaled = measured(source, source * 1.5)
+    scaled = geometry(source, source * 1.5)
     assert max(scaled.turning.left_max, scaled.turning.right_max) < 1e-7
     assert scaled.drift == pytest.approx(0.5, rel=1e-12)
 
@@ -132,7 +127,7 @@ def test_a_known_rotation_is_measured_and_its_noise_floor_is_low() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2)])
 def test_smallest_shapes(shape: tuple[int, int]) -> None:
     source, trained = gaussian(shape).float(), gaussian(shape, 1).float()
-    found = measured(source, trained)
+    found = geometry(source, trained)
     w, delta = reference.wide(source), reference.wide(trained) - reference.wide(source)
     assert found.projection.joint[0.1] == pytest.approx(reference.projections(w, delta, 0.1)[0], rel=1e-5)
     assert found.coverage[0.0].low[0.2] == pytest.approx(reference.coverage(w, delta, 0.2, 0.0)["low"])
@@ -140,7 +135,7 @@ def test_smallest_shapes(shape: tuple[int, int]) -> None:
 
 def test_a_source_of_low_rank_leaves_subspaces_undetermined_and_says_so() -> None:
     source = with_values([1.0], (50, 30))
-    found = measured(source, source + 1e-3 * gaussian((50, 30)))
+    found = geometry(source, source + 1e-3 * gaussian((50, 30)))
     assert not determined(source_basis(source), 0.1)
     assert math.isnan(found.projection.joint[0.1])
     assert math.isnan(found.turning.left_mean)
@@ -152,7 +147,7 @@ def test_a_source_of_low_rank_leaves_subspaces_undetermined_and_says_so() -> Non
 
 def test_a_zero_source_has_masks_but_no_subspace() -> None:
     source = torch.zeros(20, 10, dtype=torch.bfloat16)
-    found = measured(source, source + 1)
+    found = geometry(source, source + 1)
     assert math.isnan(found.projection.left[0.2])
     assert math.isnan(found.drift)
     # every coordinate ties everywhere, so a mask holds each with probability rho
@@ -163,7 +158,7 @@ def test_a_zero_source_has_masks_but_no_subspace() -> None:
 def test_ill_conditioned_sources_take_the_direct_route() -> None:
     source = with_values([10.0 ** (-12 * i / 59) for i in range(60)], (80, 60))
     trained = source + 1e-3 * gaussian((80, 60))
-    found = measured(source, trained)
+    found = geometry(source, trained)
     assert found.route.endswith("/svd") == (10.0 ** (-12 * 11 / 59) <= 1e-4) or found.route.endswith("/gram")
     w = reference.wide(source)
     joint = reference.projections(w, reference.wide(trained) - w, 0.1)[0]
@@ -178,7 +173,7 @@ def test_ties_are_shared_out_evenly() -> None:
     source[10:] = 2
     updated = source.clone()
     updated[0, :] = 1.5  # 10 of the 100 coordinates that tie for the smallest
-    found = measured(source, updated).coverage[0.0]
+    found = geometry(source, updated).coverage[0.0]
     assert found.low[0.2] == pytest.approx(40 / 100)
     assert found.changed_low[0.2] == pytest.approx(10 * 0.4 / 40)
 
@@ -187,7 +182,7 @@ def test_ties_are_shared_out_evenly() -> None:
 @settings(max_examples=25, deadline=None)
 def test_ranges_and_invariances(seed: int, shape: tuple[int, int]) -> None:
     source, trained = pair(shape, seed)
-    found = measured(source, trained)
+    found = geometry(source, trained)
     for side in ("joint", "left", "right"):
         values = list(getattr(found.projection, side).values())
         assert values == sorted(values)
@@ -198,11 +193,11 @@ def test_ranges_and_invariances(seed: int, shape: tuple[int, int]) -> None:
         assert own.low[share] <= own.ceiling[share] + 1e-12
         assert own.principal_not_low[share] <= own.principal[share] + 1e-12
     # transposing swaps the sides, permuting rows changes nothing
-    flipped = measured(source.mT.contiguous(), trained.mT.contiguous())
+    flipped = geometry(source.mT.contiguous(), trained.mT.contiguous())
     assert flipped.projection.left == pytest.approx(found.projection.right, rel=1e-6)
     assert flipped.coverage[0.0].low == pytest.approx(found.coverage[0.0].low, abs=1e-12)
     order = torch.randperm(shape[0], generator=torch.Generator().manual_seed(seed))
-    moved = measured(source[order], trained[order])
+    moved = geometry(source[order], trained[order])
     assert moved.projection.joint == pytest.approx(found.projection.joint, rel=1e-6)
     assert moved.coverage[0.0].principal == pytest.approx(found.coverage[0.0].principal, abs=1e-9)
     assert moved.turning.left_mean == pytest.approx(found.turning.left_mean, rel=1e-4)
