@@ -25,16 +25,21 @@ from opdlib.pairs import DEFAULT, find_pair
 TIME, MEMORY, SECOND_PAIR = 1 / 4, 1 / 2, 5 / 3
 SHAPES = {"q": (1536, 1536), "k": (256, 1536), "o": (1536, 1536), "up": (8960, 1536), "down": (1536, 8960)}
 
+PEAK = """
+from pathlib import Path
+lines = Path("/proc/self/status").read_text().splitlines()
+Path(sys.argv[-1]).write_text(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+"""
+"""What the process itself says at its end: the kernel's account for the parent counts the parent's own memory too."""
+
 TEXTBOOK = """
 import sys
-from opdlib.checkpoints import open_checkpoint
+from safetensors.torch import load_file
 from textbook import textbook
-source, trained = map(open_checkpoint, sys.argv[1:3])
-for name, info in source.tensors.items():
-    if len(info.shape) == 2:
-        a, b = source.read(name), trained.read(name)
-        if (a != b).any():
-            textbook(a, b)
+source, trained = map(load_file, sys.argv[1:3])
+for name, a in source.items():
+    if a.ndim == 2 and (a != trained[name]).any():
+        textbook(a, trained[name])
 """
 
 OURS = """
@@ -44,7 +49,7 @@ prepare()  # as opd does
 from pathlib import Path
 from opdlib.checkpoints import open_checkpoint
 from opdlib.recording import Order, measure_together
-out, source, *trained = sys.argv[1:]
+out, source, *trained = sys.argv[1:-1]
 orders = [Order(Path(out) / str(i), str(i), open_checkpoint(t)) for i, t in enumerate(trained)]
 measure_together(open_checkpoint(source), orders)
 """
@@ -61,13 +66,15 @@ class Cost:
 
 def cost(code: str, *arguments: str) -> Cost:
     """Run Python code in its own process and wait for it."""
-    start = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", code, *arguments], environment)
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise SystemExit(f"a process of the benchmark failed with status {status}")
-    return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    with tempfile.NamedTemporaryFile() as peak:
+        start = time.perf_counter()
+        command = [sys.executable, "-c", code + PEAK, *arguments, peak.name]
+        _, status, usage = os.wait4(os.posix_spawn(sys.executable, command, environment), 0)
+        seconds = time.perf_counter() - start
+        if status:
+            raise SystemExit(f"a process of the benchmark failed with status {status}")
+        return Cost(seconds, usage.ru_utime + usage.ru_stime, int(Path(peak.name).read_text()) / 1024)
 
 
 def as_file(checkpoint: Checkpoint, file: Path) -> str:
