@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from opdlib import claims
 from opdlib.claims import Claim, Range
-from opdlib.claims.quantities import DERIVED
+from opdlib.claims.quantities import DERIVED, quantity
 from opdlib.errors import RegistryError
 from opdlib.pairs import Pair, registry
 from opdlib.tables import Results, paper, paper_geometry
@@ -241,3 +241,24 @@ def test_readable_comparisons() -> None:
 def test_pairs_of_the_claims_are_the_papers() -> None:
     subjects: list[Pair] = [claim.pair for claim in ALL if claim.pair]
     assert {p.paper for p in subjects} == set(paper.overview()["pair"])
+
+
+def test_what_the_tolerance_did(results: Results) -> None:
+    """A claim at the edge of its range is named; one inside it or out of reach is not."""
+    table = claims.compare("rank", results)
+    row = table["id"] == "R3"
+    for ours, verdict, named in ((0.45, "reproduced", True), (0.40, "reproduced", False), (0.9, "direction", False)):
+        edited = table.assign(ours=table["ours"].where(~row, ours), verdict=table["verdict"].where(~row, verdict))
+        assert ("R3" in set(claims.without_tolerance(edited)["id"])) == named
+        assert ("R3" in claims.tolerance_in_words(edited)) == named
+    nothing = claims.compare("rank", results).assign(verdict="not tested")
+    assert claims.tolerance_in_words(nothing) == "No claim was tested on this pair."
+
+
+def test_nested_numbers_of_a_summary(results: Results) -> None:
+    summary = results.summary
+    assert quantity(results, "projection.joint.0.1") == summary["projection"]["joint"]["0.1"]
+    assert quantity(results, "top_energy.0.01") == summary["top_energy"]["0.01"]
+    assert quantity(results, "blocks.mlp.rel_norm") == summary["blocks"]["mlp"]["rel_norm"]
+    for absent in ("projection.joint.0.3", "projection.joint", "stable_rank.1", "nowhere.0.1"):
+        assert quantity(results, absent) is None

@@ -58,6 +58,15 @@ def test_a_misspelled_parameter_is_named_with_the_right_ones() -> None:
         notebook.check(namespace(zzz=None), *NAMES)
 
 
+def test_parameters_of_the_pages_on_geometry() -> None:
+    variables = {"tops": "[1, 16]", "tolerances": ["1e-5"]}
+    settings = notebook.check(dict(variables), "tops", "tolerances")
+    assert (settings.tops, settings.tolerances) == ((1, 16), (1e-5,))
+    assert list(settings.table().index) == ["pair", "tops", "tolerances"]
+    with pytest.raises(ParameterError, match=r"parameter tops: \[1.5\]; wanted whole numbers from 1 up"):
+        notebook.check({"tops": [1.5]}, "tops")
+
+
 def test_running_the_cell_again_is_no_mistake() -> None:
     variables = namespace()
     notebook.check(variables, *NAMES)

@@ -27,6 +27,14 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]["urls"]["Repository"]
 
+DIFFERENT = {
+    "01_sparsity": "rel_norm",
+    "02_layers": "mlp_rel_norm",
+    "04_rank": "stable_rank",
+    "05_subspace": "joint_projection",
+}
+"""Notebook -> one of its values for other pages, a number that no two pairs share."""
+
 each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
 
@@ -144,6 +152,16 @@ def test_values_for_other_pages() -> None:
     shares |= {"changed_smallest", "changed_largest"}
     assert set(sparsity) == shares | {"parameters", "fig_pairs", "fig_threshold_curve", "fig_magnitude"}
     assert set(layers) == {"mlp_energy_share", "mlp_rel_norm", "attention_rel_norm", "fig_layer_module", "fig_blocks"}
+    rank, subspace = (glued(ROOT / f"notebooks/{name}.ipynb") for name in ("04_rank", "05_subspace"))
+    assert set(rank) == {
+        *("top16_energy", "top16_energy_stored", "stable_rank", "rank_share"),
+        *("fig_spectrum", "fig_rank_pairs"),
+    }
+    assert set(subspace) == {
+        *("joint_projection", "joint_expected", "principal_coverage", "low_coverage", "low_ceiling"),
+        *("fig_projection_pairs", "fig_projection", "fig_coverage", "fig_coverage_pairs"),
+        *("fig_changed_by_size", "fig_deciles"),
+    }
     assert all(0 <= number(sparsity[name]) <= 1 for name in shares)
 
 
@@ -198,7 +216,7 @@ def test_checkpoints_never_seen_before(path: Path, pair: tuple[str, ...], tmp_pa
     assert "SmolLM2" not in shown
     mine, published = glued(out), glued(path)
     assert set(mine) == set(published)
-    name = {"01_sparsity": "rel_norm", "02_layers": "mlp_rel_norm"}[path.stem]
+    name = DIFFERENT[path.stem]
     assert number(mine[name]) != number(published[name])
 
 

@@ -17,5 +17,18 @@ from __future__ import annotations
 from opdlib.claims.claim import FINDINGS, Claim, Range, load
 from opdlib.claims.comparison import GENERAL, VERDICTS, compare, counts
 from opdlib.claims.readable import readable
+from opdlib.claims.tolerance import tolerance_in_words, without_tolerance
 
-__all__ = ["FINDINGS", "GENERAL", "VERDICTS", "Claim", "Range", "compare", "counts", "load", "readable"]
+__all__ = [
+    "FINDINGS",
+    "GENERAL",
+    "VERDICTS",
+    "Claim",
+    "Range",
+    "compare",
+    "counts",
+    "load",
+    "readable",
+    "tolerance_in_words",
+    "without_tolerance",
+]

@@ -21,7 +21,7 @@ def quantity(results: Results, name: str) -> Value:
     while rest and isinstance(value, dict):  # a key may hold a dot itself: in `top_energy.0.01`, `0.01` is one
         key, rest = (rest, "") if rest in value else rest.partition(".")[::2]
         value = value.get(key)
-    return None if rest or value is None else float(value)
+    return None if rest or value is None or isinstance(value, dict) else float(value)
 
 
 def _largest(results: Results, column: str) -> Value:

@@ -35,7 +35,12 @@ def panels(count: int) -> list[Axes]:
 
 
 def legend_above(ax: Axes, columns: int = 2, over: float = 1.0) -> None:
-    """The legend above the axes, where it hides no point. `over`: height of its foot, 1 is the top of the axes."""
+    """The legend above the axes, where it hides no point; none where nothing was drawn.
+
+    `over`: height of its foot, 1 is the top of the axes.
+    """
+    if not ax.get_legend_handles_labels()[0]:
+        return
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, over), ncols=columns, frameon=False, borderaxespad=0.3)
 
 

@@ -7,7 +7,7 @@ Numbers of single matrices are in `geometry`, `subspace`, `rounding` and `paper_
 
 from __future__ import annotations
 
-from opdlib.tables import geometry, paper, paper_geometry, rounding, subspace, written
+from opdlib.tables import geometry, paper, paper_geometry, rounding, subspace, words, written
 from opdlib.tables.measured import (
     blocks,
     curve,
@@ -46,5 +46,6 @@ __all__ = [
     "stacked",
     "subspace",
     "well_populated",
+    "words",
     "written",
 ]

@@ -40,7 +40,8 @@ def matrices(results: Results) -> pd.DataFrame:
     """
     if not has_geometry(results):
         raise RegistryError(f"{results.title}: only its sparsity was measured; measure it again without --only")
-    numbers = results.read("geometry").astype({"side": object, "at": float, "atol": float, "value": float})
+    floats = dict.fromkeys(("expert", "at", "atol", "value", "expected"), float)
+    numbers = results.read("geometry").astype({"side": object, **floats})
     numbers = numbers.fillna({"side": ""}).drop(columns="route")
     names = numbers[[*KEYS]].drop_duplicates()
     names["quantity"] = [name_of(*key) for key in names.itertuples(index=False)]
@@ -74,6 +75,22 @@ def spread(results: Results, names: Sequence[str] | None = None, by: str = "mode
     if GROUPS[by]:
         table = table.sort_values([*GROUPS[by]], kind="stable", ignore_index=True)
     return results.labelled(table)
+
+
+def spectrum_names(tops: Sequence[int], tolerances: Sequence[float]) -> list[str]:
+    """The quantities that describe a spectrum, in the order of the tables."""
+    return [
+        *(name_of("energy_top", at=top) for top in tops),
+        *(name_of(metric) for metric in ("stable_rank", "effective_rank")),
+        *(name_of("rank_share", at=tolerance) for tolerance in tolerances),
+        name_of("hill_exponent"),
+    ]
+
+
+TURNING = tuple(name_of(metric, side) for metric in ("sine_mean", "sine_max") for side in ("left", "right")) + tuple(
+    name_of("spectral_drift", side) for side in ("source", "delta")
+)
+"""How far the source's leading tenth turned, and how far its singular values moved."""
 
 
 def named(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -30,8 +30,10 @@ _COVERAGE = {
     for share in MASK_SHARES
 }
 
-
+SPECTRUM = (*(name_of("energy_top", at=k) for k in (1, 8, 16)), name_of("stable_rank"), name_of("rank_share", at=1e-5))
+"""The quantities of Table 9 that are about the spectrum."""
 COVERAGES = tuple(_COVERAGE.values())
+"""The quantities of Table 10; of the last mask the paper has one share only."""
 
 
 def numbers() -> pd.DataFrame:
@@ -112,14 +114,14 @@ def changed() -> pd.DataFrame:
 def by_size(coverages: pd.DataFrame, density: pd.Series) -> pd.DataFrame:
     """P(changed) in masks, from coverages at exact nonzero (columns named as in `numbers`) and a density in [0, 1].
 
-    Columns: changed (the density), bottom 1%, 5%, 10% and 20% of abs(weight), upper 80%, principal 10%.
+    Columns: changed (the density), bottom 1%, 5%, 10% and 20% of abs(weight), upper 80%, principal 10%; cut off at 1.
     """
     found = {"changed": density}
     for share in MASK_SHARES:
         found[f"bottom {percent(share)}"] = coverages[name_of("coverage", "low", share)] * density / share
     found["upper 80%"] = (1 - coverages[name_of("coverage", "low", 0.2)]) * density / 0.8
     found["principal 10%"] = coverages[name_of("coverage", "principal", 0.1)] * density / 0.1
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).clip(upper=1)
 
 
 def _density(table: pd.DataFrame) -> pd.Series:

@@ -34,7 +34,7 @@ NAMES: Mapping[str, Callable[[str, float], str]] = {
 
 PLAIN = ("stable rank", "effective rank", "Hill exponent", "ratio", "kept")
 """What is written as a number; see `written`."""
-TINY = ("atol", "from", "to")
+TINY = ("mean sine", "largest sine", "drift", "atol", "from ", "to ")
 """What is written with a power of ten."""
 
 
@@ -58,6 +58,6 @@ def written(quantity: str, value: float) -> str:
         return MISSING
     if quantity.startswith(PLAIN):
         return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
-    if quantity in TINY:
+    if f"{quantity} ".startswith(TINY):
         return short(value)
     return f"{100 * value:.{2 if abs(value) >= 1e-3 or value == 0 else 4}f}%"

@@ -18,7 +18,8 @@ def budget(results: Results, stored: Results, top: int = 16) -> pd.DataFrame:
     units of all their energy in view stored), kept (bf16 over stored). The leading directions of the two views need
     not be the same. Fused experts, whose energies are known together only, are left out. NaN without a matrix.
     """
-    whole = _energies(stored, top).join(_energies(results, top), how="inner", lsuffix="_stored", rsuffix="_bf16").sum()
+    exact, rounded = _energies(stored, top).add_suffix("_stored"), _energies(results, top).add_suffix("_bf16")
+    whole = exact.join(rounded, how="inner").sum()
     unit = whole["inside_stored"] + whole["outside_stored"]
     parts = {f"top {top}": "inside", "all others": "outside"}
     table = pd.DataFrame(

@@ -25,6 +25,16 @@ def projection(results: Results, shares: Sequence[float], by: str = "model") -> 
     return spread(results, names, by).rename(columns={"at": "share"})
 
 
+def joint(results: Results) -> pd.DataFrame:
+    """One row: the joint projection at 10% of rank, in the columns of `opdlib.tables.paper_geometry.projection`.
+
+    value and expected are medians over matrices, ratio is the one over the other; NaN if nothing changed.
+    """
+    found = spread(results, [name_of("projection", "joint", 0.1)])
+    row = found[["value", "expected"]].reindex([0])
+    return results.labelled(row.assign(ratio=row["value"] / row["expected"]))
+
+
 def coverage(results: Results, shares: Sequence[float]) -> pd.DataFrame:
     """Coverage of the principal and the low-magnitude mask beside its bounds; medians over matrices, all in [0, 1].
 
@@ -94,7 +104,7 @@ def deciles(magnitude: pd.DataFrame) -> pd.DataFrame:
 
     known = table["coordinates"].where(table["expected"].notna(), 0)
     expected = inside(table["expected"].fillna(0) * known) / inside(known).clip(min=1)
-    first, last = (np.searchsorted(ends, at) for at in (edges[:-1] + 0.5, edges[1:] - 0.5))
+    first, last = (ends.searchsorted(at.clip(max=ends[-1])) for at in (edges[:-1] + 0.5, edges[1:] - 0.5))
     whole = inside(table["coordinates"])
     found = {
         "decile": range(1, 11),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ def by_quantity(views: Sequence[Results], published: pd.DataFrame, names: Sequen
         own = spread(results, names).set_index("quantity").reindex([*names])
         low, middle, high = ([*map(written, names, own[column])] for column in ("low", "value", "high"))
         found[f"here, {results.view}"] = middle
-        found[f"quartiles, {results.view}"] = [f"{a} to {b}" for a, b in zip(low, high, strict=True)]
+        found[f"quartiles, {results.view}"] = [a if a == b else f"{a} to {b}" for a, b in zip(low, high, strict=True)]
     span = published[published["regime"].isin(OPD_STYLE)].groupby("quantity")["value"].agg(["min", "max"])
     for end, column in (("paper low", "min"), ("paper high", "max")):
         found[end] = [*map(written, names, span[column].reindex([*names]))]
@@ -46,10 +46,24 @@ def by_module(views: Sequence[Results], names: Sequence[str], column: str = "val
     return headed(shown)
 
 
+def by_row(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """A row for each quantity of the column `quantity`, these columns written as what the row is."""
+    names = table["quantity"]
+    text = {column: [*map(written, names, table[column])] for column in columns}
+    return headed(pd.DataFrame(text, index=pd.Index(names, name="quantity")))
+
+
 def cells(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """These columns, the first as row labels. A column of fractions is written as the quantity that it is called."""
     text = pd.DataFrame({column: [_cell(column, x) for x in table[column]] for column in columns})
     return headed(text.set_index(columns[0]))
+
+
+def renamed(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """The same text under other headings, that of the row labels included."""
+    shown = table.rename(columns=names)
+    shown.columns.name = names.get(str(table.columns.name), table.columns.name)
+    return shown
 
 
 def _cell(column: str, value: object) -> str:
