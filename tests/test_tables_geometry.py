@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from opdlib.tables import (
     words,
     written,
 )
+from opdlib.tables import results as of_results
 from opdlib.tables.quantities import name_of
 from opdlib.tables.quantities import written as text_of
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
@@ -214,6 +216,17 @@ def test_other_pairs_are_those_of_the_registry(results: Results) -> None:
     known = geometry.others(open_results("smollm2-opd"))
     assert "smollm2-opd-s0" not in [other.summary["pair"] for other in known]
     assert all(geometry.has_geometry(other) for other in known)
+
+
+def test_a_pair_that_is_measured_later_has_its_row(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(results.folder, tmp_path / "results" / "minicpm-opd")
+    shutil.copytree(open_results("smollm2-opd").folder, tmp_path / "results" / "smollm2-opd-s0")
+    for module in (geometry, of_results):
+        monkeypatch.setattr(module, "data_root", lambda: tmp_path)
+    (other,) = geometry.others(Results(tmp_path / "results" / "smollm2-opd-s0"))
+    assert (other.title, other.pair and other.pair.regime) == ("MiniCPM OPD", "OPD")
 
 
 # Where a change points.
