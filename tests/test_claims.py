@@ -262,3 +262,12 @@ def test_nested_numbers_of_a_summary(results: Results) -> None:
     assert quantity(results, "blocks.mlp.rel_norm") == summary["blocks"]["mlp"]["rel_norm"]
     for absent in ("projection.joint.0.3", "projection.joint", "stable_rank.1", "nowhere.0.1"):
         assert quantity(results, absent) is None
+
+
+@pytest.mark.parametrize(
+    "claim", [c for c in ALL if c.finding in ("rank", "subspace") and not c.pair], ids=lambda c: c.id
+)
+def test_tolerances_that_were_set_late_follow_their_rule(claim: Claim) -> None:
+    """A fifth of the range, in two digits; half of the last digit where the range is a point."""
+    wanted = Range.parse(claim.paper_value)
+    assert claim.tolerance == pytest.approx((wanted.high - wanted.low) / 5 or 0.005, rel=0.05)
