@@ -1,8 +1,8 @@
 """The paper's claims against our numbers: value, tolerance, verdict.
 
 data/paper/claims.csv holds one claim a row, with its tolerance. Those on sparsity and layers were written before our
-results existed, those on rank and subspaces after them: their tolerances are a fifth of the range of the paper's OPD-style
-rows, and for a single row half a percent and half of the last digit, or 0.002 for a coverage. Columns:
+results existed, those on rank and subspaces after them: their tolerances are a fifth of the range of the paper's
+OPD-style rows, and for a single row half a percent and half of the last digit, or 0.002 for a coverage. Columns:
 
 - `paper_value`: a number (0.7789), a range (0.6672..0.895, open to one side: ..0.1) or a word (mlp). No percent.
 - `tolerance`: what the range is widened by on both sides.
