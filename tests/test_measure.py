@@ -7,21 +7,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import opdlib.metrics.geometry
 import opdlib.sparsity_pass
 from opdlib.checkpoints import Checkpoint, open_checkpoint
 from opdlib.errors import MeasureError, ParameterError
 from opdlib.measure import Measurement, measure
 from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, count_of
+from opdlib.metrics.subspace import rank_of
 from opdlib.names import parse
-from opdlib.recording import measure_into, write
+from opdlib.recording import Order, measure_into, measure_together, write
 from opdlib.results import differences, read_provenance, read_summary
 from opdlib.summary import summarize, undefined
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
+from tests.metrics import geometry_reference as slow
 from tests.metrics import reference
 
 TIED = {"tie_word_embeddings": True}
@@ -102,6 +108,80 @@ def test_the_summary_agrees_with_slow_definitions(tmp_path: Path, sides: tuple[W
     json.dumps(summary, allow_nan=False)
 
 
+@pytest.mark.parametrize("view", ["bf16", "stored"])
+def test_the_second_block_is_the_median_of_slow_definitions(
+    tmp_path: Path, sides: tuple[Weights, Weights], view: str
+) -> None:
+    source, trained = sides
+    summary = summarize(measure(*checkpoints(tmp_path, source, trained), name="pico", view=view))
+    a, b = (rounded(source), rounded(trained)) if view == "bf16" else (source, trained)
+    pairs = [
+        (slow.wide(a[n]), slow.wide(b[n])) for n in a if a[n].ndim == 2 and not torch.equal(a[n].float(), b[n].float())
+    ]
+    assert len(pairs) == summary["measured_2d"]
+
+    def median(number: Callable[[Any, Any], float]) -> float:
+        return float(np.median([number(w, v) for w, v in pairs]))
+
+    def squares(w: Any, v: Any) -> Any:
+        sigma = slow.singular_values(v - w)
+        return sigma**2 / (sigma**2).sum()
+
+    for k in (1, 8, 16):
+        assert summary["svd_energy"][str(k)] == pytest.approx(
+            median(lambda w, v, k=k: squares(w, v)[:k].sum()), rel=1e-6
+        )
+    assert summary["stable_rank"] == pytest.approx(median(lambda w, v: 1 / squares(w, v)[0]), rel=1e-6)
+    assert summary["rank_share"]["1e-05"] == 1.0
+    for share in ("0.01", "0.05", "0.1", "0.2"):
+        for place, side in enumerate(("joint", "left", "right")):
+            exact = median(lambda w, v, s=share, p=place: slow.projections(w, v - w, float(s))[p])
+            assert summary["projection"][side][share] == pytest.approx(exact, rel=1e-6)
+        for mask in ("principal", "low"):
+            exact = median(lambda w, v, s=share, m=mask: slow.coverage(w, v - w, float(s), 0.0)[m])
+            # float32 products order coordinates near a cut; one of a few hundred may change sides
+            assert summary["coverage"][mask][share] == pytest.approx(exact, abs=2e-3)
+        exact = median(lambda w, v, s=share: slow.coverage(w, v - w, float(s), 0.0)["ceiling"])
+        assert summary["coverage_ceiling"]["low"][share] == pytest.approx(exact)
+    assert set(summary["coverage"]) >= {"principal", "low", "nonprincipal_or_low"}
+    assert summary["projection_expected"]["joint"]["0.1"] == pytest.approx(
+        float(np.median([rank_of(0.1, w.shape) ** 2 / w.size for w, _ in pairs]))
+    )
+    assert summary["rotation"]["0.1"] == pytest.approx(median(lambda w, v: slow.turning(w, v, 0.1)[0].mean()), rel=1e-3)
+
+    def drift(w: Any, v: Any) -> float:
+        before, after = slow.singular_values(w), slow.singular_values(v)
+        return float(np.linalg.norm(after - before) / np.linalg.norm(before))
+
+    assert summary["spectral_drift"] == pytest.approx(median(drift), rel=1e-6)
+
+
+def test_only_sparsity_leaves_the_second_block_out(tmp_path: Path, pico_pair: tuple[Path, Path]) -> None:
+    source, trained = (open_checkpoint(str(p)) for p in pico_pair)
+    measure_into(tmp_path / "out", source, trained, name="x", metrics=("sparsity",))
+    assert "stable_rank" not in read_summary(tmp_path / "out")
+    assert not (tmp_path / "out" / "geometry.csv").exists()
+
+
+def test_pairs_over_one_source_are_measured_together_and_as_if_alone(
+    tmp_path: Path, pico_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, first = (open_checkpoint(str(p)) for p in pico_pair)
+    skip = ("model.layers.0.mlp.up_proj.weight",)
+    second = open_checkpoint(str(write_checkpoint(tmp_path / "second", moved(pico_weights(), seed=9))))
+    decomposed = []
+    real = opdlib.metrics.geometry.source_basis
+    monkeypatch.setattr(opdlib.metrics.geometry, "source_basis", lambda m: decomposed.append(1) or real(m))
+    orders = [Order(tmp_path / "a", "a", first), Order(tmp_path / "b", "b", second, skip)]
+    measure_together(source, orders)
+    matrices = sum(len(info.shape) == 2 for info in source.tensors.values())
+    assert len(decomposed) == matrices, "each source matrix once"
+    measure_into(tmp_path / "alone-a", source, first, name="a")
+    measure_into(tmp_path / "alone-b", source, second, name="b", skip=skip)
+    for name in ("a", "b"):
+        assert tables(tmp_path / name) == tables(tmp_path / f"alone-{name}")
+
+
 def test_what_is_undefined_is_null_with_a_reason(tmp_path: Path) -> None:
     zero = {n: torch.zeros_like(w) for n, w in pico_weights().items()}
     folder = tmp_path / "out"
@@ -130,6 +210,10 @@ def test_each_changed_expert_of_a_fused_tensor_is_a_matrix(tmp_path: Path) -> No
     trained["model.conv1d.weight"] += 1
     measurement = measure(*checkpoints(tmp_path, source, trained), name="moe")
     assert summarize(measurement)["measured_2d"] == 2
+    assert measurement.matrices is not None
+    assert [m.expert for m in measurement.matrices] == [1, 4]
+    # one entry changed in each: rank one, all energy in the first singular value
+    assert {n.value for m in measurement.matrices for n in m.numbers if n.metric == "stable_rank"} == {1.0}
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -186,7 +270,7 @@ def test_the_ledger_of_another_measurement_is_not_used(tmp_path: Path, sides: tu
 SLOW = """
 import sys, time
 from pathlib import Path
-import opdlib.sparsity_pass
+import opdlib.delta, opdlib.geometry, opdlib.sparsity_pass
 from opdlib.checkpoints import open_checkpoint
 from opdlib.recording import measure_into
 opdlib.sparsity_pass.GROUP = 500
@@ -196,13 +280,15 @@ if "--slow" in sys.argv:
         time.sleep(0.1)
         return real(*arguments)
     opdlib.sparsity_pass.read_delta = slow
+    opdlib.geometry.view_of = lambda *arguments: time.sleep(0.1) or opdlib.delta.view_of(*arguments)
 source, trained, out = map(Path, sys.argv[1:4])
 measure_into(out, open_checkpoint(str(source)), open_checkpoint(str(trained)), name="pico")
 """
 
 
+@pytest.mark.parametrize("stage", ["sparsity", "geometry"])
 def test_a_killed_run_goes_on_and_ends_equal_to_an_uninterrupted_one(
-    tmp_path: Path, pico_pair: tuple[Path, Path]
+    tmp_path: Path, pico_pair: tuple[Path, Path], stage: str
 ) -> None:
     def command(out: str, *flags: str) -> list[str]:
         return [sys.executable, "-c", SLOW, *map(str, pico_pair), str(tmp_path / out), *flags]
@@ -210,7 +296,7 @@ def test_a_killed_run_goes_on_and_ends_equal_to_an_uninterrupted_one(
     subprocess.run(command("whole"), check=True)
     killed = subprocess.Popen(command("killed", "--slow"))
     deadline = time.monotonic() + 60
-    while len(list((tmp_path / "killed").glob(".ledger/*.npz"))) < 2:
+    while len(list((tmp_path / "killed").glob(f".ledger/{stage}-*.npz"))) < 2:
         assert killed.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
