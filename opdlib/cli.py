@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except OpdError as error:
         return _complain(options, error, str(error))
+    except ModuleNotFoundError as error:
+        return _complain(options, error, f"{error.name} is not installed; run: pip install 'opdlib[train]'")
     except BrokenPipeError:
         # The reader went away (opd ... | head). Python would complain once more at exit, so stdout is pointed
         # elsewhere.

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from opdlib.errors import MeasureError, ParameterError
 from opdlib.pairs import Pair
@@ -183,26 +185,49 @@ def train(options: argparse.Namespace) -> None:
         seed=options.seed,
         resume=options.resume,
     )
+    _measure_run(folder)
     print(f"run complete: {folder}")
+
+
+def _measure_run(folder: Path) -> None:
+    """Measure a finished run against its source: the rounded checkpoint, and the master weights as they are stored."""
+    from opdlib.checkpoints import open_checkpoint
+    from opdlib.recording import measure_into
+    from opdlib.results import SUMMARY
+
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf8"))
+    source, name = open_checkpoint(recipe["student"]), f"{recipe['name']}-s{recipe['seed']}"
+    masters = "float32 master weights of our own run: not re-measurable from the patch"
+    for form, view, place, note in (("bf16", "bf16", "results", ""), ("fp32", "stored", "results/stored", masters)):
+        if not (folder / place / SUMMARY).is_file():
+            trained = open_checkpoint(str(folder / form))
+            measure_into(folder / place, source, trained, name=name, view=view, note=note, progress=None)
+
+
+def _bar(names: Iterable[str]) -> Iterable[str]:
+    """A progress bar over tensors, on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(names, unit="tensor", disable=None)
 
 
 def patch_make(options: argparse.Namespace) -> None:
     from opdlib.checkpoints import open_checkpoint
     from opdlib.patch import make
 
-    print(make(open_checkpoint(options.source), open_checkpoint(options.trained), options.file))
+    print(make(open_checkpoint(options.source), open_checkpoint(options.trained), options.file, _bar))
 
 
 def patch_apply(options: argparse.Namespace) -> None:
     from opdlib.checkpoints import open_checkpoint
     from opdlib.patch import apply
 
-    print(f"rebuilt: {apply(open_checkpoint(options.source), options.file, options.out)}")
+    print(f"rebuilt: {apply(open_checkpoint(options.source), options.file, options.out, _bar)}")
 
 
 def patch_verify(options: argparse.Namespace) -> None:
     from opdlib.checkpoints import open_checkpoint
     from opdlib.patch import verify
 
-    verify(open_checkpoint(options.source), options.file, open_checkpoint(options.trained))
+    verify(open_checkpoint(options.source), options.file, open_checkpoint(options.trained), _bar)
     print(f"{options.file} over {options.source} gives {options.trained} bit for bit")

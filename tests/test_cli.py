@@ -271,6 +271,56 @@ def test_out_that_is_a_file(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Pa
     complains(done, "cannot be written")
 
 
+def test_a_patch_makes_the_round_trip_and_is_measured_like_its_checkpoint(
+    opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, trained = pico_pair
+    file, rebuilt = tmp_path / "x.safetensors", tmp_path / "rebuilt"
+    assert "coordinates changed" in opd("patch", "make", source, trained, file).stdout
+    assert opd("patch", "apply", source, file, rebuilt).returncode == 0
+    assert (rebuilt / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    assert "bit for bit" in opd("patch", "verify", source, file, trained).stdout
+    for name, spec in (("patched", f"patch:{file}"), ("plain", str(trained))):
+        done = opd("measure", "--source", source, "--trained", spec, "--name", "x", "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "patched" / "summary.json").read_bytes() == (tmp_path / "plain" / "summary.json").read_bytes()
+
+
+def test_a_patch_over_the_wrong_source(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    source, trained = pico_pair
+    file, other = tmp_path / "x.safetensors", write_checkpoint(tmp_path / "other", pico_weights(seed=5))
+    assert opd("patch", "make", source, trained, file).returncode == 0
+    complains(opd("patch", "apply", other, file, tmp_path / "rebuilt"), "digest")
+    assert not (tmp_path / "rebuilt").exists()
+    complains(opd("patch", "verify", source, file, other))
+    write_checkpoint(source, pico_weights(seed=5))  # the named source is now another
+    done = opd("measure", "--source", other, "--trained", f"patch:{file}", "--out", tmp_path / "out")
+    complains(done, "digest")
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "nowhere/at/all"), ("no such file or folder",)),
+        (("evaluate", "x", "--tasks", "chess"), ("chess", "arithmetic")),
+        (("train", "no-such-recipe.yaml"), ("no-such-recipe.yaml",)),
+    ],
+)
+def test_bad_arguments_of_what_needs_the_extra(opd: Opd, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    complains(opd(*arguments), *words)
+
+
+def test_a_missing_extra_gives_the_pip_command(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [m for m in sys.modules if m.split(".")[0] == "transformers" or m.startswith("opdlib.train")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    code = main(["evaluate", "x"])
+    complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), "pip install 'opdlib[train]'")
+
+
 def test_several_pairs_and_unknown_dtype_of_one_file(opd: Opd, tmp_path: Path) -> None:
     save_file({"w": torch.ones(3, dtype=torch.float64)}, tmp_path / "w.safetensors")
     complains(
