@@ -125,13 +125,9 @@ def measure_geometry(
         return name
 
     yield from map(one, large)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(one, ordered[len(large) :])
-    finally:
-        torch.set_num_threads(threads)
+    # Each thread of the pool has its own count of BLAS threads, so it is set in each of them.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(one, ordered[len(large) :])
 
 
 def work(shape: tuple[int, ...]) -> int:

@@ -7,7 +7,7 @@ import os
 import platform
 
 _M_MMAP_THRESHOLD = -3
-_THRESHOLD = 1 << 20
+_THRESHOLD = 1 << 23
 
 
 def prepare() -> None:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from opdlib.checkpoints import Checkpoint
-from opdlib.delta import Alignment, Delta, Match, read_delta
+from opdlib.delta import Alignment, Delta, Match, deltas, read_delta
 from opdlib.errors import MeasureError
 from opdlib.ledger import Ledger
-from opdlib.metrics.histogram import DeltaHistogram, NonFiniteError, Scan, scan, total
+from opdlib.metrics.histogram import DeltaHistogram, Finer, Members, NonFiniteError, Scan, scan, total
 from opdlib.metrics.sparsity import Sparsity, sparsity, top_energies
 
 GROUP = 1 << 25
@@ -72,7 +72,7 @@ def sparsity_pass(
         results += measured
         histogram = total([histogram, own])
         bar.update(own.size)
-    top = top_energies(histogram, lambda bins: _members(source, trained, alignment, view, bins, pool))
+    top = top_energies(histogram, lambda bins: _members(source, trained, alignment, view, bins))
     return Pass(tuple(results), histogram, top)
 
 
@@ -125,20 +125,13 @@ def _changed_matrices(delta: Delta, histogram: DeltaHistogram) -> int:
 
 
 def _members(
-    source: Checkpoint,
-    trained: Checkpoint,
-    alignment: Alignment,
-    view: str,
-    bins: Sequence[int],
-    pool: Executor,
-) -> dict[int, NDArray[np.float64]]:
+    source: Checkpoint, trained: Checkpoint, alignment: Alignment, view: str, bins: Sequence[int]
+) -> dict[int, Members]:
     """A second pass over the whole model: only when a cut of the model's ranking falls among inexact differences."""
-    found: dict[int, list[NDArray[np.float64]]] = {b: [] for b in bins}
-    for match in alignment.matches:
-        seen = _scan(source, trained, read_delta(source, trained, match, view), pool)
-        for b, values in seen.members(bins).items():
-            found[b].append(values)
-    return {b: np.sort(np.concatenate(values))[::-1] for b, values in found.items()}
+    finer = Finer(bins)
+    for delta in deltas(source, trained, alignment, view):
+        finer.add(delta.source, delta.trained)
+    return finer.members()
 
 
 def _to_json(result: TensorResult) -> dict[str, Any]:

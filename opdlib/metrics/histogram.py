@@ -32,6 +32,8 @@ __all__ = [
     "ETA",
     "MAGNITUDES",
     "DeltaHistogram",
+    "Finer",
+    "Members",
     "NonFiniteError",
     "Scan",
     "bin_of",
@@ -96,6 +98,11 @@ class DeltaHistogram:
         return self.exact + self.inexact
 
     @cached_property
+    def up_to(self) -> NDArray[np.int64]:
+        """(k,) differences of each bin and all below it."""
+        return np.cumsum(self.counts)
+
+    @cached_property
     def changed(self) -> int:
         """Number of nonzero differences."""
         return int(self.counts.sum())
@@ -119,21 +126,20 @@ class DeltaHistogram:
 def total(histograms: Iterable[DeltaHistogram]) -> DeltaHistogram:
     """The histogram of all coordinates together; of no histogram, the empty one."""
     size = within_eta = 0
-    counts = np.zeros((2, BINS), np.int64)
+    counts, magnitudes = np.zeros((1, 2, BINS), np.int64), np.zeros((1, 2, MAGNITUDES), np.int64)
     inexact_energy = np.zeros(BINS)
-    magnitudes = np.zeros((2, MAGNITUDES), np.int64)
     source_energies = []
     for part in histograms:
         size += part.size
         within_eta += part.within_eta
         source_energies.append(part.source_energy)
-        counts[:, part.bins] += (part.exact, part.inexact)
+        counts[0][:, part.bins] += (part.exact, part.inexact)
         inexact_energy[part.bins] += part.inexact_energy
-        magnitudes[:, part.magnitude_bins] += (part.magnitudes, part.updated)
-    return _compact(size, counts, inexact_energy, within_eta, math.fsum(source_energies), magnitudes)
+        magnitudes[0][:, part.magnitude_bins] += (part.magnitudes, part.updated)
+    return _merged(size, counts, inexact_energy, within_eta, math.fsum(source_energies), magnitudes)
 
 
-def _compact(
+def _merged(
     size: int,
     counts: NDArray[np.integer],
     inexact_energy: NDArray[np.float64],
@@ -141,22 +147,59 @@ def _compact(
     source_energy: float,
     magnitudes: NDArray[np.integer],
 ) -> DeltaHistogram:
-    bins = np.flatnonzero((counts != 0).any(axis=0))
-    seen = np.flatnonzero(magnitudes[0] != 0)
-    exact, inexact = counts[:, bins].astype(np.int64)
-    before, updated = magnitudes[:, seen].astype(np.int64)
+    bins, (exact, inexact) = kernels.merge(counts, True)
+    seen, (before, updated) = kernels.merge(magnitudes, False)
     return DeltaHistogram(
-        size,
-        bins,
-        exact,
-        inexact,
-        inexact_energy[bins],
-        within_eta,
-        source_energy,
-        seen,
-        before,
-        updated,
+        size, bins, exact, inexact, inexact_energy[bins], within_eta, source_energy, seen, before, updated
     )
+
+
+@dataclass(frozen=True)
+class Members:
+    """The inexact differences of one bin, largest first, equal or nearly equal ones together."""
+
+    values: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    def at_most(self, eps: float) -> int:
+        """How many are at most eps."""
+        return int(self.counts[self.values <= eps].sum())
+
+    def energy_of_largest(self, n: int) -> float:
+        """Sum of squares of the n largest."""
+        up_to = np.cumsum(self.counts)
+        taken = np.minimum(self.counts, np.maximum(n - (up_to - self.counts), 0))
+        return math.fsum(taken * self.values**2)
+
+
+class Finer:
+    """Finer bins inside some bins, to be filled tensor by tensor: what replaces `Scan.members` for a whole model.
+
+    The 65536 finer bins of a bin are 2^-23 wide, relatively; within one, all differences count as their root mean
+    square. So the energy of the largest n is off by less than 2^-23 of the energy of a single finer bin, and the memory
+    in use does not depend on how many differences there are.
+    """
+
+    def __init__(self, bins: Iterable[int]):
+        self._bins = list(bins)
+        self._slots = np.full(BINS, -1, np.int64)
+        self._slots[self._bins] = np.arange(len(self._bins))
+        self._counts = np.zeros((len(self._bins), 1 << kernels.FINE_BITS), np.int64)
+        self._energies = np.zeros(self._counts.shape)
+
+    def add(self, source: torch.Tensor, trained: torch.Tensor) -> None:
+        """Add the differences of one tensor; arguments as for `scan`."""
+        a, b = raw_bits(source), raw_bits(trained)
+        kernels.refine(a, b, shift_of(a), shift_of(b), self._slots, self._counts, self._energies)
+
+    def members(self) -> dict[int, Members]:
+        """What was added, by bin."""
+        found = {}
+        for row, bin_ in enumerate(self._bins):
+            held = np.flatnonzero(self._counts[row])[::-1]
+            counts = self._counts[row, held]
+            found[bin_] = Members(np.sqrt(self._energies[row, held] / counts), counts)
+        return found
 
 
 @dataclass(frozen=True)
@@ -167,8 +210,8 @@ class Scan:
     parts: list[tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.uint32]]]
     """Fixed parts of the tensor: the bits of source and trained, and the inexact differences by bin, (BINS,)."""
 
-    def members(self, bins: Iterable[int]) -> dict[int, NDArray[np.float64]]:
-        """The inexact magnitudes of each bin, largest first, from a second pass (none if there is nothing to see)."""
+    def members(self, bins: Iterable[int]) -> dict[int, Members]:
+        """The inexact differences of each bin, exactly, from a second pass (none if there is nothing to see)."""
         wanted = np.zeros(BINS, np.bool_)
         found = []
         chosen = list(bins)
@@ -180,7 +223,7 @@ class Scan:
                 found.append(out)
         values = np.sort(np.concatenate(found))[::-1] if found else np.empty(0)
         where = (values.view(np.uint64) >> np.uint64(TAIL_BITS)).astype(np.int64) - OFFSET
-        return {b: values[where == b] for b in chosen}
+        return {b: Members(values[where == b], np.ones(int((where == b).sum()), np.int64)) for b in chosen}
 
 
 class NonFiniteError(ValueError):
@@ -212,29 +255,17 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
 
     def count(part: int) -> tuple[float, int, int]:
         i, j = spans[part]
-        return kernels.count(  # type: ignore[no-any-return]
-            a[i:j],
-            b[i:j],
-            shift_of(a),
-            shift_of(b),
-            *counts[part],
-            inexact_energy[part],
-            *magnitudes[part],
+        beyond, bad = kernels.count(
+            a[i:j], b[i:j], shift_of(a), shift_of(b), *counts[part], inexact_energy[part], *magnitudes[part]
         )
+        return kernels.energy(a[i:j], shift_of(a)), beyond, bad
 
     counted = list((pool.map if pool and parts > 1 else map)(count, range(parts)))
     source_energy = math.fsum(energy for energy, _, _ in counted)
     if any(bad for _, _, bad in counted) or not math.isfinite(source_energy):
         raise _non_finite(source, trained)
     within_eta = a.size - sum(beyond for _, beyond, _ in counted)
-    histogram = _compact(
-        a.size,
-        counts.sum(axis=0, dtype=np.int64),
-        inexact_energy.sum(axis=0),
-        within_eta,
-        source_energy,
-        magnitudes.sum(axis=0, dtype=np.int64),
-    )
+    histogram = _merged(a.size, counts, inexact_energy.sum(axis=0), within_eta, source_energy, magnitudes)
     return Scan(histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)])
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from opdlib.metrics.histogram import DeltaHistogram, bin_of
+from opdlib.metrics.histogram import DeltaHistogram, Members, bin_of
 
 ABSOLUTE = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
 """Absolute thresholds eps; the paper's Table 2 uses 1e-5, Table 8 adds 1e-6 and 1e-4."""
@@ -23,8 +23,8 @@ TOP_SHARES = (0.001, 0.01, 0.05)
 """Shares p of coordinates whose energy is reported; the paper's Table 8."""
 
 T = TypeVar("T")
-Look = Callable[[Sequence[int]], Mapping[int, NDArray[np.float64]]]
-"""Gives the inexact magnitudes in each of some bins, largest first (`Scan.members`)."""
+Look = Callable[[Sequence[int]], Mapping[int, Members]]
+"""Gives the inexact differences of some bins: `Scan.members`, or `Finer.members` for a model."""
 
 
 def count_of(share: float, size: int) -> int:
@@ -63,13 +63,13 @@ def count_at_most(histogram: DeltaHistogram, eps: float, look: Look) -> int:
         return zeros
     cut = bin_of(eps)
     at = int(np.searchsorted(histogram.bins, cut))
-    below = zeros + int(histogram.counts[:at].sum())
+    below = zeros + int(histogram.up_to[at - 1] if at else 0)
     if at == len(histogram.bins) or histogram.bins[at] != cut:
         return below
     if eps >= histogram.edges[at]:
         below += int(histogram.exact[at])
     if histogram.inexact[at]:
-        below += int((look([cut])[cut] <= eps).sum())
+        below += look([cut])[cut].at_most(eps)
     return below
 
 
@@ -81,7 +81,7 @@ def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
     """
     if count >= histogram.changed:
         return histogram.energy
-    from_top = np.cumsum(histogram.counts[::-1])[::-1]
+    from_top = histogram.changed - histogram.up_to + histogram.counts
     # The cut lies in the last bin that still has `count` differences in it or above it.
     cut = int(np.flatnonzero(from_top >= count)[-1])
     above = math.fsum(histogram.energies[cut + 1 :])
@@ -89,8 +89,8 @@ def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
     inexact = int(histogram.inexact[cut])
     if rest >= inexact:  # inexact members of a bin are larger than its exact ones
         return above + float(histogram.inexact_energy[cut]) + (rest - inexact) * float(histogram.edges[cut]) ** 2
-    members = look([int(histogram.bins[cut])])[int(histogram.bins[cut])]
-    return above + math.fsum(members[:rest] ** 2)
+    bin_ = int(histogram.bins[cut])
+    return above + look([bin_])[bin_].energy_of_largest(rest)
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,9 @@ def _looking_once(numbers: Callable[[Look], T], look: Look) -> T:
     """`numbers(look)`, but with a single call of `look` for all the bins that it asks for: each call is a pass."""
     needed: set[int] = set()
 
-    def note(bins: Sequence[int]) -> Mapping[int, NDArray[np.float64]]:
+    def note(bins: Sequence[int]) -> Mapping[int, Members]:
         needed.update(bins)
-        return dict.fromkeys(bins, np.empty(0))
+        return dict.fromkeys(bins, Members(np.empty(0), np.empty(0, np.int64)))
 
     without_looking = numbers(note)
     if not needed:
@@ -180,4 +180,4 @@ def survival(histogram: DeltaHistogram) -> tuple[NDArray[np.float64], NDArray[np
     Both (k,), one for each bin that holds a difference, t its lower edge. Exact, since no bin is cut.
     """
     zeros = histogram.size - histogram.changed
-    return histogram.edges, zeros + np.cumsum(histogram.counts) - histogram.counts
+    return histogram.edges, zeros + histogram.up_to - histogram.counts

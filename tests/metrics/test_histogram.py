@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opdlib.metrics.histogram import BINS, NonFiniteError, bin_of, scan, total
+from opdlib.metrics.histogram import BINS, Finer, NonFiniteError, bin_of, scan, total
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -45,7 +45,8 @@ def test_a_difference_of_more_than_eight_bits_is_inexact_and_kept_whole() -> Non
     assert seen.histogram.inexact.tolist() == [1]
     difference = 1 - 2.0**-9
     assert seen.histogram.energy == difference**2
-    assert seen.members([bin_of(difference)]) == {bin_of(difference): pytest.approx([difference], rel=0)}
+    (members,) = seen.members([bin_of(difference)]).values()
+    assert (members.values.tolist(), members.counts.tolist()) == ([difference], [1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -83,10 +84,19 @@ def test_members_are_the_inexact_differences_of_a_bin_largest_first(dtype: torch
     seen = scan(source, trained)
     difference = (trained.double() - source.double()).abs().numpy()
     chosen = [int(b) for b in seen.histogram.bins[np.argsort(seen.histogram.inexact)[-3:]]]
-    for b, values in seen.members(chosen).items():
+    finer = Finer(chosen)
+    finer.add(source[: 1 << 17], trained[: 1 << 17])
+    finer.add(source[1 << 17 :], trained[1 << 17 :])
+    for b, members in seen.members(chosen).items():
         edge = seen.histogram.edges[np.searchsorted(seen.histogram.bins, b)]
         inside = np.array([d for d in difference[(difference > edge) & (difference < edge * 1.01)] if bin_of(d) == b])
-        assert values.tolist() == sorted(inside.tolist(), reverse=True)
+        assert members.values.tolist() == sorted(inside.tolist(), reverse=True)
+        rough = finer.members()[b]
+        assert rough.counts.sum() == len(inside)
+        for n in (0, 1, len(inside) // 3, len(inside)):
+            exact = math.fsum(members.values[:n] ** 2)
+            assert members.energy_of_largest(n) == pytest.approx(exact, rel=1e-14)
+            assert rough.energy_of_largest(n) == pytest.approx(exact, rel=2.0**-22)
 
 
 def test_histograms_of_parts_add_up_to_that_of_the_whole() -> None:

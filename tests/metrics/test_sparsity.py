@@ -3,14 +3,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from opdlib.metrics.histogram import ETA, scan, total
+from opdlib.metrics.histogram import ETA, Finer, Members, scan, total
 from opdlib.metrics.sparsity import (
     TOP_SHARES,
     Sparsity,
@@ -126,8 +124,11 @@ def test_ranking_over_several_tensors_is_one_sort_over_all() -> None:
     scans = [scan(*pair) for pair in tensors]
     model = total(s.histogram for s in scans)
 
-    def look(bins: Sequence[int]) -> dict[int, NDArray[np.float64]]:
-        return {b: np.sort(np.concatenate([s.members([b])[b] for s in scans]))[::-1] for b in bins}
+    def look(bins: Sequence[int]) -> dict[int, Members]:
+        finer = Finer(bins)
+        for pair in tensors:
+            finer.add(*pair)
+        return finer.members()
 
     top = top_energies(model, look)
     for share in TOP_SHARES:
