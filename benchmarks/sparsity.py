@@ -72,9 +72,8 @@ def speed(pair_name: str, scratch: Path) -> float:
     trained = as_files(open_checkpoint(pair.trained), scratch / "trained")
     tensors = [c.read(name) for c in (source, trained) for name in c.tensors]
 
-    def clone() -> None:
-        for tensor in tensors:
-            tensor.clone()
+    def clone() -> list[torch.Tensor]:
+        return [tensor.clone() for tensor in tensors]
 
     def digests() -> None:
         for checkpoint in (source, trained):

@@ -99,7 +99,7 @@ def _measure_over(source: str, pairs: list[tuple[Pair, Path]], options: argparse
             f"results in {folder}"
         )
         if options.check:
-            _check_against_committed(pair, folder, options.view)
+            _check_against_committed(pair, folder, options.view, options.only)
 
 
 def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
@@ -109,10 +109,10 @@ def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
         yield f"{names[0] if len(names) == 1 else f'{len(names)} tensors'}: {reason}"
 
 
-def _check_against_committed(pair: Pair, folder: Path, view: str) -> None:
+def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | None) -> None:
     from opdlib.results import disagreements, read_summary, results_folder
 
-    found = disagreements(read_summary(folder), read_summary(results_folder(pair.key, view)))
+    found = disagreements(read_summary(folder), read_summary(results_folder(pair.key, view)), only)
     if found:
         raise MeasureError(
             f"{pair.key}: {len(found)} numbers differ from the committed ones, the first: {found[0]}; "

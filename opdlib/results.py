@@ -88,13 +88,17 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def disagreements(ours: dict[str, Any], committed: dict[str, Any]) -> list[str]:
-    """Where two summaries differ by more than the tolerances above; empty if they agree."""
-    # The keys of the sparsity block come first, up to the layers.
-    last = list(committed).index("layers") + 1
-    sparsity = set(list(committed)[:last])
+def disagreements(ours: dict[str, Any], committed: dict[str, Any], only: str | None = None) -> list[str]:
+    """Where two summaries differ by more than the tolerances above; empty if they agree.
+
+    `only` "sparsity" compares the first block alone, up to and including the layers.
+    """
+    sparsity = set(list(committed)[: list(committed).index("layers") + 1])
+    blocks = [(SPARSITY_TOLERANCE, sparsity)]
+    if only is None:
+        blocks.append((GEOMETRY_TOLERANCE, {*ours, *committed} - sparsity))
     found = []
-    for rtol, keys in ((SPARSITY_TOLERANCE, sparsity), (GEOMETRY_TOLERANCE, {*ours, *committed} - sparsity)):
+    for rtol, keys in blocks:
         mine, theirs = ({key: value for key, value in side.items() if key in keys} for side in (ours, committed))
         found += differences(mine, theirs, rtol)
     return found
@@ -107,7 +111,7 @@ def differences(ours: Any, theirs: Any, rtol: float, key: str = "") -> list[str]
     """
     if isinstance(ours, dict) and isinstance(theirs, dict):
         keys = sorted({*ours, *theirs})
-        missing = [f"{key}.{k} is only on one side" for k in keys if (k in ours) != (k in theirs)]
+        missing = [f"{f'{key}.{k}' if key else k} is only on one side" for k in keys if (k in ours) != (k in theirs)]
         shared: Iterable[tuple[Any, Any, str]] = [(ours[k], theirs[k], k) for k in keys if k in ours and k in theirs]
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         missing, shared = [], [(a, b, str(i)) for i, (a, b) in enumerate(zip(ours, theirs, strict=True))]
