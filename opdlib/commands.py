@@ -19,6 +19,7 @@ from opdlib.pairs import Pair
 
 
 def pairs(_: argparse.Namespace) -> None:
+    """The registry as a table, and what stands in the way of measuring each pair here."""
     from opdlib.locations import data_root
     from opdlib.pairs import registry
     from opdlib.results import SUMMARY
@@ -42,6 +43,7 @@ def pairs(_: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
+    """Measure pairs of the registry, or two checkpoints, and write their results."""
     from opdlib.pairs import find_pair
 
     given = options.source is not None or options.trained is not None
@@ -148,6 +150,7 @@ def _number(value: Any) -> str:
 
 
 def overlap(options: argparse.Namespace) -> None:
+    """Overlap of two checkpoints over one source, beside what chance gives."""
     from opdlib.checkpoints import open_checkpoint
     from opdlib.overlap import measure_overlap
 
@@ -162,6 +165,7 @@ def overlap(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    """Accuracy of a checkpoint on held-out problems."""
     from opdlib.train.evaluate import evaluate
 
     result = evaluate(options.checkpoint, task=options.tasks, seed=options.seed)
@@ -176,6 +180,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
+    """Train a recipe and measure what came out."""
     from opdlib.train.run import train
 
     folder = train(

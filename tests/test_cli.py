@@ -321,7 +321,7 @@ def test_a_missing_extra_gives_the_pip_command(
     complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), "pip install 'opdlib[train]'")
 
 
-def test_several_pairs_and_unknown_dtype_of_one_file(opd: Opd, tmp_path: Path) -> None:
+def test_float64_is_refused_by_name(opd: Opd, tmp_path: Path) -> None:
     save_file({"w": torch.ones(3, dtype=torch.float64)}, tmp_path / "w.safetensors")
     complains(
         opd("measure", "--source", tmp_path / "w.safetensors", "--trained", tmp_path / "w.safetensors"),

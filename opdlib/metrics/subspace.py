@@ -176,6 +176,7 @@ class _Sums:
         """long^T delta short"""
 
     def add(self, basis: SourceBasis, rows: slice, difference: torch.Tensor, after: torch.Tensor) -> None:
+        """Add one block of rows: of the delta and of the trained matrix."""
         self.deltas.add(difference)
         self.trains.add(after)
         long = basis.long[rows]
