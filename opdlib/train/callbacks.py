@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from opdlib.errors import RecipeError
+from opdlib.train.journal import Journal
 
 WHOLE = "whole"
 """Empty file written last into a checkpoint; one without it was being saved when the run died."""
@@ -22,19 +23,15 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
     """Appends a line a step to metrics.jsonl; cuts what a killed run wrote after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.journal = Journal(path)
         self.began = 0.0
         self.uncounted = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep one line for every step that the checkpoint, if there is one, has seen."""
-        text = self.path.read_text(encoding="utf8") if self.path.exists() else ""
-        lines = text.splitlines(keepends=True)[: state.global_step]
-        new = self.path.with_suffix(".new")
-        new.write_text("".join(lines), encoding="utf8")
-        new.replace(self.path)
+        rows = self.journal.cut(state.global_step)
         # SFTTrainer forgets how many tokens it had seen; DistillationTrainer keeps them in `state`.
-        seen = json.loads(lines[-1])["num_tokens"] if lines else 0
+        seen = rows[-1]["num_tokens"] if rows else 0
         self.uncounted = seen - state.num_input_tokens_seen
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -49,14 +46,12 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs[name]):
                 raise RecipeError(
-                    f"{self.path.parent.name}: {name} is {logs[name]} at step {state.global_step}; "
+                    f"{self.journal.path.parent.name}: {name} is {logs[name]} at step {state.global_step}; "
                     "wanted a finite number; try a smaller learning_rate"
                 )
         seconds = round(time.perf_counter() - self.began, 3)
         tokens = logs["num_tokens"] + self.uncounted
-        row = {"step": state.global_step, **logs, "num_tokens": tokens, "seconds": seconds}
-        with self.path.open("a", encoding="utf8") as stream:
-            stream.write(json.dumps(row, allow_nan=False) + "\n")
+        self.journal.append({"step": state.global_step, **logs, "num_tokens": tokens, "seconds": seconds})
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
@@ -75,6 +70,18 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`, if there is any."""
     whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+class Keep(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
+    """Keeps the weights of every so many steps, but the last, by calling `save(step)`."""
+
+    def __init__(self, every: int, save: Callable[[int], None]) -> None:
+        self.every, self.save = every, save
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save if it is time."""
+        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.save(state.global_step)
 
 
 class Bar(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy

@@ -49,7 +49,7 @@ def prepare(folder: Path, recipe: Recipe) -> None:
         shutil.rmtree(new, ignore_errors=True)
         try:
             new.mkdir(parents=True)
-            resolved = yaml.safe_dump(recipe.model_dump(), sort_keys=False)
+            resolved = yaml.safe_dump(recipe.model_dump(exclude_none=True), sort_keys=False)
             (new / "recipe.yaml").write_text(resolved, encoding="utf8")
             write_json(new / "environment.json", environment())
             new.replace(folder)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +13,27 @@ import torch
 from datasets import Dataset
 from huggingface_hub import constants
 from transformers import PrinterCallback, Trainer, TrainerCallback
-from trl import (
-    DistillationConfig,
-    DistillationTrainer,
-    SFTConfig,
-    SFTTrainer,
-)
+from trl import DistillationConfig, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from opdlib.errors import RecipeError
+from opdlib.train.distillation import Distillation, Objective
 from opdlib.train.models import stop_tokens
-from opdlib.train.recipe import OpdRecipe, Recipe, SftRecipe
-from opdlib.train.tasks import TASKS, Problem
+from opdlib.train.optimizers import SETTINGS
+from opdlib.train.recipe import DistillRecipe, OpsdRecipe, Recipe, RlvrRecipe, SftRecipe, TopKRecipe
+from opdlib.train.tasks import Task, find_task
+
+DISTILLATIONS = {
+    "opd": Objective("student", "divergence", beta=1.0),
+    "opd-fkl": Objective("student", "divergence", beta=0.0),
+    "opd-jsd": Objective("student", "divergence", beta=0.5),
+    "opd-topk": Objective("student", "top-k"),
+    "opd-k1": Objective("student", "k1"),
+    "opsd": Objective("student", "divergence", beta=1.0),
+    "opd-ce": Objective("student", "cross-entropy"),
+    "offline": Objective("teacher", "cross-entropy"),
+    "offline-rkl": Objective("teacher", "divergence", beta=1.0),
+}
+"""The regimes with a teacher. opd, opd-ce, offline-rkl and offline are the 2 x 2 of who samples and which loss."""
 
 
 def build_trainer(
@@ -30,30 +44,63 @@ def build_trainer(
     output: Path,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
-    """The TRL trainer of a recipe over float32 models; `teacher` is None for sft.
+    """The TRL trainer of a recipe over float32 models; `teacher` is None for sft and rlvr, the source for opsd.
 
     The data are exactly one epoch, in the order the task drew them: a resumed run then needs to
     know nothing of them but its step.
     """
     # TRL reports every start to its makers; what runs here stays here, whatever was imported first.
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    problems = TASKS[recipe.task].training(recipe.steps * recipe.batch_size, recipe.seed)
     model.generation_config.eos_token_id = stop_tokens(tokenizer)
     shared = {"model": model, "processing_class": tokenizer, "callbacks": callbacks}
     trainer: Trainer
     if isinstance(recipe, SftRecipe):
-        examples = [_gold(problem, tokenizer) for problem in problems]
-        trainer = SFTTrainer(args=_sft_config(recipe, output), train_dataset=Dataset.from_list(examples), **shared)
-    else:
-        prompts = [{"prompt": problem.prompt} for problem in problems]
-        trainer = DistillationTrainer(
-            args=_opd_config(recipe, output),
-            train_dataset=Dataset.from_list(prompts),
-            teacher_model=teacher,
-            **shared,
+        trainer = SFTTrainer(args=_sft_config(recipe, output), train_dataset=_gold_answers(recipe, tokenizer), **shared)
+    elif isinstance(recipe, RlvrRecipe):
+        reward = _reward(find_task(recipe.task))
+        trainer = GRPOTrainer(
+            reward_funcs=reward, args=_rlvr_config(recipe, output), train_dataset=_prompts(recipe), **shared
         )
+    else:
+        objective = DISTILLATIONS[recipe.objective]
+        if isinstance(recipe, TopKRecipe):
+            objective = replace(objective, top_k=recipe.top_k)
+        args = _distillation_config(recipe, objective, output)
+        data = _prompts(recipe)
+        trainer = Distillation(objective, args=args, train_dataset=data, teacher_model=teacher, **shared)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _prompts(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe) -> Dataset:
+    """One row a prompt for GRPO, which repeats them itself; one row a completion for the distillations."""
+    generations = 1 if isinstance(recipe, OpsdRecipe) else recipe.generations
+    problems = find_task(recipe.task).training(recipe.steps * recipe.batch_size // generations, recipe.seed)
+    if isinstance(recipe, RlvrRecipe):
+        return Dataset.from_list([{"prompt": problem.prompt, "answer": problem.answer} for problem in problems])
+    if isinstance(recipe, OpsdRecipe):
+        return Dataset.from_list([{"prompt": problem.prompt, "privileged": problem.privileged} for problem in problems])
+    return Dataset.from_list([{"prompt": problem.prompt} for problem in problems for _ in range(generations)])
+
+
+def _gold_answers(recipe: SftRecipe, tokenizer: Any) -> Dataset:
+    """Tokens of prompt and gold completion; a share of the prompts are privileged ones, drawn from the seed."""
+    rng = random.Random(f"privileged {recipe.seed}")
+    problems = find_task(recipe.task).training(recipe.steps * recipe.batch_size, recipe.seed)
+    shown = [p.privileged if rng.random() < recipe.privileged else p.prompt for p in problems]
+    return Dataset.from_list(
+        [_gold(prompt, p.completion, tokenizer) for prompt, p in zip(shown, problems, strict=True)]
+    )
+
+
+def _reward(task: Task) -> Callable[..., list[float]]:
+    """1 for a right completion, 0 for a wrong one."""
+
+    def correct(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+        pairs = zip(completions, answer, strict=True)
+        return [float(task.is_correct(completion, right)) for completion, right in pairs]
+
+    return correct
 
 
 def _sft_config(recipe: SftRecipe, output: Path) -> SFTConfig:
@@ -64,16 +111,33 @@ def _sft_config(recipe: SftRecipe, output: Path) -> SFTConfig:
     )
 
 
-def _opd_config(recipe: OpdRecipe, output: Path) -> DistillationConfig:
-    return DistillationConfig(
+def _sampling(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe) -> dict[str, Any]:
+    """What distillation and GRPO share: every token of the vocabulary can be sampled, data stay in order."""
+    return {
+        "temperature": recipe.temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "max_completion_length": recipe.max_new_tokens,
+        "shuffle_dataset": False,
+        "disable_dropout": True,
+        "use_vllm": recipe.rollout == "vllm",
+    }
+
+
+def _distillation_config(recipe: DistillRecipe | OpsdRecipe, objective: Objective, output: Path) -> DistillationConfig:
+    return DistillationConfig(**_settings(recipe, output), **_sampling(recipe), beta=objective.beta)
+
+
+def _rlvr_config(recipe: RlvrRecipe, output: Path) -> GRPOConfig:
+    return GRPOConfig(
         **_settings(recipe, output),
-        beta=1.0,  # reverse KL
-        temperature=recipe.temperature,
-        top_p=1.0,
-        top_k=0,
-        max_completion_length=recipe.max_new_tokens,
-        shuffle_dataset=False,
-        disable_dropout=True,
+        **_sampling(recipe),
+        num_generations=recipe.generations,
+        beta=0.0,  # no reference model
+        loss_type="dapo",
+        scale_rewards="group",
+        num_iterations=1,
+        steps_per_generation=recipe.accumulate,
     )
 
 
@@ -84,10 +148,10 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
         raise RecipeError(f"recipe {recipe.name}: precision is bf16, which this GPU only emulates; use fp32")
     return {
         "output_dir": str(output),
-        "per_device_train_batch_size": recipe.batch_size,
-        "gradient_accumulation_steps": 1,
+        "per_device_train_batch_size": _per_device(recipe),
+        "gradient_accumulation_steps": recipe.accumulate,
         "max_steps": recipe.steps,
-        "optim": {"adamw": "adamw_torch_fused"}[recipe.optimizer],
+        **SETTINGS[recipe.optimizer],
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.schedule,
         "warmup_steps": 0,
@@ -109,11 +173,22 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
     }
 
 
-def _gold(problem: Problem, tokenizer: Any) -> dict[str, list[int]]:
+def _per_device(recipe: Recipe) -> int:
+    """Completions of one forward pass on one device. Raises RecipeError if the batch does not divide so."""
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    if recipe.batch_size % (recipe.accumulate * devices):
+        raise RecipeError(
+            f"recipe {recipe.name}: batch_size is {recipe.batch_size}; wanted a multiple of accumulate "
+            f"{recipe.accumulate} times {devices} processes"
+        )
+    return recipe.batch_size // (recipe.accumulate * devices)
+
+
+def _gold(prompt: str, completion: str, tokenizer: Any) -> dict[str, list[int]]:
     """Tokens of prompt and gold completion, the prompt's without loss.
 
     They are tokenized apart, as they are when the answer is generated.
     """
-    prompt = tokenizer(problem.prompt)["input_ids"]
-    completion = tokenizer(problem.completion, add_special_tokens=False)["input_ids"]
-    return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
+    before = tokenizer(prompt)["input_ids"]
+    after = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    return {"input_ids": before + after, "labels": [-100] * len(before) + after}

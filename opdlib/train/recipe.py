@@ -1,31 +1,54 @@
 """Training recipes: one YAML per run, complete and strict, refused in one line if anything is off.
 
-To add an objective, derive a class from `_Common` with its own `objective` literal, list it in
-`Recipe`, and teach `opdlib.train.objectives` its trainer.
+To add an objective, derive a class from `_Common` (or name it in `DISTILLATIONS`) with its own `objective` literal,
+list it in `Recipe`, and teach `opdlib.train.objectives` its trainer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from opdlib.errors import RecipeError
-from opdlib.train.tasks import TASKS
+from opdlib.train.tasks import find_task
+
+PARENT = "recipe:"
+"""A student, a teacher or the owner of a mask that starts so is the run of the recipe NAME.yaml beside this one."""
+
+LARGEST_RATE = {"adamw": 1, "rmsprop": 1, "sgd": 1000, "sgdm": 1000}
+"""An adaptive step is the learning rate itself in every coordinate; a plain one scales with the gradient."""
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Mask(BaseModel):
+    """Training inside a mask: every other coordinate keeps the source's bits (`opdlib.train.masks`)."""
+
+    model_config = _STRICT
+
+    kind: Literal["delta", "random", "magnitude", "smallest"]
+    """delta: where the owner's weights changed by more than `threshold`. The others hold, tensor by tensor, as many
+    coordinates: random ones, random ones within each binade of the source's abs(weight), or the smallest weights."""
+    of: str = Field(min_length=1)
+    """The owner: a trained checkpoint over the same source, or `recipe:NAME`, run with this run's seed."""
+    threshold: float = Field(ge=0, strict=False)
+    """abs(delta) in view bf16 above which a coordinate is in the owner's mask; the paper's is 1e-5."""
 
 
 class _Common(BaseModel):
     """What every objective needs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = _STRICT
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     """Names the run folder."""
     student: str = Field(min_length=1)
-    """Checkpoint spec of the model that is trained; it is also the source of the pair."""
+    """Checkpoint spec of the model that is trained, the source of the pair; or `recipe:NAME`; or `fresh:NAME`, random
+    weights of a named architecture drawn from `seed`."""
     task: str
     """A name from `opdlib.train.tasks`."""
     seed: int = Field(ge=0, lt=2**31)
@@ -33,19 +56,34 @@ class _Common(BaseModel):
     steps: int = Field(ge=1)
     """Optimizer updates."""
     batch_size: int = Field(ge=1)
-    """Problems an update; every update sees new ones until the task's space repeats."""
-    optimizer: Literal["adamw"]
-    """adamw: torch's, betas 0.9 and 0.999, eps 1e-8."""
-    learning_rate: float = Field(gt=0, lt=1, strict=False)  # lax: YAML 1.1 reads 1e-5 as text
-    schedule: Literal["constant"]
-    """constant: no warm-up, no decay."""
+    """Completions an update; every update sees new problems until the task's space repeats."""
+    accumulate: int = Field(default=1, ge=1)
+    """Forward passes that share a batch."""
+    optimizer: Literal["adamw", "sgd", "sgdm", "rmsprop"]
+    """See `opdlib.train.optimizers`."""
+    learning_rate: float = Field(gt=0, strict=False)  # lax: YAML 1.1 reads 1e-5 as text
+    schedule: Literal["constant", "linear", "cosine"]
+    """constant: no warm-up, no decay; linear, cosine: from the learning rate to 0, without warm-up."""
     weight_decay: float = Field(ge=0, lt=1, strict=False)
     clip: float = Field(gt=0)
     """Largest global gradient norm."""
     precision: Literal["bf16", "fp32"]
     """bf16: autocast over float32 master weights."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads. The last bits of a sum depend on them, so a run that must be repeated to the bit on another machine
+    says how many; absent: as many as torch takes."""
+    gradient: Literal["true", "zero"] = "true"
+    """zero: every gradient is replaced by 0 before the optimizer sees it; a control."""
+    mask: Mask | None = None
+    """Absent: every weight is trained."""
     save_every: int = Field(ge=1)
     """Updates between checkpoints from which a killed run resumes."""
+    keep_every: int | None = Field(default=None, ge=1)
+    """Updates between weights that are kept and measured (steps/N); absent: only the last are."""
+    probe_every: int | None = Field(default=None, ge=1)
+    """Updates between looks at optimizer and weights (`opdlib.train.probes`); absent: none."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Updates between evaluations on the held-out problems; absent: only at the end."""
     evaluation_size: int = Field(ge=1)
     """Held-out problems that source, teacher and student answer at the end."""
     evaluation_seed: int = Field(ge=0, lt=2**31)
@@ -53,30 +91,88 @@ class _Common(BaseModel):
     @field_validator("task")
     @classmethod
     def _known(cls, task: str) -> str:
-        if task not in TASKS:
-            raise ValueError(f"choose one of: {', '.join(TASKS)}")
+        try:
+            find_task(task)
+        except ValueError as error:
+            raise ValueError(str(error).partition("; ")[2]) from None
         return task
+
+    @field_validator("accumulate", "generations", check_fields=False)
+    @classmethod
+    def _divides(cls, parts: int, info: ValidationInfo) -> int:
+        batch = info.data.get("batch_size", parts)
+        if batch % parts:
+            raise ValueError(f"wanted a divisor of batch_size {batch}")
+        return parts
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _below(cls, rate: float, info: ValidationInfo) -> float:
+        limit = LARGEST_RATE[info.data.get("optimizer", "sgd")]
+        if rate >= limit:
+            raise ValueError(f"wanted a number below {limit} with optimizer {info.data.get('optimizer')}")
+        return rate
 
 
 class SftRecipe(_Common):
     """Cross-entropy on the gold answers (tokens of the answer only)."""
 
     objective: Literal["sft"]
+    privileged: float = Field(default=0.0, ge=0, le=1)
+    """Share of the training problems that are shown after their own solution, drawn from the seed: a model trained so
+    can be its own teacher (opsd)."""
 
 
-class OpdRecipe(_Common):
-    """Reverse KL to the teacher, token by token, on completions that the student samples."""
+class _Sampling(_Common):
+    """What every objective needs that trains on sampled completions."""
 
-    objective: Literal["opd"]
-    teacher: str = Field(min_length=1)
-    """Checkpoint spec, or `recipe:NAME`: the recipe beside this one, trained first."""
     max_new_tokens: int = Field(ge=1)
     """Longest sampled completion."""
     temperature: float = Field(gt=0)
-    """Of the sampling and of both distributions."""
+    """Of the sampling and of the distributions in the loss."""
+    rollout: Literal["transformers", "vllm"] = "transformers"
+    """What samples the completions; vllm needs a GPU."""
 
 
-Recipe = SftRecipe | OpdRecipe
+class DistillRecipe(_Sampling):
+    """A teacher's distribution, token by token; the objectives differ in who samples and in the loss (`DISTILLATIONS`
+    in `opdlib.train.objectives`)."""
+
+    objective: Literal["opd", "opd-fkl", "opd-jsd", "opd-k1", "opd-ce", "offline", "offline-rkl"]
+    teacher: str = Field(min_length=1)
+    """Checkpoint spec, or `recipe:NAME`, run with its own seed."""
+    generations: int = Field(default=1, ge=1)
+    """Completions a prompt; divides `batch_size`."""
+
+
+class TopKRecipe(DistillRecipe):
+    """Forward KL on the teacher's most likely tokens (paper, Table 6: k = 32)."""
+
+    objective: Literal["opd-topk"]  # type: ignore[assignment]  # narrower on purpose
+    top_k: int = Field(ge=1)
+    """Tokens of the teacher that the loss sees at each position."""
+
+
+class OpsdRecipe(_Sampling):
+    """On-policy self-distillation: the teacher is the source itself, shown the task's privileged prompt."""
+
+    objective: Literal["opsd"]
+
+
+class RlvrRecipe(_Sampling):
+    """GRPO with the task's strict scorer as reward: no KL term, advantages normalised within a prompt's group."""
+
+    objective: Literal["rlvr"]
+    generations: int = Field(ge=2)
+    """Completions a prompt: the group; divides `batch_size`."""
+
+
+Recipe = SftRecipe | DistillRecipe | TopKRecipe | OpsdRecipe | RlvrRecipe
+KINDS: dict[str, type[_Common]] = {
+    objective: kind for kind in get_args(Recipe) for objective in get_args(kind.model_fields["objective"].annotation)
+}
+"""The recipe class of every objective."""
+
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="objective")])
 
 
@@ -117,12 +213,15 @@ def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
     first = error.errors(include_url=False)[0]
     if first["type"].startswith("union_tag"):
         found = repr(content["objective"]) if "objective" in content else "missing"
-        return f"objective is {found}; choose one of: opd, sft"
-    key = first["loc"][-1]
-    kind = OpdRecipe if content["objective"] == "opd" else SftRecipe
+        return f"objective is {found}; choose one of: {', '.join(sorted(KINDS))}"
+    path = [str(part) for part in first["loc"][1:]]
+    key = ".".join(path)
     if first["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields)
-        return f"key {key!r} = {first['input']!r} is unknown for objective {content['objective']}; allowed: {known}"
+        model: type[BaseModel] = KINDS[content["objective"]]
+        owner = f"objective {content['objective']}"
+        if len(path) > 1:
+            model, owner = Mask, path[0]
+        return f"key {key!r} = {first['input']!r} is unknown for {owner}; allowed: {', '.join(model.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing"
     return f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -5,7 +5,10 @@
 | `recipe.yaml` | the resolved recipe |
 | `environment.json` | code, versions, machine |
 | `metrics.jsonl` | one JSON line a step |
+| `probes.jsonl` | what the recipe's probes saw (`opdlib.train.probes`) |
+| `init/` | the source, where the recipe begins with random weights |
 | `checkpoints/` | while it runs: where a killed run resumes |
+| `steps/N/` | the weights after step N in bf16, where the recipe keeps some |
 | `fp32/`, `bf16/` | the trained checkpoint: master weights, and the same rounded |
 | `evaluation.json` | accuracy of source, teacher and student on held-out problems |
 | `complete.json` | written last: steps, seconds of training, digests of all checkpoints |
@@ -16,24 +19,29 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from transformers import TrainerCallback
 
 from opdlib.checkpoints import Checkpoint, open_checkpoint
-from opdlib.errors import RecipeError
-from opdlib.train.callbacks import Bar, Checkpoints, Metrics, last_checkpoint
+from opdlib.train.callbacks import Bar, Checkpoints, Keep, Metrics, last_checkpoint
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.folder import COMPLETE, check_existing, prepare, write_json
+from opdlib.train.fresh import find_architecture, write_fresh
+from opdlib.train.lineage import Run, plan
+from opdlib.train.masks import InsideMask, ZeroGradient, training_masks
 from opdlib.train.models import load_model, load_tokenizer, save_model
 from opdlib.train.objectives import build_trainer
-from opdlib.train.recipe import OpdRecipe, Recipe, check_recipe, load_recipe
+from opdlib.train.probes import Probes
+from opdlib.train.recipe import OpsdRecipe, Recipe, check_recipe, load_recipe
 from opdlib.train.tasks import find_task
 
-TEACHER_RECIPE = "recipe:"
 FORMS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -46,62 +54,70 @@ def train(
 ) -> Path:
     """Train what a recipe describes; the run folder, by default runs/train/<name>-s<seed>.
 
-    `max_steps` (>= 1) and `seed` replace the recipe's. A teacher named as `recipe:NAME` is the
-    recipe NAME.yaml beside this one: it is trained first, in full and with its own seed, into a
-    folder beside, and reused from there. An existing folder is refused unless `resume`; then a run
+    `max_steps` (>= 1) and `seed` replace the recipe's. What is named as `recipe:NAME`, be it student, teacher or the
+    owner of a mask, is the recipe NAME.yaml beside this one: it is trained first, in full, into a folder beside, and
+    reused from there (`opdlib.train.lineage`). An existing folder is refused unless `resume`; then a run
     continues from its last checkpoint, and a complete one is returned as it is. Everything is
     checked before a model is loaded. Raises RecipeError, OutputError, or CheckpointError for a
     model that cannot be opened.
     """
     recipe = _override(load_recipe(recipe_path), max_steps, seed)
-    find_task(recipe.task).held_out(recipe.evaluation_size, recipe.evaluation_seed)
-    lineage = _lineage(recipe_path, recipe)
     folder = out or Path("runs") / "train" / f"{recipe.name}-s{recipe.seed}"
+    run = plan(recipe_path, recipe, folder)
     check_existing(folder, recipe, resume)
-    teacher: Path | None = None
-    for ancestor in lineage:
-        cached = folder.parent / f"{ancestor.name}-s{ancestor.seed}"
-        check_existing(cached, ancestor, resume=True)
-        teacher = _run(cached, ancestor, teacher)
-    return _run(folder, recipe, teacher)
+    for each in (*run.ancestors(), run):
+        find_task(each.recipe.task).held_out(each.recipe.evaluation_size, each.recipe.evaluation_seed)
+    for ancestor in run.ancestors():
+        check_existing(ancestor.folder, ancestor.recipe, resume=True)
+    for each in (*run.ancestors(), run):
+        with _threads(each.recipe.threads):
+            _train(each)
+    return folder
+
+
+def source_of(run: Run) -> Checkpoint:
+    """The checkpoint that a prepared run starts from: its pair's source."""
+    return open_checkpoint(run.spec("student") or str(run.folder / "init"))
 
 
 def _override(recipe: Recipe, max_steps: int | None, seed: int | None) -> Recipe:
     given = {"steps": max_steps, "seed": seed}
     changes = {key: value for key, value in given.items() if value is not None}
-    return check_recipe(recipe.model_dump() | changes, "command line")
+    return check_recipe(recipe.model_dump(exclude_none=True) | changes, "command line")
 
 
-def _lineage(path: Path, recipe: Recipe) -> list[Recipe]:
-    """The recipes to train before this one, earliest first. Raises RecipeError for a circle."""
-    paths, recipes = [path], [recipe]
-    while isinstance(recipe, OpdRecipe) and recipe.teacher.startswith(TEACHER_RECIPE):
-        path = path.with_name(f"{recipe.teacher.removeprefix(TEACHER_RECIPE)}.yaml")
-        if path in paths:
-            raise RecipeError(f"{paths[-1]}: teacher {recipe.teacher!r} leads back to itself")
-        recipe = load_recipe(path)
-        paths.append(path)
-        recipes.append(recipe)
-    return recipes[:0:-1]
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Within, torch computes with `number` CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _run(folder: Path, recipe: Recipe, trained_teacher: Path | None) -> Path:
+def _train(run: Run) -> None:
     """Train, save, evaluate; every stage that is already there is skipped."""
+    folder, recipe = run.folder, run.recipe
     prepare(folder, recipe)
     if (folder / COMPLETE).exists():
-        return folder
+        return
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    models = {"source": open_checkpoint(recipe.student)}
-    if isinstance(recipe, OpdRecipe):
-        # A teacher is what it would publish: the rounded weights.
-        spec = str(trained_teacher / "bf16") if trained_teacher else recipe.teacher
-        models["teacher"] = open_checkpoint(spec)
+    if run.spec("student") is None and not (folder / "init").is_dir():
+        with _whole(folder / "init") as new:
+            write_fresh(find_architecture(recipe.student), recipe.seed, new)
+    models = {"source": source_of(run)}
+    teacher = run.spec("teacher")
+    if teacher is not None:
+        models["teacher"] = open_checkpoint(teacher)
     if not all((folder / form).is_dir() for form in FORMS):
-        _optimize(folder, recipe, models)
+        _optimize(run, models)
     trained = {form: open_checkpoint(str(folder / form)) for form in FORMS}
     if not (folder / "evaluation.json").exists():
-        write_json(folder / "evaluation.json", _score(recipe, models | {"student": trained["bf16"]}))
+        scored = models | {"student": trained["bf16"]}
+        write_json(folder / "evaluation.json", {role: _score(run, role, model) for role, model in scored.items()})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
     summary = {
@@ -110,20 +126,22 @@ def _run(folder: Path, recipe: Recipe, trained_teacher: Path | None) -> Path:
         "digests": {name: model.digest() for name, model in (models | trained).items()},
     }
     write_json(folder / COMPLETE, summary)
-    return folder
 
 
-def _optimize(folder: Path, recipe: Recipe, models: dict[str, Checkpoint]) -> None:
+def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
     """Train from the last whole checkpoint, if there is one, and write both forms of the result."""
-    source, teacher = models["source"], models.get("teacher")
+    folder, recipe, source = run.folder, run.recipe, models["source"]
+    # In self-distillation the teacher is the source, which stays where it is.
+    teacher = source if isinstance(recipe, OpsdRecipe) else models.get("teacher")
     checkpoints = folder / "checkpoints"
+    model, tokenizer = load_model(source), load_tokenizer(source)
     trainer = build_trainer(
         recipe,
-        load_model(source),
-        load_tokenizer(source),
+        model,
+        tokenizer,
         load_model(teacher) if teacher else None,
         checkpoints,
-        [Metrics(folder / "metrics.jsonl"), Checkpoints(), Bar()],
+        [*_interventions(run, source), *_observers(run, source, model, tokenizer), Checkpoints(), Bar()],
     )
     last = last_checkpoint(checkpoints)
     with warnings.catch_warnings():
@@ -132,17 +150,56 @@ def _optimize(folder: Path, recipe: Recipe, models: dict[str, Checkpoint]) -> No
         warnings.filterwarnings("ignore", old_name, FutureWarning)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     for form, dtype in FORMS.items():
-        new = folder / f"{form}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        save_model(trainer.model, source, new, dtype)
-        shutil.rmtree(folder / form, ignore_errors=True)
-        new.replace(folder / form)
+        with _whole(folder / form) as new:
+            save_model(trainer.model, source, new, dtype)
 
 
-def _score(recipe: Recipe, models: dict[str, Checkpoint]) -> dict[str, Any]:
-    """What every model answers of the same held-out problems."""
+def _interventions(run: Run, source: Checkpoint) -> list[TrainerCallback]:
+    """What changes the training: a mask, the zero gradient."""
+    recipe, owner = run.recipe, run.spec("mask")
+    callbacks: list[TrainerCallback] = []
+    if recipe.mask is not None and owner is not None:
+        masks = training_masks(recipe.mask, source, open_checkpoint(owner), recipe.seed)
+        callbacks.append(InsideMask(masks, source))
+    if recipe.gradient == "zero":
+        callbacks.append(ZeroGradient())
+    return callbacks
+
+
+def _observers(run: Run, source: Checkpoint, model: Any, tokenizer: Any) -> list[TrainerCallback]:
+    """What only looks: metrics, probes, weights that are kept."""
+    folder, recipe = run.folder, run.recipe
+    callbacks: list[TrainerCallback] = [Metrics(folder / "metrics.jsonl")]
+    if recipe.probe_every or recipe.evaluate_every:
+        callbacks.append(Probes(recipe, model, tokenizer, folder / "probes.jsonl"))
+    if recipe.keep_every:
+
+        def keep(step: int) -> None:
+            with _whole(folder / "steps" / str(step)) as new:
+                save_model(model, source, new, torch.bfloat16)
+
+        callbacks.append(Keep(recipe.keep_every, keep))
+    return callbacks
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A new folder that replaces `folder` when everything is in it."""
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    shutil.rmtree(folder, ignore_errors=True)
+    new.replace(folder)
+
+
+def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:
+    """What a model answers of the run's held-out problems; a parent that was asked the same has said so already."""
+    recipe = run.recipe
+    parent = run.parents.get({"source": "student"}.get(role, role)) if role != "student" else None
+    if parent is not None:
+        found: dict[str, Any] = json.loads((parent.folder / "evaluation.json").read_text(encoding="utf8"))["student"]
+        if (found["task"], found["seed"], found["n"]) == (recipe.task, recipe.evaluation_seed, recipe.evaluation_size):
+            return found
     asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
-    return {
-        role: asdict(evaluate_model(load_model(model), load_tokenizer(model), *asked)) for role, model in models.items()
-    }
+    return asdict(evaluate_model(load_model(model), load_tokenizer(model), *asked))

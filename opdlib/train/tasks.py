@@ -32,6 +32,11 @@ class Problem:
         """The gold continuation of the prompt, ended by a newline."""
         return f" {self.answer}\n"
 
+    @property
+    def privileged(self) -> str:
+        """The prompt after the solved problem: what a teacher sees that knows the answer."""
+        return self.prompt + self.completion + self.prompt
+
 
 Twins = tuple[Problem, ...]
 
@@ -43,6 +48,10 @@ class Task:
     name: str
     max_new_tokens: int
     space: Callable[[], Iterator[Twins]]
+
+    def is_correct(self, completion: str, answer: str) -> bool:
+        """Strict: see `is_correct` of this module."""
+        return is_correct(completion, answer)
 
     def training(self, n: int, seed: int) -> list[Problem]:
         """`n` >= 1 training problems in an order drawn from `seed`.
@@ -85,7 +94,20 @@ def _arithmetic() -> Iterator[Twins]:
             yield tuple(Problem(f"Calculate: {x} {sign} {y}\nResult:", answer) for x, y in orders)
 
 
-TASKS = {task.name: task for task in (Task("arithmetic", max_new_tokens=8, space=_arithmetic),)}
+def _sums() -> Iterator[Twins]:
+    """Sums of two numbers of two digits: 8,100 problems, 4,095 pairs of twins, in as few characters as can be."""
+    for a, b in itertools.combinations_with_replacement(range(10, 100), 2):
+        orders = dict.fromkeys(((a, b), (b, a)))
+        yield tuple(Problem(f"{x}+{y}=", str(a + b)) for x, y in orders)
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("arithmetic", max_new_tokens=8, space=_arithmetic),
+        Task("sums", max_new_tokens=6, space=_sums),
+    )
+}
 
 
 def find_task(name: str) -> Task:

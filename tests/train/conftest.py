@@ -70,9 +70,11 @@ def recipe_content(objective: str, pico: Path, other_pico: Path) -> dict[str, An
         "evaluation_size": 3,
         "evaluation_seed": 0,
     }
-    if objective == "opd":
-        content |= {"teacher": str(other_pico), "max_new_tokens": 4, "temperature": 1.0}
-    return content
+    if objective != "sft":
+        content |= {"max_new_tokens": 4, "temperature": 1.0}
+    if objective not in ("sft", "opsd", "rlvr"):
+        content["teacher"] = str(other_pico)
+    return content | {"opd-topk": {"top_k": 3}, "rlvr": {"generations": 2}}.get(objective, {})
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,38 +13,141 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.train.models import load_model, load_tokenizer
 from opdlib.train.objectives import build_trainer
 from opdlib.train.recipe import load_recipe
+from opdlib.train.tasks import Task, is_correct
 
 # TRL 1.16 still asks the model by the name that transformers 5.23 deprecates; `run` silences the same.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
+Batch = dict[str, torch.Tensor]
+
+
+def distillation(
+    objective: str, tmp_path: Path, pico: Path, other_pico: Path, write_recipe: Callable[..., Path], **changes: Any
+) -> tuple[Any, Any, Any, Batch, torch.Tensor]:
+    """Trainer, student, teacher, its first batch and the loss on it, in float32."""
+    recipe = load_recipe(write_recipe(tmp_path, objective, precision="fp32", **changes))
+    source = open_checkpoint(str(pico))
+    student, tokenizer = load_model(source), load_tokenizer(source)
+    teacher = load_model(open_checkpoint(str(other_pico)))
+    teacher.model.norm.weight.data.neg_()  # untrained models agree; this one likes least what it liked most
+    trainer = build_trainer(recipe, student, tokenizer, teacher, tmp_path / "out", [])
+    student.train()
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    torch.manual_seed(11)
+    return trainer, student, teacher, batch, trainer.compute_loss(student, batch)
+
+
+def log_probabilities(
+    model: Any, prompts: torch.Tensor, prompt_mask: torch.Tensor, batch: Batch, temperature: float
+) -> torch.Tensor:
+    """Of every completion token's position, in float64: (valid positions, vocabulary)."""
+    ids = torch.cat([prompts, batch["completion_ids"]], dim=1)
+    seen = torch.cat([prompt_mask, batch["completion_mask"]], dim=1)
+    length = batch["completion_ids"].shape[1]
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=seen).logits
+    rows = torch.log_softmax(logits[:, -length - 1 : -1].double() / temperature, dim=-1)
+    return rows[batch["completion_mask"].bool()]
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_opd_is_the_reverse_kl_on_sampled_tokens(
+@pytest.mark.parametrize(
+    "objective", ["opd", "opd-fkl", "opd-jsd", "opd-topk", "opd-k1", "opd-ce", "offline", "offline-rkl", "opsd"]
+)
+def test_the_loss_is_its_definition_on_the_sampled_tokens(
     tmp_path: Path,
     pico: Path,
     other_pico: Path,
     write_recipe: Callable[..., Path],
+    objective: str,
     temperature: float,
 ) -> None:
-    path = write_recipe(tmp_path, "opd", precision="fp32", temperature=temperature)
-    source = open_checkpoint(str(pico))
-    student, tokenizer = load_model(source), load_tokenizer(source)
-    teacher = load_model(open_checkpoint(str(other_pico)))
-    trainer = build_trainer(load_recipe(path), student, tokenizer, teacher, tmp_path / "out", [])
-    student.train()
-    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    loss = trainer.compute_loss(student, batch)
+    _, student, teacher, batch, loss = distillation(
+        objective, tmp_path, pico, other_pico, write_recipe, temperature=temperature
+    )
+    shown = "privileged" if objective == "opsd" else "prompt"
+    p = log_probabilities(student, batch["prompt_ids"], batch["prompt_mask"], batch, temperature)
+    q = log_probabilities(teacher, batch[f"{shown}_ids"], batch[f"{shown}_mask"], batch, temperature)
+    y = batch["completion_ids"][batch["completion_mask"].bool()]
+    at = torch.arange(len(y))
+    middle = ((p.exp() + q.exp()) / 2).log()
+    if objective == "opd-ce":
+        torch.manual_seed(11)
+        drawn = torch.multinomial(q.float().exp(), 1).squeeze(-1)
+    reverse = (p.exp() * (p - q)).sum(-1)
+    likeliest = q.topk(3, dim=-1).indices
+    expected = {
+        "opd": lambda: reverse,
+        "offline-rkl": lambda: reverse,
+        "opsd": lambda: reverse,
+        "opd-fkl": lambda: (q.exp() * (q - p)).sum(-1),
+        "opd-jsd": lambda: ((p.exp() * (p - middle)).sum(-1) + (q.exp() * (q - middle)).sum(-1)) / 2,
+        "opd-topk": lambda: (q.exp() * (q - p)).gather(-1, likeliest).sum(-1),
+        "opd-k1": lambda: (p[at, y] - q[at, y]) * p[at, y],
+        "opd-ce": lambda: -p[at, drawn],
+        "offline": lambda: -p[at, y],
+    }[objective]().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert len(y) >= 4
 
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    seen = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-    length = batch["completion_ids"].shape[1]
-    with torch.no_grad():
-        logits = [m(input_ids=ids, attention_mask=seen).logits for m in (student, teacher)]
-    p, q = (torch.log_softmax(x[:, -length - 1 : -1].double() / temperature, dim=-1) for x in logits)
-    per_token = (p.exp() * (p - q)).sum(-1)
-    mask = batch["completion_mask"].bool()
-    assert loss.item() == pytest.approx(per_token[mask].mean().item(), rel=1e-5)
-    assert mask.sum() >= 4
+
+@pytest.mark.parametrize("objective", ["opd", "offline", "offline-rkl", "opd-ce"])
+def test_who_samples(
+    tmp_path: Path, pico: Path, other_pico: Path, write_recipe: Callable[..., Path], objective: str
+) -> None:
+    """A cold temperature makes each model sample its own greedy completion."""
+    _, student, teacher, batch, _ = distillation(
+        objective, tmp_path, pico, other_pico, write_recipe, temperature=1e-4, batch_size=8
+    )
+    chosen = {}
+    for name, model in (("student", student), ("teacher", teacher)):
+        rows = log_probabilities(model, batch["prompt_ids"], batch["prompt_mask"], batch, 1.0)
+        chosen[name] = rows.argmax(-1)
+    y = batch["completion_ids"][batch["completion_mask"].bool()]
+    sampler, other = ("teacher", "student") if objective.startswith("offline") else ("student", "teacher")
+    assert torch.equal(y, chosen[sampler])
+    assert not torch.equal(y, chosen[other])
+
+
+def test_a_self_teacher_sees_the_solved_problem(
+    tmp_path: Path, pico: Path, other_pico: Path, write_recipe: Callable[..., Path]
+) -> None:
+    trainer, *_, batch, _ = distillation("opsd", tmp_path, pico, other_pico, write_recipe)
+    texts = [
+        trainer.processing_class.batch_decode(batch[f"{x}_ids"], skip_special_tokens=True)
+        for x in ("prompt", "privileged")
+    ]
+    for plain, shown in zip(*texts, strict=True):
+        assert shown.startswith(plain)
+        assert shown.endswith(plain)
+        assert is_correct(shown[len(plain) :], str(eval(plain.split(":")[1].split("\n")[0])))
+
+
+def test_rlvr_rewards_exact_answers_and_normalises_within_groups(
+    tmp_path: Path, pico: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, "rlvr", precision="fp32", batch_size=8, generations=4))
+    source = open_checkpoint(str(pico))
+    model = load_model(source)
+    # No random answer is ever right: call those right that begin with an even token.
+    monkeypatch.setattr(Task, "is_correct", lambda _, completion, answer: len(completion) % 2 == 0)
+    trainer = build_trainer(recipe, model, load_tokenizer(source), None, tmp_path / "out", [])
+    model.train()
+    rows = next(iter(trainer.get_train_dataloader()))
+    assert [row["prompt"] for row in rows] == [p for p in dict.fromkeys(r["prompt"] for r in rows) for _ in range(4)]
+    torch.manual_seed(3)
+    batch = trainer._generate_and_score_completions(rows)
+    texts = trainer.processing_class.batch_decode(batch["completion_ids"], skip_special_tokens=True)
+    rewards = torch.tensor([float(len(text) % 2 == 0) for text in texts]).reshape(2, 4)
+    expected = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(batch["advantages"].flatten(), expected.flatten(), atol=1e-5, rtol=1e-5)
+    trainer.current_gradient_accumulation_steps = 1  # what train() would set
+    loss = trainer.compute_loss(model, batch)
+    # On the first pass the ratio is 1, so the loss is minus the mean advantage over tokens.
+    mask = batch["completion_mask"].float()
+    value = -(batch["advantages"].reshape(-1, 1) * mask).sum() / mask.sum()
+    assert loss.item() == pytest.approx(value.item(), abs=1e-5)
 
 
 def test_a_newline_ends_a_completion(

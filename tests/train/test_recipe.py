@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from opdlib.errors import RecipeError
-from opdlib.train.recipe import OpdRecipe, SftRecipe, check_recipe, load_recipe
+from opdlib.train.recipe import DistillRecipe, SftRecipe, check_recipe, load_recipe
 
 SHIPPED = sorted((Path(__file__).parents[2] / "data" / "recipes").glob("*.yaml"))
 
@@ -20,7 +20,7 @@ def test_shipped_recipes_load_under_their_own_name(path: Path) -> None:
 
 def test_the_embedded_run_is_what_the_book_says() -> None:
     opd, teacher = (load_recipe(p) for p in SHIPPED if p.stem in {"smollm2-opd", "smollm2-teacher"})
-    assert isinstance(opd, OpdRecipe)
+    assert isinstance(opd, DistillRecipe)
     assert isinstance(teacher, SftRecipe)
     assert opd.teacher == f"recipe:{teacher.name}"
     assert opd.student == teacher.student
@@ -46,10 +46,29 @@ def test_the_embedded_run_is_what_the_book_says() -> None:
         ({"name": "Pico/../x"}, r"name is 'Pico/../x'; string should match"),
         ({"seed": -1}, r"seed is -1; input should be greater than or equal to 0"),
         ({"learningrate": 1.0}, r"key 'learningrate' = 1.0 is unknown for .*allowed: name, student"),
-        ({"objective": "rlvr"}, r"objective is 'rlvr'; choose one of: opd, sft"),
-        ({"objective": None}, r"objective is missing; choose one of: opd, sft"),
-        ({"objective": ["opd"]}, r"objective is \['opd'\]; choose one of: opd, sft"),
+        ({"objective": "grpo"}, r"objective is 'grpo'; choose one of: offline, offline-rkl, opd, opd-ce"),
+        ({"objective": None}, r"objective is missing; choose one of: offline, offline-rkl, opd, opd-ce"),
+        ({"objective": ["opd"]}, r"objective is \['opd'\]; choose one of: offline, offline-rkl, opd, opd-ce"),
         ({"objective": "sft"}, r"key '(teacher|max_new_tokens|temperature)' = .* is unknown for"),
+        ({"objective": "opd-topk"}, r"key 'top_k' is missing"),
+        (
+            {"objective": "rlvr", "teacher": None, "generations": 3},
+            r"generations is 3; .*wanted a divisor of batch_size 4",
+        ),
+        ({"accumulate": 3}, r"accumulate is 3; .*wanted a divisor of batch_size 4"),
+        ({"optimizer": "adamw", "learning_rate": 1.0}, r"learning_rate is 1.0; .*below 1 with optimizer adamw"),
+        ({"optimizer": "sgd", "learning_rate": 1000}, r"learning_rate is 1000; .*below 1000 with optimizer sgd"),
+        ({"mask": {"kind": "delta", "of": "x"}}, r"key 'mask.threshold' is missing"),
+        (
+            {"mask": {"kind": "own", "of": "x", "threshold": 0.0}},
+            r"mask.kind is 'own'; input should be 'delta', 'random'",
+        ),
+        (
+            {"mask": {"kind": "delta", "of": "x", "threshold": 0.0, "q": 1}},
+            r"key 'mask.q' = 1 is unknown for mask; allowed: kind, of, threshold",
+        ),
+        ({"gradient": "none"}, r"gradient is 'none'; input should be 'true' or 'zero'"),
+        ({"threads": 0}, r"threads is 0; input should be greater"),
         ({"teacher": None}, r"key 'teacher' is missing"),
         ({"temperature": 0.0}, r"temperature is 0.0; input should be greater than 0"),
     ],
@@ -98,4 +117,4 @@ def test_a_rate_without_a_dot_is_a_number(tmp_path: Path, write_recipe: Callable
 
 def test_a_resolved_recipe_is_a_recipe(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
     recipe = load_recipe(write_recipe(tmp_path, "opd"))
-    assert check_recipe(recipe.model_dump(), "again") == recipe
+    assert check_recipe(recipe.model_dump(exclude_none=True), "again") == recipe

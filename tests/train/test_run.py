@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, OutputError, RecipeError
 from opdlib.train import run
 from opdlib.train.evaluate import evaluate
+from opdlib.train.fresh import ARCHITECTURES, write_fresh
 from opdlib.train.run import train
 
-OBJECTIVES = ["sft", "opd"]
+OBJECTIVES = ["sft", "opd", "opd-topk", "opd-k1", "opsd", "opd-ce", "offline", "offline-rkl", "rlvr"]
+MASK = {"kind": "delta", "of": "recipe:pico-sft", "threshold": 1e-5}
 CLOCKS = {"seconds", "step_time"}
 
 
@@ -52,17 +55,19 @@ def test_a_run_folder_describes_itself(whole: dict[str, Path], pico: Path, other
     rows = steps(folder)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert {row["learning_rate"] for row in rows} == {0.001}
-    assert all(row["grad_norm"] > 0 and row["num_tokens"] > 0 for row in rows)
+    assert all(row["num_tokens"] > 0 for row in rows)
+    if objective != "rlvr":  # no random answer is right, so there is nothing to reinforce
+        assert all(row["grad_norm"] > 0 for row in rows)
 
     source = load_file(pico / "model.safetensors")
     masters = load_file(folder / "fp32" / "model.safetensors")
     rounded = load_file(folder / "bf16" / "model.safetensors")
     assert masters.keys() == rounded.keys() == source.keys()
     assert all(torch.equal(rounded[k], masters[k].to(torch.bfloat16)) for k in masters)
-    assert any(not torch.equal(masters[k], source[k]) for k in masters)
+    assert any(not torch.equal(masters[k], source[k]) for k in masters) == (objective != "rlvr")
 
     scores = json.loads((folder / "evaluation.json").read_text())
-    assert list(scores) == ["source", *(["teacher"] if objective == "opd" else []), "student"]
+    assert list(scores) == ["source", *(["teacher"] if objective not in ("sft", "opsd", "rlvr") else []), "student"]
     student = evaluate(str(folder / "bf16"), n=3)
     assert scores["student"] == json.loads(json.dumps(vars(student)))
 
@@ -110,7 +115,7 @@ if moment == "in step 5":
         def on_log(self, args, state, control, **kwargs):
             super().on_log(args, state, control, **kwargs)
             if state.global_step == 5:
-                with self.path.open("a") as stream:
+                with self.journal.path.open("a") as stream:
                     stream.write('{"step": 6, "lo')
                 kill()
     run.Metrics = Metrics
@@ -142,8 +147,7 @@ run.train(recipe, out=out)
 @pytest.mark.parametrize(
     ("objective", "moment"),
     [
-        ("opd", "in step 5"),
-        ("sft", "in step 5"),
+        *((objective, "in step 5") for objective in OBJECTIVES),
         ("opd", "while checkpoint 4 is saved"),
         ("opd", "between the two forms"),
         ("sft", "before the first checkpoint"),
@@ -218,8 +222,12 @@ def test_what_is_in_the_way_is_refused(
     [
         ({"steps": 0}, "steps is 0"),
         ({"evaluation_size": 100_000}, "choose between 1 and"),
-        ({"teacher": "recipe:none"}, r"none\.yaml: no such recipe"),
+        ({"teacher": "recipe:none"}, r"teacher is 'recipe:none', but there is no none\.yaml beside it"),
         ({"teacher": "recipe:pico-opd"}, "leads back to itself"),
+        ({"student": "recipe:pico-opd"}, "leads back to itself"),
+        ({"student": "fresh:pico"}, "only objective sft starts from random weights"),
+        ({"student": "fresh:giant", "objective": "sft", "teacher": None}, "fresh models are: fresh:pico"),
+        ({"mask": MASK | {"of": "recipe:none"}}, r"mask is 'recipe:none', but there is no none\.yaml beside it"),
     ],
 )
 def test_a_bad_recipe_is_refused_before_a_model_is_loaded(
@@ -229,10 +237,40 @@ def test_a_bad_recipe_is_refused_before_a_model_is_loaded(
     changes: dict[str, Any],
     message: str,
 ) -> None:
-    monkeypatch.setattr(run, "open_checkpoint", None)
+    monkeypatch.setattr(run, "load_model", None)
+    if changes.get("objective") == "sft":
+        changes |= {"max_new_tokens": None, "temperature": None}
     with pytest.raises(ValueError, match=message):
         train(write_recipe(tmp_path, "opd", **changes), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(
+    tmp_path: Path, other_pico: Path, write_recipe: Callable[..., Path]
+) -> None:
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    write_fresh(ARCHITECTURES["pico"], 0, stranger)
+    with pytest.raises(RecipeError, match=r"another vocabulary .*'<eos>'|another vocabulary .* tokens, '.*' differs"):
+        train(write_recipe(tmp_path, "opd", teacher=str(stranger)), out=tmp_path / "run")
+    padded = tmp_path / "padded"
+    shutil.copytree(other_pico, padded)
+    config = json.loads((padded / "config.json").read_text())
+    (padded / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 3}))
+    with pytest.raises(RecipeError, match=r"padded to 29 and 26 rows"):
+        train(write_recipe(tmp_path, "opd", teacher=str(padded)), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mask_of_another_model_is_refused(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    write_fresh(ARCHITECTURES["pico"], 0, stranger)
+    with pytest.raises(RecipeError, match="another model than student"):
+        train(write_recipe(tmp_path, "opd", mask=MASK | {"of": str(stranger)}), out=tmp_path / "run")
+    write_recipe(tmp_path, "sft", student=str(stranger), task="sums")
+    with pytest.raises(RecipeError, match=r"mask is of pico-sft, whose student is .*a mask belongs to one source"):
+        train(write_recipe(tmp_path, "opd", mask=MASK | {"of": "recipe:pico-sft"}), out=tmp_path / "run")
 
 
 @pytest.mark.parametrize("max_steps", [0, -1])

@@ -1,0 +1,101 @@
+"""Training inside a mask, as the paper does it (section 4.4, appendix A.9): zero the gradient outside, and put the
+frozen coordinates back after every step, so that not even weight decay moves them.
+
+The kinds of mask are controls of each other. All hold, tensor by tensor, as many coordinates as the owner's delta:
+
+| kind | coordinates | keeps of the owner's delta |
+| --- | --- | --- |
+| `delta` | abs(trained - source) > threshold, in view bf16 | everything |
+| `random` | uniformly drawn | the density of each tensor |
+| `magnitude` | uniformly drawn within each binade of abs(source) | its density among weights of each magnitude |
+| `smallest` | the smallest abs(source); ties at the cut are drawn | the density, at the weights that bf16 shows best |
+
+The paper does not say whether its random mask keeps the density of each tensor or of the model alone; these keep each
+tensor's.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from opdlib.checkpoints import Checkpoint
+from opdlib.train.recipe import Mask
+
+
+def training_masks(mask: Mask, source: Checkpoint, owner: Checkpoint, seed: int) -> dict[str, Tensor]:
+    """The mask of every tensor of `source` by name: bool, the tensor's shape, True where it is trained.
+
+    `seed` and the tensor's name draw what is drawn.
+    """
+    masks = {}
+    for name in source.tensors:
+        weights = source.read(name).to(torch.bfloat16)
+        changed = (owner.read(name).to(torch.bfloat16).double() - weights.double()).abs() > mask.threshold
+        entropy = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),))
+        masks[name] = drawn_mask(mask.kind, changed, weights, np.random.default_rng(entropy))
+    return masks
+
+
+def drawn_mask(kind: str, changed: Tensor, weights: Tensor, rng: np.random.Generator) -> Tensor:
+    """A mask of `kind` with as many coordinates as `changed` (bool), over bf16 `weights` of the same shape."""
+    if kind == "delta":
+        return changed
+    owned = changed.flatten().numpy()
+    magnitude = weights.abs().flatten().view(torch.int16).numpy()  # the bits of abs(bf16) sort as its values do
+    if kind == "smallest":
+        order = np.lexsort((rng.random(len(owned)), magnitude))
+        chosen = order[: owned.sum()]
+    else:
+        # A bf16 number is 7 bits of mantissa under its exponent: the bits above them name its binade.
+        bins = magnitude >> 7 if kind == "magnitude" else np.zeros_like(magnitude)
+        order = np.lexsort((rng.random(len(owned)), bins))
+        counts = np.bincount(bins[owned], minlength=256)
+        starts = np.searchsorted(bins[order], np.arange(256))
+        chosen = np.concatenate([order[start : start + n] for start, n in zip(starts, counts, strict=True)])
+    drawn = np.zeros(len(owned), dtype=bool)
+    drawn[chosen] = True
+    return torch.from_numpy(drawn).reshape(changed.shape)
+
+
+class InsideMask(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
+    """Keeps every coordinate outside `masks` (by the name of the parameter) at the bits of `source`."""
+
+    def __init__(self, masks: dict[str, Tensor], source: Checkpoint) -> None:
+        self.masks, self.source = masks, source
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hook gradients and optimizer; nothing is left to a trainer's order of events."""
+        held = []
+        for name, parameter in kwargs["model"].named_parameters():
+            mask = self.masks[name].to(parameter.device)
+            frozen = self.source.read(name).to(parameter.device, parameter.dtype)
+            parameter.register_post_accumulate_grad_hook(lambda p, mask=mask: p.grad.mul_(mask))
+            held.append((parameter, mask, frozen))
+
+        @torch.no_grad()
+        def put_back(*_: Any) -> None:
+            for parameter, mask, frozen in held:
+                torch.where(mask, parameter, frozen, out=parameter)
+
+        _torch_optimizer(kwargs["optimizer"]).register_step_post_hook(put_back)
+
+
+class ZeroGradient(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
+    """Replaces every gradient by 0 before clipping and the optimizer see it."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hook the gradients."""
+        for parameter in kwargs["model"].parameters():
+            parameter.register_post_accumulate_grad_hook(lambda p: p.grad.zero_())
+
+
+def _torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer inside accelerate's wrapper."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
