@@ -17,6 +17,7 @@ tensor's.
 from __future__ import annotations
 
 import zlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class InsideMask(TrainerCallback):  # type: ignore[misc]  # transformers is Any 
         for name, parameter in kwargs["model"].named_parameters():
             mask = self.masks[name].to(parameter.device)
             frozen = self.source.read(name).to(parameter.device, parameter.dtype)
-            parameter.register_post_accumulate_grad_hook(lambda p, mask=mask: p.grad.mul_(mask))
+            parameter.register_post_accumulate_grad_hook(partial(_scale_gradient, mask))
             held.append((parameter, mask, frozen))
 
         @torch.no_grad()
@@ -92,7 +93,12 @@ class ZeroGradient(TrainerCallback):  # type: ignore[misc]  # transformers is An
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hook the gradients."""
         for parameter in kwargs["model"].parameters():
-            parameter.register_post_accumulate_grad_hook(lambda p: p.grad.zero_())
+            parameter.register_post_accumulate_grad_hook(partial(_scale_gradient, 0.0))
+
+
+def _scale_gradient(by: Tensor | float, parameter: Tensor) -> None:
+    assert parameter.grad is not None  # it has just been accumulated
+    parameter.grad.mul_(by)
 
 
 def _torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
