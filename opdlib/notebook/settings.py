@@ -12,6 +12,8 @@ import yaml
 
 from opdlib.errors import ParameterError
 from opdlib.pairs import DEFAULT, find_pair
+from opdlib.study import find_scale
+from opdlib.study import find_scale
 from opdlib.tables.readable import headed, short
 
 PLAIN = (bool, int, float, str, list, tuple, dict, set, type(None))
@@ -45,6 +47,8 @@ class Settings:
     """Numbers of leading singular values that are tabulated."""
     tolerances: tuple[float, ...] = ()
     """Sizes of a singular value relative to the largest, from which it counts for the rank."""
+    scale: str | None = None
+    """A scale of the study, on the pages that show many runs instead of a pair."""
 
     @property
     def compared(self) -> dict[str, Any]:
@@ -54,7 +58,7 @@ class Settings:
     def table(self) -> pd.DataFrame:
         """What was chosen, for the reader: one row a parameter that is in use."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self)}
-        if self.source is not None:
+        if self.source is not None or self.scale is not None:
             del chosen["pair"]
         rows = {name: _shown(value) for name, value in chosen.items() if value not in (None, ())}
         return headed(pd.DataFrame({"value": list(rows.values())}, index=pd.Index(list(rows), name="parameter")))
@@ -66,7 +70,7 @@ def check(namespace: MutableMapping[str, Any], *names: str) -> Settings:
     papermill injects every name it is given and only warns about those that a notebook does not have; here any other
     plain variable is a misspelled parameter. Names are looked at once for each kernel: when someone runs the cell
     again, the variables of later cells are there too. Raises ParameterError for an unknown name, with those there are,
-    and for a value that makes no sense; RegistryError for a pair that does not exist.
+    and for a value that makes no sense; RegistryError for a pair or a scale that does not exist.
     """
     if MARK not in namespace:
         _refuse_unknown(namespace, names)
@@ -102,6 +106,10 @@ def _text(name: str, value: Any) -> str:
 
 def _optional_text(name: str, value: Any) -> str | None:
     return None if value is None or value == "" else _text(name, value)
+
+
+def _scale(name: str, value: Any) -> str:
+    return find_scale(_text(name, value)).name
 
 
 def _listed(name: str, value: Any) -> list[Any]:
@@ -143,15 +151,21 @@ def _counts(name: str, value: Any) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers)
 
 
+def _scale(name: str, value: Any) -> str:
+    return find_scale(_text(name, value)).name
+
+
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "pair": _text,
     "source": _optional_text,
     "trained": _optional_text,
+    "scale": _scale,
     "skip": _texts,
     "atol": _number,
     "thresholds": _numbers,
     "shares": _shares,
     "tops": _counts,
     "tolerances": _numbers,
+    "scale": _scale,
 }
 """Parameter -> what makes a checked value of it."""
