@@ -40,8 +40,6 @@ DIFFERENT = {
 each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 each_of_pairs = pytest.mark.parametrize("path", [f for f in FILES if f.stem not in STUDY], ids=lambda p: p.stem)
 each_of_the_study = pytest.mark.parametrize("path", [f for f in FILES if f.stem in STUDY], ids=lambda p: p.stem)
-about_a_pair = pytest.mark.parametrize("path", [p for p in FILES if p.stem in DIFFERENT], ids=lambda p: p.stem)
-about_the_study = pytest.mark.parametrize("path", [p for p in FILES if p.stem not in DIFFERENT], ids=lambda p: p.stem)
 
 
 def cells(path: Path, kind: str = "code") -> list[Any]:
@@ -213,7 +211,7 @@ def pair(tmp_path: Path) -> tuple[str, ...]:
     return "-p", "source", str(before), "-p", "trained", str(after)
 
 
-@about_a_pair
+@each_of_pairs
 def test_checkpoints_never_seen_before(path: Path, pair: tuple[str, ...], tmp_path: Path) -> None:
     done, out = papermill(tmp_path / "run", path, *pair)
     assert done.returncode == 0, done.stderr
@@ -226,40 +224,12 @@ def test_checkpoints_never_seen_before(path: Path, pair: tuple[str, ...], tmp_pa
     assert number(mine[name]) != number(published[name])
 
 
-@about_a_pair
+@each_of_pairs
 def test_a_pair_in_which_nothing_changed(path: Path, tmp_path: Path) -> None:
     same = str(write_checkpoint(tmp_path / "same", {"model.layers.0.mlp.up_proj.weight": torch.ones(4, 4).bfloat16()}))
     done, out = papermill(tmp_path / "run", path, "-p", "source", same, "-p", "trained", same)
     assert done.returncode == 0, done.stderr
     assert "nothing changed between the two checkpoints" in text_of(out)
-
-
-@about_the_study
-def test_another_scale(path: Path, tmp_path: Path) -> None:
-    """Of which few arms have runs, and of some comparisons none."""
-    done, out = papermill(tmp_path / "run", path, "-p", "scale", "smollm2")
-    assert done.returncode == 0, done.stderr
-    text_of(out)
-    assert set(glued(out)) == set(glued(path))
-
-
-@about_the_study
-def test_a_scale_that_there_is_not(path: Path, tmp_path: Path) -> None:
-    done, _ = papermill(tmp_path / "run", path, "-p", "scale", "pcio")
-    assert done.returncode != 0
-    assert "no scale 'pcio' in study.yaml; choose one of: pico, smollm2" in done.stderr
-
-
-@each_of_the_study
-def test_the_other_scale(path: Path, tmp_path: Path) -> None:
-    """A page of the study shows whatever runs a scale has, none included, and refuses a scale that there is not."""
-    done, out = papermill(tmp_path / "run", path, "-p", "scale", "smollm2")
-    assert done.returncode == 0, done.stderr
-    assert "nan" not in text_of(out).split()
-    assert set(glued(out)) == set(glued(path))
-    done, _ = papermill(tmp_path / "wrong", path, "-p", "scale", "nano")
-    assert done.returncode != 0
-    assert "no scale 'nano' in study.yaml; choose one of: pico, smollm2" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import yaml
 from opdlib.errors import ParameterError
 from opdlib.pairs import DEFAULT, find_pair
 from opdlib.study import find_scale
-from opdlib.study import find_scale
 from opdlib.tables.readable import headed, short
 
 PLAIN = (bool, int, float, str, list, tuple, dict, set, type(None))
@@ -108,10 +107,6 @@ def _optional_text(name: str, value: Any) -> str | None:
     return None if value is None or value == "" else _text(name, value)
 
 
-def _scale(name: str, value: Any) -> str:
-    return find_scale(_text(name, value)).name
-
-
 def _listed(name: str, value: Any) -> list[Any]:
     """papermill's `-p` hands over lists as text: it is read as YAML."""
     read = yaml.safe_load(value) if isinstance(value, str) else value
@@ -159,7 +154,6 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "pair": _text,
     "source": _optional_text,
     "trained": _optional_text,
-    "scale": _scale,
     "skip": _texts,
     "atol": _number,
     "thresholds": _numbers,
