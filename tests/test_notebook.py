@@ -47,6 +47,34 @@ def test_defaults_pass() -> None:
     assert list(settings.table().index) == ["pair", "atol", "thresholds", "shares"]
 
 
+def test_a_misspelled_parameter_is_named_with_the_right_ones() -> None:
+    with pytest.raises(ParameterError) as error:
+        notebook.check(namespace(atoll=1e-6), *NAMES)
+    assert str(error.value) == (
+        "unknown parameter 'atoll'; did you mean 'atol'? "
+        "This notebook takes: pair, source, trained, skip, atol, thresholds, shares"
+    )
+    with pytest.raises(ParameterError, match=r"unknown parameter 'zzz'\. This notebook takes: pair"):
+        notebook.check(namespace(zzz=None), *NAMES)
+
+
+def test_parameters_of_the_pages_on_geometry() -> None:
+    variables = {"tops": "[1, 16]", "tolerances": ["1e-5"]}
+    settings = notebook.check(dict(variables), "tops", "tolerances")
+    assert (settings.tops, settings.tolerances) == ((1, 16), (1e-5,))
+    assert list(settings.table().index) == ["pair", "tops", "tolerances"]
+    with pytest.raises(ParameterError, match=r"parameter tops: \[1.5\]; wanted whole numbers from 1 up"):
+        notebook.check({"tops": [1.5]}, "tops")
+
+
+def test_the_scale_of_a_study() -> None:
+    settings = notebook.check({"scale": "pico"}, "scale")
+    assert settings.scale == "pico"
+    assert list(settings.table().index) == ["scale"]
+    with pytest.raises(RegistryError, match=r"no scale 'nano' in study.yaml; choose one of: pico, smollm2"):
+        notebook.check({"scale": "nano"}, "scale")
+
+
 def test_running_the_cell_again_is_no_mistake() -> None:
     variables = namespace()
     notebook.check(variables, *NAMES)
