@@ -232,6 +232,18 @@ def test_a_pair_in_which_nothing_changed(path: Path, tmp_path: Path) -> None:
     assert "nothing changed between the two checkpoints" in text_of(out)
 
 
+@each_of_the_study
+def test_the_other_scale(path: Path, tmp_path: Path) -> None:
+    """A page of the study shows whatever runs a scale has, none included, and refuses a scale that there is not."""
+    done, out = papermill(tmp_path / "run", path, "-p", "scale", "smollm2")
+    assert done.returncode == 0, done.stderr
+    assert "nan" not in text_of(out).split()
+    assert set(glued(out)) == set(glued(path))
+    done, _ = papermill(tmp_path / "wrong", path, "-p", "scale", "nano")
+    assert done.returncode != 0
+    assert "no scale 'nano' in study.yaml; choose one of: pico, smollm2" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
