@@ -28,9 +28,10 @@ def measure_overlap(
 ) -> dict[str, Any]:
     """Overlap of the update masks abs(delta) > atol of two checkpoints over one source.
 
-    Beside each number stands what independent masks of the same densities would give, over all coordinates (`global`,
-    the paper's baseline) and within each tensor (`tensor`). An undefined share is None. Raises AlignmentError if the
-    three do not hold the same tensors, ParameterError for atol < 0 or an unknown view.
+    Beside each number stands what independent masks of the same densities would give: over all coordinates (`global`,
+    the paper's baseline), within each tensor (`tensor`), and within each binade of abs(source) of each tensor
+    (`magnitude`). An undefined share is None. Raises AlignmentError if the three do not hold the same tensors,
+    ParameterError for atol < 0 or an unknown view.
     """
     if not (math.isfinite(atol) and atol >= 0):
         raise ParameterError(f"atol {atol}; wanted a finite number from 0 up")
@@ -42,7 +43,7 @@ def measure_overlap(
     if names != set(partners):
         stray = sorted(names.symmetric_difference(partners))[0]
         raise AlignmentError(f"{a.spec} and {b.spec} differ in {stray}; both must hold every tensor of {source.spec}")
-    tensors: list[tuple[Param, Counts]] = []
+    tensors: list[tuple[Param, list[Counts]]] = []
     for match in first.matches:
         before = view_of(source.read(match.source), view)
         after_a, after_b = view_of(a.read(match.trained), view), view_of(b.read(partners[match.source]), view)
@@ -57,21 +58,30 @@ def measure_overlap(
     }
 
 
-def _block(counts: Sequence[Counts]) -> dict[str, Any]:
-    whole = of.total(counts)
+def _block(tensors: Sequence[Sequence[Counts]]) -> dict[str, Any]:
+    """The numbers of some tensors, each given as its binades."""
+    wholes = [of.total(binades) for binades in tensors]
+    whole = of.total(wholes)
+    expected = {
+        "global": of.expected_globally(whole),
+        "tensor": of.expected_within(wholes),
+        "magnitude": of.expected_within([counts for binades in tensors for counts in binades]),
+    }
     return {
         **_shares(of.overlap(whole)),
         "density_a": _number(whole.a / whole.size if whole.size else math.nan),
         "density_b": _number(whole.b / whole.size if whole.size else math.nan),
-        "expected": {"global": _shares(of.expected_globally(whole)), "tensor": _shares(of.expected_within(counts))},
+        "expected": {baseline: _shares(overlap) for baseline, overlap in expected.items()},
     }
 
 
-def _grouped(tensors: Sequence[tuple[Param, Counts]], name: str, key: Callable[[Param], Any]) -> list[dict[str, Any]]:
-    groups: dict[Any, list[Counts]] = {}
-    for param, counts in tensors:
+def _grouped(
+    tensors: Sequence[tuple[Param, list[Counts]]], name: str, key: Callable[[Param], Any]
+) -> list[dict[str, Any]]:
+    groups: dict[Any, list[list[Counts]]] = {}
+    for param, binades in tensors:
         if key(param) is not None:
-            groups.setdefault(key(param), []).append(counts)
+            groups.setdefault(key(param), []).append(binades)
     return [{name: value, **_block(groups[value])} for value in sorted(groups)]
 
 

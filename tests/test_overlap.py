@@ -53,6 +53,15 @@ def test_every_level_agrees_with_masks_made_by_hand(three: Three) -> None:
     assert found["expected"]["global"]["o1"] == pytest.approx(density_b)
     within = sum(float(m[0].sum()) * float(m[1].sum()) / m[0].numel() for m in masks.values())
     assert found["expected"]["tensor"]["o1"] == pytest.approx(within / sum(int(m[0].sum()) for m in masks.values()))
+    cells = 0.0
+    for name, (in_a, in_b) in masks.items():
+        exponents = torch.frexp(source.read(name).float().abs()).exponent
+        for exponent in exponents.unique():
+            here = exponents == exponent
+            cells += float(in_a[here].sum()) * float(in_b[here].sum()) / float(here.sum())
+    chance = found["expected"]["magnitude"]
+    assert chance["o1"] == pytest.approx(cells / sum(int(m[0].sum()) for m in masks.values()))
+    assert chance["o2"] == pytest.approx(cells / sum(int(m[1].sum()) for m in masks.values()))
     assert [row["layer"] for row in found["layers"]] == [0, 1]
     names = [n for n in masks if n.startswith("model.layers.1.")]
     assert (found["layers"][1]["o1"], found["layers"][1]["o2"]) == shares(names)[:2]
@@ -84,6 +93,6 @@ def test_the_command(opd: Callable[..., subprocess.CompletedProcess[str]], three
     options = ("overlap", "--source", three[0], "--a", three[1], "--b", three[2])
     found = json.loads(opd(*options, "--json").stdout)
     assert {"o1", "o2", "jaccard", "density_a", "density_b", "expected", "layers"} <= set(found)
-    assert set(found["expected"]) == {"global", "tensor"}
+    assert set(found["expected"]) == {"global", "tensor", "magnitude"}
     assert "if independent" in opd(*options).stdout
     assert opd(*options, "--atol", "-1").returncode == 2

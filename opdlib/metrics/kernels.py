@@ -222,10 +222,16 @@ def count_codes(a, b, shift_a, shift_b, codes, atols, tables):  # type: ignore[n
 
 @numba.njit(nogil=True, cache=True)
 def count_overlap(source, a, b, atol, found):  # type: ignore[no-untyped-def]
-    """Add the number of coordinates updated in a, in b, and in both."""
+    """Add to the row of each binade of abs(source), its exponent bits: coordinates, those updated in a, in b, in both.
+
+    All are float32; `found` is (256, 4).
+    """
+    bits = source.view(np.uint32)
     for i in range(source.size):
         w = np.float64(source[i])
         in_a, in_b = abs(np.float64(a[i]) - w) > atol, abs(np.float64(b[i]) - w) > atol
-        found[0] += in_a
-        found[1] += in_b
-        found[2] += in_a and in_b
+        row = (bits[i] >> np.uint32(23)) & np.uint32(0xFF)
+        found[row, 0] += 1
+        found[row, 1] += in_a
+        found[row, 2] += in_b
+        found[row, 3] += in_a and in_b

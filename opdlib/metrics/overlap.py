@@ -14,7 +14,7 @@ from opdlib.metrics import kernels
 
 @dataclass(frozen=True)
 class Counts:
-    """Coordinates of one tensor, or of several together."""
+    """Coordinates of a part of a tensor, of one, or of several together."""
 
     size: int
     a: int
@@ -23,12 +23,16 @@ class Counts:
     both: int
 
 
-def count(source: torch.Tensor, a: torch.Tensor, b: torch.Tensor, atol: float) -> Counts:
-    """Count updates with abs(trained - source) > atol, subtracted in float64, for three tensors of one shape."""
+def count(source: torch.Tensor, a: torch.Tensor, b: torch.Tensor, atol: float) -> list[Counts]:
+    """Count updates with abs(trained - source) > atol, subtracted in float64, for three tensors of one shape.
+
+    One entry for every binade of abs(source) that holds a coordinate, from the smallest up. Zeros and subnormals, which
+    have the same exponent bits, are one binade.
+    """
     arrays = [t.to(torch.float32).contiguous().flatten().numpy() for t in (source, a, b)]
-    found = np.zeros(3, np.int64)
+    found = np.zeros((256, 4), np.int64)
     kernels.count_overlap(*arrays, atol, found)
-    return Counts(arrays[0].size, *map(int, found))
+    return [Counts(*map(int, row)) for row in found if row[0]]
 
 
 def total(counts: Iterable[Counts]) -> Counts:
@@ -60,13 +64,15 @@ def expected_globally(counts: Counts) -> Overlap:
     return _shares(both, counts.a, counts.b)
 
 
-def expected_within(tensors: Sequence[Counts]) -> Overlap:
-    """If they were drawn independently within every tensor, at each tensor's own densities.
+def expected_within(parts: Sequence[Counts]) -> Overlap:
+    """If they were drawn independently within every part, at each part's own densities.
 
-    This much overlap comes from the two runs preferring the same tensors, whatever they do inside them.
+    With tensors as parts: this much overlap comes from the two runs preferring the same tensors, whatever they do
+    inside them. With the binades of every tensor as parts: this much comes from preferring the same tensors and weights
+    of the same size. bf16 alone makes two runs prefer small weights, whose grid is finer.
     """
-    whole = total(tensors)
-    return _shares(math.fsum(c.a * c.b / c.size for c in tensors if c.size), whole.a, whole.b)
+    whole = total(parts)
+    return _shares(math.fsum(c.a * c.b / c.size for c in parts if c.size), whole.a, whole.b)
 
 
 def _shares(both: float, a: int, b: int) -> Overlap:

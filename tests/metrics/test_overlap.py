@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,13 +18,13 @@ def test_counting_agrees_with_boolean_masks() -> None:
     b = source.float() + 1e-4 * torch.randn(5000, generator=generator)
     for atol in (0.0, 1e-5, 1e-3):
         in_a, in_b = ((t.double() - source.double()).abs() > atol for t in (a, b))
-        found = count(source, a, b, atol)
+        found = total(count(source, a, b, atol))
         assert found == Counts(5000, int(in_a.sum()), int(in_b.sum()), int((in_a & in_b).sum()))
 
 
 def test_a_difference_equal_to_the_tolerance_is_no_update() -> None:
     source, moved = torch.zeros(2), torch.tensor([0.5, 0.25])
-    assert count(source, moved, moved, 0.25) == Counts(2, 1, 1, 1)
+    assert count(source, moved, moved, 0.25) == [Counts(2, 1, 1, 1)]
 
 
 def test_known_answer() -> None:
@@ -40,6 +41,58 @@ def test_preferring_the_same_tensor_raises_the_expectation_within_tensors() -> N
     assert expected_globally(total(tensors)).o1 == pytest.approx(0.25)
     assert expected_within(tensors).o1 == pytest.approx(0.5)
     assert overlap(total(tensors)).o1 == 0.5, "all of it is explained by the tensor"
+
+
+def test_counting_by_binade_agrees_with_a_plain_way() -> None:
+    """frexp, masks and a loop over the exponents."""
+    generator = torch.Generator().manual_seed(1)
+    source = torch.randn(20_000, generator=generator).pow(5).to(torch.bfloat16)
+    source[:50] = 0.0
+    a, b = ((source.float() + 1e-3 * torch.randn(20_000, generator=generator)).to(torch.bfloat16) for _ in range(2))
+    in_a, in_b = (t.double() - source.double() != 0 for t in (a, b))
+    exponents = np.where(source.float().numpy() == 0, -1000, np.frexp(source.float().numpy())[1])
+    slow = []
+    for exponent in np.unique(exponents):
+        of = torch.from_numpy(exponents == exponent)
+        slow.append(Counts(int(of.sum()), int(in_a[of].sum()), int(in_b[of].sum()), int((in_a & in_b)[of].sum())))
+    found = count(source, a, b, 0.0)
+    assert found == slow
+    assert len(found) > 20
+    expected = sum(c.a * c.b / c.size for c in slow)
+    assert expected_within(found).o1 == pytest.approx(expected / int(in_a.sum()), rel=1e-12)
+
+
+def test_zeros_and_subnormals_are_one_binade_and_signs_do_not_matter() -> None:
+    source = torch.tensor([0.0, -0.0, 1e-40, 1.0, -1.5, 2.0])
+    changed = source + torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+    assert count(source, changed, source, 0.0) == [Counts(3, 1, 0, 0), Counts(2, 2, 0, 0), Counts(1, 0, 0, 0)]
+
+
+def test_two_changes_that_only_prefer_small_weights_overlap_as_the_third_baseline_says() -> None:
+    """By construction: all small weights change in both, and no large one; nothing else is shared."""
+    source = torch.cat([torch.full((100,), 0.01), torch.full((300,), 1.0)])
+    small = torch.zeros(400, dtype=torch.bool)
+    small[:100] = True
+    moved = torch.where(small, source + 1e-3, source)
+    binades = count(source, moved, moved, 0.0)
+    assert binades == [Counts(100, 100, 100, 100), Counts(300, 0, 0, 0)]
+    assert expected_globally(total(binades)).o1 == 0.25
+    assert expected_within([total(binades)]).o1 == 0.25, "one tensor: no more than globally"
+    assert expected_within(binades).o1 == overlap(total(binades)).o1 == 1.0, "the size of the weight explains all"
+
+
+def test_draws_within_binades_come_out_at_the_third_baseline() -> None:
+    rng = np.random.default_rng(2)
+    source = torch.from_numpy(rng.standard_normal(400_000)).to(torch.bfloat16)
+    chance = torch.from_numpy(np.clip(0.1 / np.abs(source.float().numpy() + 1e-6), 0, 1))
+    exponent = torch.from_numpy(np.frexp(source.float().numpy())[1])
+    rates = torch.stack([chance[exponent == e].mean() for e in exponent.unique()])
+    rate = rates[torch.searchsorted(exponent.unique(), exponent)]
+    a, b = (torch.where(torch.from_numpy(rng.random(400_000)) < rate, source.float() + 1, source) for _ in range(2))
+    binades = count(source, a, b, 0.5)
+    found = overlap(total(binades))
+    assert found.o1 == pytest.approx(expected_within(binades).o1, rel=0.02)
+    assert found.o1 > 1.5 * expected_globally(total(binades)).o1
 
 
 def test_an_empty_mask_has_no_overlap() -> None:
