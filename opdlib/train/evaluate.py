@@ -9,8 +9,9 @@ import torch
 from tqdm import tqdm
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.train.models import load_model, load_tokenizer, stop_tokens
-from opdlib.train.tasks import find_task, is_correct, wilson
+from opdlib.train.models import load_model, load_tokenizer
+from opdlib.train.prompts import check_text, end_tokens, prompt_text
+from opdlib.train.tasks import find_task, wilson
 
 BATCH = 50
 """Problems a batch. Fixed, because padding can move the last bits of a logit."""
@@ -32,9 +33,10 @@ def evaluate(spec: str, task: str = "arithmetic", seed: int = 0, n: int = 500) -
     """Ask the checkpoint `spec` the first `n` held-out problems that `seed` draws.
 
     Weights are upcast to float32 and decoding is greedy, so the result depends on the checkpoint
-    alone. Raises ParameterError for an unknown task or an impossible `n`, CheckpointError for what
+    alone. Raises ParameterError for an unknown task, one of images or an impossible `n`, CheckpointError for what
     cannot be opened.
     """
+    check_text(find_task(task))
     find_task(task).held_out(n, seed)  # a wrong name or number is told before a model is loaded
     checkpoint = open_checkpoint(spec)
     return evaluate_model(load_model(checkpoint), load_tokenizer(checkpoint), task, seed, n)
@@ -45,12 +47,13 @@ def evaluate_model(model: Any, tokenizer: Any, task: str, seed: int, n: int) -> 
     """`evaluate` for a float32 model and a left-padding tokenizer that are already in memory."""
     chosen = find_task(task)
     problems = chosen.held_out(n, seed)
-    stops = stop_tokens(tokenizer)
+    stops = end_tokens(chosen, tokenizer)
     model.eval()
     correct = 0
     for start in tqdm(range(0, n, BATCH), desc="evaluate", unit="batch", disable=None):
         batch = problems[start : start + BATCH]
-        encoded = tokenizer([p.prompt for p in batch], return_tensors="pt", padding=True).to(model.device)
+        prompts = [prompt_text(problem.prompt, chosen, tokenizer) for problem in batch]
+        encoded = tokenizer(prompts, return_tensors="pt", padding=True).to(model.device)
         output = model.generate(
             input_ids=encoded["input_ids"],
             attention_mask=encoded["attention_mask"],
@@ -60,5 +63,5 @@ def evaluate_model(model: Any, tokenizer: Any, task: str, seed: int, n: int) -> 
             pad_token_id=tokenizer.pad_token_id,
         )
         texts = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
-        correct += sum(is_correct(text, problem.answer) for text, problem in zip(texts, batch, strict=True))
+        correct += sum(chosen.is_correct(text, p.reference) for text, p in zip(texts, batch, strict=True))
     return Evaluation(task, seed, n, correct, correct / n, wilson(correct, n))

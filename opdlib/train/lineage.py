@@ -14,7 +14,9 @@ from transformers import AutoConfig, AutoTokenizer
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.train.fresh import FRESH, find_architecture
+from opdlib.train.prompts import check_text
 from opdlib.train.recipe import PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
+from opdlib.train.tasks import find_task
 
 ROLES = ("student", "teacher", "mask")
 
@@ -58,7 +60,7 @@ def plan(path: Path, recipe: Recipe, folder: Path, above: tuple[str, ...] = ()) 
     """The run of `recipe`, read from `path`, in `folder`; its parents' folders lie beside it.
 
     A student and a teacher are run with their own seed, the owner of a mask with this run's. Raises RecipeError for a
-    circle, a missing recipe, or models that do not fit each other.
+    circle, a missing recipe, or models that do not fit each other, ParameterError for a task that no model here can do.
     """
     above = (*above, recipe.name)
     parents = {}
@@ -81,6 +83,7 @@ def plan(path: Path, recipe: Recipe, folder: Path, above: tuple[str, ...] = ()) 
 
 
 def _check(run: Run) -> None:
+    check_text(find_task(run.recipe.task))
     if isinstance(run.recipe, SftRecipe) and run.recipe.student.startswith(FRESH):
         find_architecture(run.recipe.student)
     elif run.recipe.student.startswith(FRESH):

@@ -17,8 +17,8 @@ from trl import DistillationConfig, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrain
 
 from opdlib.errors import RecipeError
 from opdlib.train.distillation import Distillation, Objective
-from opdlib.train.models import stop_tokens
 from opdlib.train.optimizers import SETTINGS
+from opdlib.train.prompts import end_tokens, prompt_text
 from opdlib.train.recipe import DistillRecipe, OpsdRecipe, Recipe, RlvrRecipe, SftRecipe, TopKRecipe
 from opdlib.train.tasks import Task, find_task
 
@@ -51,53 +51,64 @@ def build_trainer(
     """
     # TRL reports every start to its makers; what runs here stays here, whatever was imported first.
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    model.generation_config.eos_token_id = stop_tokens(tokenizer)
+    task = find_task(recipe.task)
+    model.generation_config.eos_token_id = end_tokens(task, tokenizer)
     shared = {"model": model, "processing_class": tokenizer, "callbacks": callbacks}
     trainer: Trainer
     if isinstance(recipe, SftRecipe):
         trainer = SFTTrainer(args=_sft_config(recipe, output), train_dataset=_gold_answers(recipe, tokenizer), **shared)
     elif isinstance(recipe, RlvrRecipe):
-        reward = _reward(find_task(recipe.task))
+        reward = _reward(task)
         trainer = GRPOTrainer(
-            reward_funcs=reward, args=_rlvr_config(recipe, output), train_dataset=_prompts(recipe), **shared
+            reward_funcs=reward, args=_rlvr_config(recipe, output), train_dataset=_prompts(recipe, tokenizer), **shared
         )
     else:
         objective = DISTILLATIONS[recipe.objective]
         if isinstance(recipe, TopKRecipe):
             objective = replace(objective, top_k=recipe.top_k)
         args = _distillation_config(recipe, objective, output)
-        data = _prompts(recipe)
+        data = _prompts(recipe, tokenizer)
         trainer = Distillation(objective, args=args, train_dataset=data, teacher_model=teacher, **shared)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _prompts(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe) -> Dataset:
+def _prompts(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, tokenizer: Any) -> Dataset:
     """One row a prompt for GRPO, which repeats them itself; one row a completion for the distillations."""
     generations = 1 if isinstance(recipe, OpsdRecipe) else recipe.generations
-    problems = find_task(recipe.task).training(recipe.steps * recipe.batch_size // generations, recipe.seed)
+    task = find_task(recipe.task)
+    problems = task.training(recipe.steps * recipe.batch_size // generations, recipe.seed)
+    rows = [{"prompt": prompt_text(problem.prompt, task, tokenizer)} for problem in problems]
     if isinstance(recipe, RlvrRecipe):
-        return Dataset.from_list([{"prompt": problem.prompt, "answer": problem.answer} for problem in problems])
-    if isinstance(recipe, OpsdRecipe):
-        return Dataset.from_list([{"prompt": problem.prompt, "privileged": problem.privileged} for problem in problems])
-    return Dataset.from_list([{"prompt": problem.prompt} for problem in problems for _ in range(generations)])
+        rows = [row | {"reference": problem.reference} for row, problem in zip(rows, problems, strict=True)]
+    elif isinstance(recipe, OpsdRecipe):
+        shown = [prompt_text(problem.privileged, task, tokenizer) for problem in problems]
+        rows = [row | {"privileged": text} for row, text in zip(rows, shown, strict=True)]
+    else:
+        rows = [row for row in rows for _ in range(generations)]
+    return Dataset.from_list(rows)
 
 
 def _gold_answers(recipe: SftRecipe, tokenizer: Any) -> Dataset:
     """Tokens of prompt and gold completion; a share of the prompts are privileged ones, drawn from the seed."""
     rng = random.Random(f"privileged {recipe.seed}")
-    problems = find_task(recipe.task).training(recipe.steps * recipe.batch_size, recipe.seed)
+    task = find_task(recipe.task)
+    problems = task.training(recipe.steps * recipe.batch_size, recipe.seed)
     shown = [p.privileged if rng.random() < recipe.privileged else p.prompt for p in problems]
+    end = [tokenizer.eos_token_id] if task.chat else []
     return Dataset.from_list(
-        [_gold(prompt, p.completion, tokenizer) for prompt, p in zip(shown, problems, strict=True)]
+        [
+            _gold(prompt_text(prompt, task, tokenizer), p.completion, end, tokenizer)
+            for prompt, p in zip(shown, problems, strict=True)
+        ]
     )
 
 
 def _reward(task: Task) -> Callable[..., list[float]]:
     """1 for a right completion, 0 for a wrong one."""
 
-    def correct(completions: list[str], answer: list[str], **_: Any) -> list[float]:
-        pairs = zip(completions, answer, strict=True)
+    def correct(completions: list[str], reference: list[str], **_: Any) -> list[float]:
+        pairs = zip(completions, reference, strict=True)
         return [float(task.is_correct(completion, right)) for completion, right in pairs]
 
     return correct
@@ -184,11 +195,11 @@ def _per_device(recipe: Recipe) -> int:
     return recipe.batch_size // (recipe.accumulate * devices)
 
 
-def _gold(prompt: str, completion: str, tokenizer: Any) -> dict[str, list[int]]:
-    """Tokens of prompt and gold completion, the prompt's without loss.
+def _gold(prompt: str, completion: str, end: list[int], tokenizer: Any) -> dict[str, list[int]]:
+    """Tokens of prompt and gold completion with its `end`, the prompt's without loss.
 
     They are tokenized apart, as they are when the answer is generated.
     """
     before = tokenizer(prompt)["input_ids"]
-    after = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    after = tokenizer(completion, add_special_tokens=False)["input_ids"] + end
     return {"input_ids": before + after, "labels": [-100] * len(before) + after}

@@ -92,9 +92,11 @@ class _Common(BaseModel):
     @classmethod
     def _known(cls, task: str) -> str:
         try:
-            find_task(task)
+            found = find_task(task)
         except ValueError as error:
             raise ValueError(str(error).partition("; ")[2]) from None
+        if not found.trains:
+            raise ValueError("it has no training problems, and is for evaluation only")
         return task
 
     @field_validator("accumulate", "generations", check_fields=False)

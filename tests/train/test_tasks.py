@@ -5,19 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opdlib.errors import ParameterError
-from opdlib.train.tasks import TASKS, find_task, is_correct, wilson
+from opdlib.train.tasks import TASKS, Task, find_task, is_correct, operands, wilson
 
-ARITHMETIC = TASKS["arithmetic"]
+ARITHMETIC, SUMS = TASKS["arithmetic"], TASKS["sums"]
 
 
-def operands(prompt: str) -> tuple[str, frozenset[str]]:
+def asked(prompt: str) -> tuple[str, frozenset[int]]:
     """What a problem asks, whatever the order of its operands."""
-    a, sign, b = prompt.removeprefix("Calculate: ").removesuffix("\nResult:").split(" ")
-    return sign, frozenset((a, b))
+    question = prompt.removeprefix("Calculate: ").removesuffix("\nResult:").removesuffix("=")
+    sign = "*" if "*" in question else "+"
+    return sign, frozenset(int(number) for number in question.split(sign))
 
 
 def test_problems_are_right_and_complete() -> None:
-    problems = [problem for twins in ARITHMETIC.space() for problem in twins]
+    problems = [problem for twins in operands.arithmetic() for problem in twins]
     assert len(problems) == len({p.prompt for p in problems}) == 60**2 + 29**2
     for problem in problems:
         question = problem.prompt.removeprefix("Calculate: ").removesuffix("\nResult:")
@@ -26,26 +27,60 @@ def test_problems_are_right_and_complete() -> None:
         assert problem.completion == f" {problem.answer}\n"
 
 
+def test_sums_are_right_and_complete() -> None:
+    problems = [problem for twins in operands.sums() for problem in twins]
+    assert len(problems) == len({p.prompt for p in problems}) == 90**2
+    assert {len(p.prompt) for p in problems} == {6}
+    for problem in problems:
+        a, b = problem.prompt.removesuffix("=").split("+")
+        assert problem.answer == str(int(a) + int(b))
+        assert 20 <= int(problem.answer) <= 198
+
+
+def test_no_answer_is_worth_guessing() -> None:
+    """Difficulty: always giving the most frequent answer is right in at most 2 of 100 held-out problems."""
+    for task in (ARITHMETIC, SUMS):
+        answers = [problem.answer for twins in task.split().held_out for problem in twins]
+        assert max(map(answers.count, set(answers))) / len(answers) < 0.02
+
+
+def test_answers_fit_into_the_tokens_they_may_take() -> None:
+    for task in (ARITHMETIC, SUMS):
+        problems = [p for twins in task.split().held_out for p in twins]
+        assert max(len(p.completion) for p in problems) <= task.max_new_tokens
+
+
 def test_form_of_a_prompt() -> None:
-    prompts = {problem.prompt for twins in ARITHMETIC.space() for problem in twins}
+    prompts = {problem.prompt for twins in operands.arithmetic() for problem in twins}
     assert "Calculate: 47 + 12\nResult:" in prompts
+    assert "47+12=" in {problem.prompt for twins in operands.sums() for problem in twins}
 
 
-def test_training_and_held_out_share_nothing_in_either_order() -> None:
-    everything = sum(1 for _ in ARITHMETIC.space())
-    trained = {operands(p.prompt) for p in ARITHMETIC.training(20_000, seed=0)}
-    remaining = everything - len(trained)
-    held_out = {operands(p.prompt) for p in ARITHMETIC.held_out(remaining, seed=0)}
+@pytest.mark.parametrize(("task", "pairs"), [(ARITHMETIC, 2265), (SUMS, 4095)], ids=["arithmetic", "sums"])
+def test_training_and_held_out_share_nothing_in_either_order(task: Task, pairs: int) -> None:
+    trained = {asked(p.prompt) for p in task.training(20_000, seed=0)}
+    remaining = pairs - len(trained)
+    held_out = {asked(p.prompt) for p in task.held_out(remaining, seed=0)}
     assert len(held_out) == remaining >= 500
+    assert 0.3 < remaining / pairs < 0.37
     assert trained.isdisjoint(held_out)
     with pytest.raises(ParameterError, match=f"choose between 1 and {remaining}"):
-        ARITHMETIC.held_out(remaining + 1, seed=0)
+        task.held_out(remaining + 1, seed=0)
 
 
-@given(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
-def test_no_seed_leaks(train_seed: int, test_seed: int) -> None:
-    trained = {operands(p.prompt) for p in ARITHMETIC.training(300, train_seed)}
-    assert trained.isdisjoint(operands(p.prompt) for p in ARITHMETIC.held_out(100, test_seed))
+@given(st.sampled_from([ARITHMETIC, SUMS]), st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
+def test_no_seed_leaks(task: Task, train_seed: int, test_seed: int) -> None:
+    trained = {asked(p.prompt) for p in task.training(300, train_seed)}
+    assert trained.isdisjoint(asked(p.prompt) for p in task.held_out(100, test_seed))
+
+
+def test_the_split_is_the_one_of_the_committed_runs() -> None:
+    """A change here would make every committed accuracy one of other problems."""
+    first = {task.name: (task.training(1, 0)[0].prompt, task.held_out(1, 0)[0].prompt) for task in (ARITHMETIC, SUMS)}
+    assert first == {
+        "arithmetic": ("Calculate: 26 + 42\nResult:", "Calculate: 44 + 24\nResult:"),
+        "sums": ("41+72=", "81+42="),
+    }
 
 
 def test_seeds_decide_the_problems() -> None:

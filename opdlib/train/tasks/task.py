@@ -1,0 +1,121 @@
+"""What a task is: problems, the two parts they are split into, and how an answer is scored."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opdlib.errors import ParameterError
+from opdlib.train.tasks.scoring import is_correct
+
+HELD_OUT_SHARE = 3
+"""One pair of twins in this many is held out."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question in the form the model sees it, and its only right answer."""
+
+    prompt: str
+    answer: str
+    key: str = ""
+    """What the scorer is given instead of the answer, where an answer can be right in several ways."""
+    form: str = "{}"
+    """How the answer is to be given; `{}` is the answer."""
+    images: tuple[Any, ...] = ()
+    """What is to be seen where the prompt says `<image>`."""
+
+    @property
+    def completion(self) -> str:
+        """The gold continuation of the prompt, ended by a newline."""
+        return f" {self.form.replace('{}', self.answer)}\n"
+
+    @property
+    def privileged(self) -> str:
+        """The prompt after the solved problem: what a teacher sees that knows the answer."""
+        return self.prompt + self.completion + self.prompt
+
+    @property
+    def reference(self) -> str:
+        """What the scorer compares a completion with."""
+        return self.key or self.answer
+
+
+Twins = tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """All problems of a task, in an order that never changes."""
+
+    training: Sequence[Problem]
+    held_out: Sequence[Twins]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named problem space."""
+
+    name: str
+    max_new_tokens: int
+    """What an answer may take when it is scored."""
+    split: Callable[[], Split]
+    """Makes or fetches the problems."""
+    scorer: Callable[[str, str], bool] = is_correct
+    """Of a completion and a problem's reference."""
+    chat: bool = False
+    """True: a prompt is what a user says, in the tokenizer's chat template if it has one, and a completion runs to the
+    end of the sequence. False: a prompt is text to be continued, and a newline ends the completion."""
+    trains: bool = True
+    """False: only held-out problems."""
+    images: bool = False
+    """True: the problems cannot be asked without their images."""
+
+    def is_correct(self, completion: str, reference: str) -> bool:
+        """What the task's scorer says of a completion and a problem's `reference`."""
+        return self.scorer(completion, reference)
+
+    def training(self, n: int, seed: int) -> list[Problem]:
+        """`n` >= 1 training problems in an order drawn from `seed`.
+
+        When all have been drawn they come again, in a new order. Raises ParameterError if the task has none.
+        """
+        pool = self.split().training
+        if not pool:
+            raise ParameterError(f"task {self.name} has no training problems; it is for evaluation only")
+        rng = random.Random(seed)
+        problems: list[Problem] = []
+        while len(problems) < n:
+            problems += rng.sample(pool, len(pool))
+        return problems[:n]
+
+    def held_out(self, n: int, seed: int) -> list[Problem]:
+        """`n` held-out problems drawn from `seed` without repetition, one of each pair of twins.
+
+        Raises ParameterError if `n` < 1 or the task holds out fewer.
+        """
+        pool = self.split().held_out
+        if not 1 <= n <= len(pool):
+            raise ParameterError(f"task {self.name}: {n} held-out problems asked for; choose between 1 and {len(pool)}")
+        rng = random.Random(seed)
+        return [rng.choice(twins) for twins in rng.sample(pool, n)]
+
+
+def split_by_hash(space: Callable[[], Iterable[Twins]]) -> Split:
+    """The split of a problem space, decided by the text of each pair of twins alone."""
+    training: list[Problem] = []
+    held_out: list[Twins] = []
+    for twins in space():
+        if _held_out(twins):
+            held_out.append(twins)
+        else:
+            training.extend(twins)
+    return Split(training, held_out)
+
+
+def _held_out(twins: Twins) -> bool:
+    digest = hashlib.sha256(twins[0].prompt.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % HELD_OUT_SHARE == 0
