@@ -17,14 +17,15 @@ import torch
 from opdlib.checkpoints import Checkpoint
 from opdlib.delta import Match, view_of
 from opdlib.errors import MeasureError
+from opdlib.metrics.eigen import LinAlgError, one_blas_thread
 from opdlib.metrics.geometry import Geometry, geometries
-from opdlib.metrics.gram import LinAlgError
 
 CURVE = 24
 """Points of the spectrum that are kept, evenly spread over the logarithm of the rank index."""
 
-LARGE = 1 << 29
-"""Multiplications of a Gram product from which a matrix gets all cores to itself; smaller ones share them out."""
+LARGE_SIDE, LARGE_WORK = 1024, 1 << 34
+"""A matrix gets all cores to itself from this shorter side on, because its Gram matrices fill memory and keep several
+cores busy, or from this many multiplications of a Gram product; smaller matrices share the cores out."""
 
 
 @dataclass(frozen=True)
@@ -117,17 +118,23 @@ def measure_geometry(
     """
     names = {name: match for target in targets for name, match in target.matches.items()}
     ordered = sorted(names, key=lambda name: (-work(names[name].info.shape), name))
-    large = [name for name in ordered if work(names[name].info.shape) >= LARGE or device.type != "cpu"]
+    large = [name for name in ordered if is_large(names[name].info.shape) or device.type != "cpu"]
 
     def one(name: str) -> str:
         for number, results in _tensor(source, targets, name, view, device).items():
             store(number, name, results)
         return name
 
-    yield from map(one, large)
-    # Each thread of the pool has its own count of BLAS threads, so it is set in each of them.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(one, ordered[len(large) :])
+    with one_blas_thread():
+        yield from map(one, large)
+        # torch counts the threads of its BLAS for each thread of the pool, so it is told in each of them.
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(one, [name for name in ordered if name not in large])
+
+
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Whether a matrix of this shape is measured alone."""
+    return min(shape[-2:]) >= LARGE_SIDE or work(shape) >= LARGE_WORK
 
 
 def work(shape: tuple[int, ...]) -> int:

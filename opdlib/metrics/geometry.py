@@ -13,9 +13,9 @@ from opdlib.metrics.masks import Coverage, coverages, masks
 from opdlib.metrics.spectrum import RANK_SHARES, RANK_TOLERANCES, TOP, Spectrum
 from opdlib.metrics.subspace import (
     SHARES,
+    Basis,
     Comparison,
     Projection,
-    SourceBasis,
     Turning,
     compare,
     determined,
@@ -70,7 +70,7 @@ def geometry(source: torch.Tensor, trained: torch.Tensor) -> Geometry:
     return geometries(source, [trained])[0]
 
 
-def _geometry(basis: SourceBasis, seen: Comparison, covered: Mapping[float, Coverage]) -> Geometry:
+def _geometry(basis: Basis, seen: Comparison, covered: Mapping[float, Coverage]) -> Geometry:
     own, shape = seen.spectrum, basis.shape
     return Geometry(
         shape=shape,
@@ -92,7 +92,7 @@ def _geometry(basis: SourceBasis, seen: Comparison, covered: Mapping[float, Cove
     )
 
 
-def _reasons(basis: SourceBasis, own: Spectrum, turning: Turning) -> dict[str, str]:
+def _reasons(basis: Basis, own: Spectrum, turning: Turning) -> dict[str, str]:
     reasons = {
         f"projection {share:g}": f"the source has rank {basis.rank} and does not determine its leading "
         f"{rank_of(share, basis.shape)} directions"

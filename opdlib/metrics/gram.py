@@ -11,13 +11,10 @@ from collections.abc import Iterator
 
 import torch
 
-LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
-"""What every solver of torch raises when it fails."""
-
 ROWS = 512
 """Rows of a block: large enough for the BLAS to be at its best, small enough to be forgotten in memory."""
 
-_PANEL = 192
+_PANEL = 96
 """Columns of a panel: narrow enough to skip nearly half of the product, wide enough for the BLAS."""
 
 
@@ -49,5 +46,9 @@ class Gram:
 
     def matrix(self) -> torch.Tensor:
         """(n, n) float64, symmetric to the bit. The last thing to ask of a Gram: its sum becomes the result."""
-        strict = torch.triu(self._sum, 1)
-        return self._sum.triu_().add_(strict.mT)
+        for start in self._starts:
+            panel = self._sum[start : start + _PANEL]
+            panel[:, :start] = self._sum[:start, start : start + _PANEL].mT
+            square = panel[:, start : start + _PANEL]
+            square.copy_(square.triu() + square.triu(1).mT)
+        return self._sum

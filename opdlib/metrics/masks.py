@@ -21,7 +21,7 @@ from opdlib.metrics import kernels
 from opdlib.metrics.bits import raw_bits, shift_of
 from opdlib.metrics.gram import is_wide
 from opdlib.metrics.sparsity import count_of
-from opdlib.metrics.subspace import SHARES, SourceBasis, rank_of
+from opdlib.metrics.subspace import SHARES, Basis, rank_of
 
 UPDATE_ATOL = (0.0, 1e-5)
 """A coordinate is updated if abs(delta) > atol: exact nonzero for coverage (paper, Tables 2 and 10), 1e-5 for
@@ -46,8 +46,8 @@ class Masks:
     """rho -> coordinates in each mask, ceil(rho * m * n)."""
 
 
-def masks(source: torch.Tensor, basis: SourceBasis) -> Masks:
-    """The masks of an (m, n) source with finite values and its `SourceBasis`. Products in float32.
+def masks(source: torch.Tensor, basis: Basis) -> Masks:
+    """The masks of an (m, n) source with finite values and its `Basis`. Products in float32.
 
     A coordinate within 10^-6 (relative) of a cut may fall on either side of it.
     """

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from opdlib.metrics.gram import Gram, LinAlgError, blocks, is_wide
+from opdlib.metrics.eigen import LinAlgError, largest_first
+from opdlib.metrics.gram import Gram, blocks, is_wide
 
 RANK_TOLERANCES = (1e-6, 1e-5, 1e-4)
 """Relative to the largest singular value; the paper's Table 9 uses 1e-5."""
@@ -49,9 +50,12 @@ def spectrum(matrix: torch.Tensor) -> Spectrum:
 
 
 def from_gram(gram: torch.Tensor, larger_side: int) -> Spectrum | None:
-    """Singular values from the smaller Gram matrix; None if the solver fails or a rank cannot be decided from it."""
+    """Singular values from the smaller Gram matrix, which is used up.
+
+    None if the solver fails or a rank cannot be decided from them.
+    """
     try:
-        eigenvalues = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
+        eigenvalues, _ = largest_first(gram)
     except LinAlgError:
         return None
     return None if undecided(eigenvalues, larger_side) else Spectrum(eigenvalues.sqrt().cpu(), "gram")

@@ -1,6 +1,6 @@
 """Where a delta lies relative to the leading singular subspaces of its source, and how far these turned.
 
-Everything is computed once per source (`SourceBasis`) and reused for every trained checkpoint over it. Left singular
+Everything is computed once per source (its `Basis`) and reused for every trained checkpoint over it. Left singular
 vectors span outputs (rows), right ones inputs (columns), whichever side is longer.
 """
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from opdlib.metrics.gram import Gram, LinAlgError, blocks, is_wide
+from opdlib.metrics.eigen import LinAlgError, largest_first
+from opdlib.metrics.gram import Gram, blocks, is_wide
 from opdlib.metrics.spectrum import Spectrum, direct, from_gram, gram_of
 
 SHARES = (0.01, 0.05, 0.1, 0.2)
@@ -29,50 +30,55 @@ def rank_of(share: float, shape: tuple[int, ...]) -> int:
 
 
 @dataclass(frozen=True)
-class SourceBasis:
-    """Singular values of a source matrix and its leading singular vectors, in the tall form (see
-    `opdlib.metrics.gram`)."""
+class Basis:
+    """Singular values of a matrix and its leading singular vectors, in the tall form (see `opdlib.metrics.gram`)."""
 
     shape: tuple[int, int]
     wide: bool
     sigma: torch.Tensor
     """(min(m, n),) float64, largest first."""
     long: torch.Tensor
-    """(max(m, n), K) float64 orthonormal columns: the vectors on the longer side, K = rank_of(0.2)."""
+    """(max(m, n), k) float64 orthonormal columns: the vectors on the longer side."""
     short: torch.Tensor
-    """(min(m, n), K) float64 orthonormal columns."""
+    """(min(m, n), k) float64 orthonormal columns."""
     rank: int
     """Singular values above max(m, n) * 2^-52 of the largest. A subspace beyond it is not determined by the matrix."""
     route: str
 
 
-def source_basis(matrix: torch.Tensor) -> SourceBasis:
-    """Decompose an (m, n) source with m, n >= 1: eigenvectors of the smaller Gram matrix, or a float64 SVD if it must
-    be.
+def source_basis(matrix: torch.Tensor) -> Basis:
+    """Decompose an (m, n) source with m, n >= 1, with vectors for the largest of SHARES.
+
+    Raises torch.linalg.LinAlgError if that fails.
+    """
+    return _basis(matrix, gram_of(matrix), SHARES[-1])
+
+
+def _basis(matrix: torch.Tensor, gram: torch.Tensor, share: float) -> Basis:
+    """Eigenvectors of the smaller Gram matrix, or a float64 SVD if it must be.
 
     The SVD is taken when the eigensolver fails or when a leading vector belongs to a singular value too small for the
-    Gram matrix. Raises torch.linalg.LinAlgError if that fails too.
+    Gram matrix.
     """
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
-    k = rank_of(SHARES[-1], shape)
+    k = rank_of(share, shape)
     try:
-        eigenvalues, vectors = torch.linalg.eigh(gram_of(matrix))
+        eigenvalues, short = largest_first(gram, k)
     except LinAlgError:
         return _direct_basis(matrix, shape, k)
-    sigma = eigenvalues.flip(0).clamp(min=0).sqrt()
+    sigma = eigenvalues.sqrt()
     if float(sigma[k - 1]) <= _GRAM_REACH * float(sigma[0]):
         return _direct_basis(matrix, shape, k)
-    short = vectors.flip(1)[:, :k].contiguous()
     long = torch.empty(max(shape), k, dtype=torch.float64, device=matrix.device)
     for rows, block in blocks(matrix):
-        long[rows] = (block @ short) / sigma[:k]
-    return SourceBasis(shape, is_wide(matrix), sigma, long, short, _rank(sigma, shape), "gram")
+        torch.mm(block, short, out=long[rows])
+    return Basis(shape, is_wide(matrix), sigma, long.div_(sigma[:k]), short, _rank(sigma, shape), "gram")
 
 
-def _direct_basis(matrix: torch.Tensor, shape: tuple[int, int], k: int) -> SourceBasis:
+def _direct_basis(matrix: torch.Tensor, shape: tuple[int, int], k: int) -> Basis:
     tall = (matrix.mT if is_wide(matrix) else matrix).to(torch.float64)
     long, sigma, short = torch.linalg.svd(tall, full_matrices=False)
-    return SourceBasis(
+    return Basis(
         shape, is_wide(matrix), sigma, long[:, :k].contiguous(), short[:k].mT.contiguous(), _rank(sigma, shape), "svd"
     )
 
@@ -81,7 +87,7 @@ def _rank(sigma: torch.Tensor, shape: tuple[int, int]) -> int:
     return int((sigma > max(shape) * 2.0**-52 * sigma[0]).sum())
 
 
-def determined(basis: SourceBasis, share: float) -> bool:
+def determined(basis: Basis, share: float) -> bool:
     """Whether the source determines its leading subspace at this share: its rank reaches k."""
     return basis.rank >= rank_of(share, basis.shape)
 
@@ -134,62 +140,45 @@ class Comparison:
     """norm(sigma' - sigma) / Fro(delta), the second ratio of the paper's later code."""
 
 
-def compare(basis: SourceBasis, source: torch.Tensor, trained: torch.Tensor) -> Comparison:
+def compare(basis: Basis, source: torch.Tensor, trained: torch.Tensor) -> Comparison:
     """Project the delta on the source's subspaces and measure their turning, in two passes over the two matrices.
 
     What a zero delta or a zero source leaves undefined is NaN, as is a subspace that the source does not determine.
     """
-    sums = _Sums(basis)
+    n, k = basis.short.shape
+    deltas, trains = Gram(n, basis.short.device), Gram(n, basis.short.device)
+    on_long = basis.short.new_zeros(k, n)  # long^T delta
     for (rows, before), (_, after) in zip(blocks(source), blocks(trained), strict=True):
-        sums.add(basis, rows, after - before, after)
-    del before, after
-    gram = sums.deltas.matrix()
+        trains.add(after)
+        difference = after - before
+        deltas.add(difference)
+        on_long.addmm_(basis.long[rows].mT, difference)
+    del before, after, difference
+    gram = deltas.matrix()
     energy = float(gram.diagonal().sum())
+    projection = _projection(basis, energy, on_long, gram)
     own = from_gram(gram, max(basis.shape)) or direct(trained.to(torch.float64) - source.to(torch.float64))
-    del gram, sums.deltas
-    eigenvalues, vectors = torch.linalg.eigh(sums.trains.matrix())
-    sigma = eigenvalues.flip(0).clamp(min=0).sqrt()
-    vectors = vectors[:, -rank_of(ANGLE_SHARE, basis.shape) :].flip(1)
-    drift = float((sigma - basis.sigma).norm())
+    del gram, deltas, on_long
+    other = _basis(trained, trains.matrix(), ANGLE_SHARE)
+    drift = float((other.sigma - basis.sigma).norm())
     scale = float(basis.sigma.norm())
     return Comparison(
         spectrum=own,
-        projection=_projection(basis, energy, sums),
-        turning=_turning(basis, trained, sigma, vectors),
+        projection=projection,
+        turning=_turning(basis, other),
         drift=drift / scale if scale > 0 else math.nan,
         drift_of_delta=drift / math.sqrt(energy) if energy > 0 else math.nan,
     )
 
 
-class _Sums:
-    """What one pass over the rows of a pair adds up."""
+def _projection(basis: Basis, energy: float, on_long: torch.Tensor, gram: torch.Tensor) -> Projection:
+    """From long^T delta, (k, n), and the Gram matrix of the delta, which holds the norm of delta v for every v.
 
-    def __init__(self, basis: SourceBasis):
-        n, k = basis.short.shape
-        zeros = basis.short.new_zeros
-        self.deltas, self.trains = Gram(n, basis.short.device), Gram(n, basis.short.device)
-        self.on_long = zeros(k, n)
-        """long^T delta"""
-        self.on_short = zeros(k)
-        """Squared norms of the columns of delta short."""
-        self.on_both = zeros(k, k)
-        """long^T delta short"""
-
-    def add(self, basis: SourceBasis, rows: slice, difference: torch.Tensor, after: torch.Tensor) -> None:
-        """Add one block of rows: of the delta and of the trained matrix."""
-        self.deltas.add(difference)
-        self.trains.add(after)
-        long = basis.long[rows]
-        projected = difference @ basis.short
-        self.on_short += torch.linalg.vector_norm(projected, dim=0) ** 2
-        self.on_long.addmm_(long.mT, difference)
-        self.on_both.addmm_(long.mT, projected)
-
-
-def _projection(basis: SourceBasis, energy: float, sums: _Sums) -> Projection:
-    along_long = (sums.on_long**2).sum(1).cumsum(0)
-    along_short = sums.on_short.cumsum(0)
-    corners = (sums.on_both**2).cumsum(0).cumsum(1)
+    That norm's square is known to about n * 2^-52 of the delta's energy.
+    """
+    along_long = (on_long**2).sum(1).cumsum(0)
+    along_short = ((gram @ basis.short) * basis.short).sum(0).clamp(min=0).cumsum(0)
+    corners = ((on_long @ basis.short) ** 2).cumsum(0).cumsum(1)
     ks = {share: rank_of(share, basis.shape) for share in SHARES}
 
     def shares(energies: Mapping[float, float]) -> dict[float, float]:
@@ -201,17 +190,11 @@ def _projection(basis: SourceBasis, energy: float, sums: _Sums) -> Projection:
     return Projection(joint, *((short, long) if basis.wide else (long, short)))
 
 
-def _turning(basis: SourceBasis, trained: torch.Tensor, sigma: torch.Tensor, vectors: torch.Tensor) -> Turning:
+def _turning(basis: Basis, other: Basis) -> Turning:
     k = rank_of(ANGLE_SHARE, basis.shape)
-    if not determined(basis, ANGLE_SHARE) or _rank(sigma, basis.shape) < k:
+    if not determined(basis, ANGLE_SHARE) or not determined(other, ANGLE_SHARE):
         return Turning(math.nan, math.nan, math.nan, math.nan)
-    if float(sigma[k - 1]) <= _GRAM_REACH * float(sigma[0]):
-        other = _direct_basis(trained, basis.shape, k)
-        long, short = other.long, other.short
-    else:
-        short = vectors
-        long = torch.cat([(block @ short) / sigma[:k] for _, block in blocks(trained)])
-    sides = [_sines(basis.long[:, :k], long), _sines(basis.short[:, :k], short)]
+    sides = [_sines(basis.long[:, :k], other.long), _sines(basis.short[:, :k], other.short)]
     left, right = reversed(sides) if basis.wide else sides
     return Turning(float(left.mean()), float(left.max()), float(right.mean()), float(right.max()))
 
