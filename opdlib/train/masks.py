@@ -26,13 +26,14 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from opdlib.checkpoints import Checkpoint
+from opdlib.errors import RecipeError
 from opdlib.train.recipe import Mask
 
 
 def training_masks(mask: Mask, source: Checkpoint, owner: Checkpoint, seed: int) -> dict[str, Tensor]:
     """The mask of every tensor of `source` by name: bool, the tensor's shape, True where it is trained.
 
-    `seed` and the tensor's name draw what is drawn.
+    `seed` and the tensor's name draw what is drawn. Raises RecipeError if the owner's mask is empty.
     """
     masks = {}
     for name in source.tensors:
@@ -40,6 +41,11 @@ def training_masks(mask: Mask, source: Checkpoint, owner: Checkpoint, seed: int)
         changed = (owner.read(name).to(torch.bfloat16).double() - weights.double()).abs() > mask.threshold
         entropy = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),))
         masks[name] = drawn_mask(mask.kind, changed, weights, np.random.default_rng(entropy))
+    if not any(bool(inside.any()) for inside in masks.values()):
+        raise RecipeError(
+            f"mask of {owner.spec}: none of its weights differs from {source.spec} by more than threshold "
+            f"{mask.threshold}; choose a smaller threshold"
+        )
     return masks
 
 

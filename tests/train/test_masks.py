@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from opdlib.checkpoints import open_checkpoint
+from opdlib.errors import RecipeError
 from opdlib.train import callbacks
 from opdlib.train.masks import drawn_mask, training_masks
 from opdlib.train.recipe import Mask
@@ -147,3 +148,9 @@ def test_the_owner_is_trained_with_this_runs_seed(
     mask = {"kind": "delta", "of": "recipe:pico-sft", "threshold": 0.0}
     train(write_recipe(tmp_path, "opd", mask=mask, steps=2), seed=3)
     assert sorted(path.name for path in Path("runs/train").iterdir()) == ["pico-opd-s3", "pico-sft-s3"]
+
+
+def test_an_empty_mask_is_refused(tmp_path: Path, other_pico: Path, write_recipe: Callable[..., Path]) -> None:
+    mask = {"kind": "delta", "of": str(other_pico), "threshold": 1e6}
+    with pytest.raises(RecipeError, match=r"by more than threshold 1000000.0; choose a smaller threshold"):
+        train(write_recipe(tmp_path, "opd", mask=mask), out=tmp_path / "run")
