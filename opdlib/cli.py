@@ -195,6 +195,11 @@ def _parser() -> argparse.ArgumentParser:
         help="where small results are kept; weights stay in runs/train (default: runs/study)",
     )
     study.add_argument("--list", action="store_true", help="say what is missing and stop")
+    study.add_argument(
+        "--overlaps",
+        action="store_true",
+        help="run nothing; write what the runs in runs/train changed in common, and how full their masks were",
+    )
 
     patch = command(
         "patch",

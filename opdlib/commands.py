@@ -194,11 +194,17 @@ def train(options: argparse.Namespace) -> None:
 
 
 def study(options: argparse.Namespace) -> None:
-    """Run what is missing of the study, one run at a time."""
+    """Run what is missing of the study, one run at a time; or lay the runs that are here over each other."""
     from opdlib.laboratory import missing, run_arm
     from opdlib.study import find_scale
 
     scale = find_scale(options.scale)
+    if options.overlaps:
+        from opdlib.study_overlaps import write_overlaps
+
+        for file in write_overlaps(scale, options.out):
+            print(file)
+        return
     runs = list(missing(scale, options.out, options.arms, options.seeds))
     print(f"{scale.name}: {len(runs)} runs to do")
     if options.list:

@@ -57,10 +57,10 @@ class Scale:
     """Checkpoint spec, or `recipe:NAME`."""
     arms: Mapping[str, Arm]
 
-    def source_spec(self) -> str:
-        """The checkpoint spec of the source, as it lies here once its recipe was run."""
+    def source_spec(self, runs: Path = RUNS) -> str:
+        """The checkpoint spec of the source, as it lies in `runs` once its recipe was run."""
         name = self.source.removeprefix("recipe:")
-        return self.source if name == self.source else str(RUNS / f"{name}-s0" / "bf16")
+        return self.source if name == self.source else str(runs / f"{name}-s0" / "bf16")
 
 
 @cache
