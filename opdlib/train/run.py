@@ -141,7 +141,7 @@ def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
         tokenizer,
         load_model(teacher) if teacher else None,
         checkpoints,
-        [*_interventions(run, source), *_observers(run, source, model, tokenizer), Checkpoints(), Bar()],
+        [*_interventions(run, source), *observers(run, source, model, tokenizer), Checkpoints(), Bar()],
     )
     last = last_checkpoint(checkpoints)
     with warnings.catch_warnings():
@@ -166,8 +166,8 @@ def _interventions(run: Run, source: Checkpoint) -> list[TrainerCallback]:
     return callbacks
 
 
-def _observers(run: Run, source: Checkpoint, model: Any, tokenizer: Any) -> list[TrainerCallback]:
-    """What only looks: metrics, probes, weights that are kept."""
+def observers(run: Run, source: Checkpoint, model: Any, tokenizer: Any) -> list[TrainerCallback]:
+    """What only looks on: metrics, probes, weights that are kept. `model` is still the source."""
     folder, recipe = run.folder, run.recipe
     callbacks: list[TrainerCallback] = [Metrics(folder / "metrics.jsonl")]
     if recipe.probe_every or recipe.evaluate_every:
