@@ -132,6 +132,12 @@ def measure_geometry(
             yield from pool.map(one, [name for name in ordered if name not in large])
 
 
+def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two finite tensors of one shape differ in any value; their dtypes may differ."""
+    common = torch.promote_types(a.dtype, b.dtype)
+    return not torch.equal(a.to(common), b.to(common))
+
+
 def is_large(shape: tuple[int, ...]) -> bool:
     """Whether a matrix of this shape is measured alone."""
     return min(shape[-2:]) >= LARGE_SIDE or work(shape) >= LARGE_WORK
@@ -159,7 +165,7 @@ def _tensor(
         )
         matrix = matrix.to(device)
         changed = {number: other.to(device) for number, other in others.items()}
-        changed = {number: other for number, other in changed.items() if bool((matrix != other).any())}
+        changed = {number: other for number, other in changed.items() if differ(matrix, other)}
         if not changed:
             continue
         try:

@@ -177,20 +177,29 @@ def collect_magnitudes(bits, shift, wanted, size):  # type: ignore[no-untyped-de
 
 @numba.njit(nogil=True, cache=True)
 def add_low_codes(bits, shift, cuts, codes, unit):  # type: ignore[no-untyped-def]
-    """Add unit * (5 * cuts below the magnitude + cuts up to it), cuts ascending; most magnitudes are above all."""
-    levels = cuts.size + 1
-    above_all = np.uint16(unit * (levels * cuts.size + cuts.size))
-    last = cuts[-1]
+    """Add unit * (levels * cuts below the magnitude + cuts up to it), with one level more than cuts.
+
+    Looked up by the top 16 bits, except where those do not tell on which side of a cut a magnitude lies.
+    """
+    table, untold = np.empty(MAGNITUDES, np.uint16), np.uint16(0xFFFF)
+    tail = np.uint32(0xFFFF) >> shift
+    for top in range(MAGNITUDES):
+        first = np.uint32(top) << np.uint32(16)
+        code = _low_code(first, cuts, unit)
+        table[top] = code if code == _low_code(first | tail, cuts, unit) else untold
     for i in range(bits.size):
         magnitude = (np.uint32(bits[i]) << shift) & np.uint32(0x7FFFFFFF)
-        if magnitude > last:
-            codes[i] += above_all
-            continue
-        below, up_to = 0, 0
-        for c in range(cuts.size):
-            below += cuts[c] < magnitude
-            up_to += cuts[c] <= magnitude
-        codes[i] += np.uint16(unit * (levels * below + up_to))
+        code = table[magnitude >> np.uint32(16)]
+        codes[i] += code if code != untold else _low_code(magnitude, cuts, unit)
+
+
+@numba.njit(nogil=True, cache=True)
+def _low_code(magnitude, cuts, unit):  # type: ignore[no-untyped-def]
+    below, up_to = 0, 0
+    for c in range(cuts.size):
+        below += cuts[c] < magnitude
+        up_to += cuts[c] <= magnitude
+    return np.uint16(unit * ((cuts.size + 1) * below + up_to))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -203,8 +212,14 @@ def add_principal_codes(bits, cut, codes, unit):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def tabulate(codes, table):  # type: ignore[no-untyped-def]
-    for i in range(codes.size):
-        table[codes[i]] += 1
+    """Add the number of coordinates of each code, in two tables by turns: most codes follow one of their own kind."""
+    odd = np.zeros_like(table)
+    for i in range(1, codes.size, 2):
+        table[codes[i - 1]] += 1
+        odd[codes[i]] += 1
+    if codes.size % 2:
+        table[codes[-1]] += 1
+    table += odd
 
 
 @numba.njit(nogil=True, cache=True)

@@ -77,14 +77,18 @@ def masks(source: torch.Tensor, basis: Basis) -> Masks:
 def _cuts(bits: NDArray[np.integer], ranks: list[int]) -> NDArray[np.uint32]:
     """Bits of the magnitudes at these ranks (1 = smallest): a histogram, then a sort of the bins that count.
 
-    Without the sign, bits of float32 are in the order of the magnitudes.
+    Without the sign, bits of float32 are in the order of the magnitudes. A bin of bf16 numbers holds a single one.
     """
-    counts = kernels.count_magnitudes(bits, shift_of(bits))
+    shift = shift_of(bits)
+    counts = kernels.count_magnitudes(bits, shift)
     below = np.cumsum(counts) - counts
     found = []
     for rank in ranks:
         bin_ = int(np.searchsorted(below, rank, side="left")) - 1
-        members = kernels.collect_magnitudes(bits, shift_of(bits), bin_, int(counts[bin_]))
+        if shift:
+            found.append(bin_ << 16)
+            continue
+        members = kernels.collect_magnitudes(bits, shift, bin_, int(counts[bin_]))
         place = rank - 1 - int(below[bin_])
         found.append(np.partition(members, place)[place])
     return np.array(found, np.uint32)
