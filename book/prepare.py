@@ -1,11 +1,12 @@
 """What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md and _patch.md
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md and one _train_*.md a module below
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.png, out of ROOT's executed notebook
 """
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import sys
@@ -15,10 +16,13 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+import opdlib
 from opdlib import claims
 from opdlib.claims import GENERAL
 from opdlib.pairs import DEFAULT, Pair, registry
 from opdlib.tables import Results, open_results
+
+TRAINING = ("losses", "masks", "optimizers", "probes", "run", "tasks/gym", "tasks/hub")
 
 
 def claims_table(results: Results) -> str:
@@ -107,6 +111,12 @@ def patch_table(file: Path) -> str:
     return "\n".join(_table("sizes", ("Stored as", "Bytes", "Of the full checkpoint"), rows))
 
 
+def training_definitions(folder: Path) -> dict[str, str]:
+    """By name of a module of opdlib.train, in `folder`: its docstring, which is Markdown, without the first line."""
+    trees = {name: ast.parse((folder / f"{name}.py").read_text(encoding="utf8")) for name in TRAINING}
+    return {name: (ast.get_docstring(tree) or "").partition("\n\n")[2] for name, tree in trees.items()}
+
+
 def glued_figure(notebook: Path, key: str) -> bytes:
     """The PNG that `notebook` glued under `key`."""
     for cell in nbformat.read(notebook, as_version=4).cells:
@@ -123,6 +133,8 @@ def main(part: str, root: Path) -> None:
         (root / "book" / "_claims.md").write_text(claims_table(results), encoding="utf8")
         (root / "book" / "_run.md").write_text(run_table(results.folder / "training"), encoding="utf8")
         (root / "book" / "_patch.md").write_text(patch_table(results.folder / "patch.csv"), encoding="utf8")
+        for name, text in training_definitions(Path(opdlib.__file__).parent / "train").items():
+            (root / "book" / f"_train_{name.replace('/', '_')}.md").write_text(text, encoding="utf8")
     elif part == "figure":
         picture = glued_figure(root / "notebooks" / "01_sparsity.ipynb", "fig_threshold_curve")
         (root / "book" / "images" / "threshold_curve.png").write_bytes(picture)

@@ -29,17 +29,19 @@ class Evaluation:
     interval: tuple[float, float]
 
 
-def evaluate(spec: str, task: str = "arithmetic", seed: int = 0, n: int = 500) -> Evaluation:
-    """Ask the checkpoint `spec` the first `n` held-out problems that `seed` draws.
+def evaluate(spec: str, task: str = "arithmetic", seed: int = 0, n: int | None = None) -> Evaluation:
+    """Ask the checkpoint `spec` the first `n` held-out problems that `seed` draws; by default 500, or all of fewer.
 
     Weights are upcast to float32 and decoding is greedy, so the result depends on the checkpoint
     alone. Raises ParameterError for an unknown task, one of images or an impossible `n`, CheckpointError for what
     cannot be opened.
     """
-    check_text(find_task(task))
-    find_task(task).held_out(n, seed)  # a wrong name or number is told before a model is loaded
+    chosen = find_task(task)
+    check_text(chosen)
+    asked = min(500, len(chosen.split().held_out)) if n is None else n
+    chosen.held_out(asked, seed)  # a wrong name or number is told before a model is loaded
     checkpoint = open_checkpoint(spec)
-    return evaluate_model(load_model(checkpoint), load_tokenizer(checkpoint), task, seed, n)
+    return evaluate_model(load_model(checkpoint), load_tokenizer(checkpoint), task, seed, asked)
 
 
 @torch.inference_mode()

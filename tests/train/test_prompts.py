@@ -12,6 +12,7 @@ from tokenizers.processors import TemplateProcessing
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.train import objectives
+from opdlib.train.evaluate import evaluate
 from opdlib.train.models import load_model, load_tokenizer
 from opdlib.train.objectives import build_trainer
 from opdlib.train.prompts import end_tokens, prompt_text
@@ -82,6 +83,12 @@ def test_every_trainer_sees_the_template(
         assert row[shown].endswith("Result:R")
     assert trainer.model.generation_config.eos_token_id in (tokenizer.eos_token_id, [tokenizer.eos_token_id])
     assert ("reference" in row) == (objective == "rlvr")
+
+
+def test_a_small_task_is_asked_in_full(pico: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = Split([], TASKS["sums"].split().held_out[:3])
+    monkeypatch.setitem(TASKS, "few", Task("few", 4, lambda: few))
+    assert evaluate(str(pico), "few").n == 3
 
 
 def test_a_split_is_the_same_whenever_it_is_made() -> None:

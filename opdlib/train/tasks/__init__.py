@@ -5,11 +5,8 @@ A task enumerates its whole problem space as *twins*: problems that ask the same
 out; so no held-out problem, in either order, is ever seen in training. A data set that comes with a
 split of its own keeps it, without the training problems that its held-out part repeats.
 
-| name | what it is |
-| --- | --- |
-| `arithmetic`, `sums` | enumerated here |
-| `reasoning-gym:GENERATOR` | a generator of the package reasoning-gym |
-| `hub:NAME` | the paper's data, from the Hub |
+`arithmetic` and `sums` are enumerated here, `reasoning-gym:GENERATOR` is a generator of the package reasoning-gym,
+`hub:NAME` the paper's data from the Hub.
 
 To add one: enumerate its twins, or give its two parts, in a module beside this one, and list it in `TASKS`.
 """

@@ -1,4 +1,4 @@
-"""`reasoning-gym:GENERATOR`: the generators of the package reasoning-gym, one line a question's answer.
+"""`reasoning-gym:GENERATOR`, the generators of the package reasoning-gym whose answers take one line.
 
 The package numbers its problems by seed plus index, so two neighbouring seeds give nearly the same ones, and many
 generators repeat a question. So a task is not drawn by seeds: it is the first `SPACE` problems of seed 0, each question
