@@ -137,5 +137,8 @@ def steps_taken(curves: pd.DataFrame) -> pd.DataFrame:
 
 def wide(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     """`study.over_seeds` of `quantities`; one that no run has is NaN and rests on no seed."""
-    columns = dict.fromkeys(["arm", "optimizer", "learning_rate", *quantities])
-    return study.over_seeds(table.reindex(columns=list(columns)), quantities, by=("arm", "optimizer", "learning_rate"))
+    labels = ["arm", "optimizer", "learning_rate"]
+    if table.empty:
+        return pd.DataFrame({name: [] for name in (*labels, "quantity", "seeds", "value", "low", "high")})
+    columns = list(dict.fromkeys([*labels, *quantities]))
+    return study.over_seeds(table.reindex(columns=columns), quantities, by=labels)

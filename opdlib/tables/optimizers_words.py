@@ -140,8 +140,8 @@ def zero(runs: pd.DataFrame) -> str:
     if moved:
         return f"**{moved} of {len(own)} runs changed weights**, by up to {own['rel_norm'].max():.2e} of their norm."
     return (
-        f"Over {seeds_in_words(len(own))} not one weight changed: {_p('share', own['exact_zero'].min())} of them are exactly "
-        "what they were. Without a delta there is no spectrum, no projection and no coverage."
+        f"Over {seeds_in_words(len(own))} not one weight changed: {_p('share', own['exact_zero'].min())} of them are "
+        "exactly what they were. Without a delta there is no spectrum, no projection and no coverage."
     )
 
 

@@ -1,0 +1,111 @@
+"""Figures on optimizers: they draw the numbers of their tables, and can be drawn of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from opdlib.figures import optimizers as figures
+from opdlib.tables import optimizers
+from opdlib.tables.optimizers_state import published_state, unrelated_cosine
+from tests.test_tables_optimizers import Page, page
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_a_screen() -> Iterator[None]:
+    before = mpl.get_backend()
+    plt.switch_backend("agg")
+    yield
+    plt.switch_backend(before)
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def some(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page(tmp_path_factory.mktemp("some"), 3)
+
+
+@pytest.fixture(scope="module")
+def none(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(tmp_path_factory.mktemp("none"))
+
+
+def learning(of: Page, quantity: str) -> pd.DataFrame:
+    return optimizers.labelled(optimizers.learning(of.curves, of.runs, quantity), of.arms)
+
+
+def drawn(ax: Axes) -> list[Axes]:
+    """Every figure of the page, of what it shows: one axes of each figure."""
+    canvas = ax.get_figure()
+    assert isinstance(canvas, Figure)
+    return list(canvas.axes)
+
+
+def everything(of: Page) -> dict[str, Axes]:
+    return {
+        "rates": figures.rates(optimizers.wide(of.runs, ["accuracy", "source_accuracy"])),
+        "accuracy": figures.accuracy(learning(of, "accuracy")),
+        "loss": figures.loss(learning(of, "loss")),
+        "state": figures.state(learning(of, "momentum_cosine"), learning(of, "second_moment_cv")),
+        "path": figures.path(optimizers.path_means(of.paths)),
+    }
+
+
+def has(ax: Axes, values: pd.Series | list[float]) -> bool:
+    """Are all values among the heights of the lines?"""
+    heights = np.concatenate([np.ravel(np.asarray(line.get_ydata(), dtype=float)) for line in ax.lines])
+    return all(np.isclose(heights, value, rtol=1e-12).any() for value in values)
+
+
+def test_the_sweep_draws_every_mean_the_source_and_the_paper(some: Page) -> None:
+    table = optimizers.wide(some.runs, ["accuracy", "source_accuracy"])
+    ax = figures.rates(table)
+    assert has(ax, 100 * table["value"])
+    assert has(ax, [42.40, 37.92, 25.0])
+
+
+def test_a_panel_for_each_optimizer(some: Page) -> None:
+    for quantity, draw, scale in (("accuracy", figures.accuracy, 100.0), ("loss", figures.loss, 1.0)):
+        table = learning(some, quantity)
+        axes = drawn(draw(table))
+        assert len(axes) == 4
+        for ax, (_, own) in zip(axes, table.groupby("optimizer", sort=False), strict=True):
+            assert has(ax, scale * own["value"])
+            assert len(ax.collections) == own["learning_rate"].nunique(), "a band for each rate"
+
+
+def test_the_state_has_the_paper_and_the_null_beside_it(some: Page) -> None:
+    upper, lower = drawn(figures.state(learning(some, "momentum_cosine"), learning(some, "second_moment_cv")))
+    assert has(upper, [1.0, 0.6, 0.2, unrelated_cosine(5)])
+    for ax, quantity in ((upper, "momentum_cosine"), (lower, "second_moment_cv")):
+        paper = published_state(quantity)
+        assert has(ax, [paper["first"], paper["mean"], paper["last"]])
+
+
+def test_the_path_draws_every_measured_step(some: Page) -> None:
+    means = optimizers.path_means(some.paths)
+    axes = drawn(figures.path(means))
+    for ax, column in zip(axes, ("accuracy", "exact_zero", "svd_energy.16"), strict=True):
+        assert has(ax, 100 * means[column])
+
+
+def test_figures_of_nothing_and_of_one_seed(none: Page, tmp_path: Path) -> None:
+    one = page(tmp_path, 1)
+    for of in (none, one):
+        for name, ax in everything(of).items():
+            canvas = ax.get_figure()
+            assert isinstance(canvas, Figure), name
+            canvas.draw_without_rendering()
