@@ -78,15 +78,13 @@ def cosine(states: pd.DataFrame) -> str:
 
 def variation(states: pd.DataFrame) -> str:
     """How much of the fall of the variation of sqrt(v) averaging alone would give, in the paper and here."""
-    told = []
     reported = published_state("second_moment_cv")
-    ends = [("In the paper", reported["first"], reported["last"])]
+    ends = [("in the paper", reported["first"], reported["last"])]
     own = states[(states["arm"] == BASE) & (states["quantity"] == "second_moment_cv")].set_index("when")["value"]
     if len(own):
-        ends.append(("Here", float(own["first"]), float(own["last"])))
-    for where, first, last in ends:
-        told.append(
-            f"{where} it falls from {first:.2f} to {last:.2f}; averaging alone would take it to "
-            f"{settled_cv(first):.2f}."
-        )
-    return " ".join(told)
+        ends.append(("here", float(own["first"]), float(own["last"])))
+    told = [
+        f"from {first:.2f} to {last:.2f} {where}, where averaging alone would take it to {settled_cv(first):.2f}"
+        for where, first, last in ends
+    ]
+    return f"The CV of sqrt(v) goes {', and '.join(told)}."

@@ -103,7 +103,7 @@ def against(table: pd.DataFrame, arms: pd.DataFrame) -> str:
 def momentum(table: pd.DataFrame) -> str:
     """At how many matching rates momentum adds accuracy (`optimizers_compared.momentum`)."""
     told = []
-    for kind, name in {"rmsprop": "Where there is scaling", "sgd": "Where there is none"}.items():
+    for kind, name in {"rmsprop": "Where there is scaling", "sgd": "Where there is no scaling"}.items():
         own = table[table["kind"] == kind]
         if len(own):
             told.append(f"{name}, {_clear(own.rename(columns={'difference': 'value'}))}.")
