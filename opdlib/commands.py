@@ -180,6 +180,7 @@ def evaluate(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train a recipe and measure what came out."""
     from opdlib.laboratory import measure_run
+    from opdlib.train.processes import first
     from opdlib.train.run import train
 
     folder = train(
@@ -189,8 +190,9 @@ def train(options: argparse.Namespace) -> None:
         seed=options.seed,
         resume=options.resume,
     )
-    measure_run(options.recipe, folder)
-    print(f"run complete: {folder}")
+    if first():
+        measure_run(options.recipe, folder)
+        print(f"run complete: {folder}")
 
 
 def study(options: argparse.Namespace) -> None:

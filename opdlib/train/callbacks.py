@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from opdlib.errors import RecipeError
 from opdlib.train.journal import Journal
+from opdlib.train.processes import first, meet
 
 WHOLE = "whole"
 """Empty file written last into a checkpoint; one without it was being saved when the run died."""
@@ -59,6 +60,9 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is Any
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The trainer has just written its last file."""
+        meet()
+        if not first():
+            return
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (saved / WHOLE).touch()
         for other in saved.parent.glob("checkpoint-*"):

@@ -64,12 +64,11 @@ def stop_tokens(tokenizer: Any) -> list[int]:
     return [tokenizer.eos_token_id, *newline]
 
 
-def save_model(model: Any, source: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
-    """Write `model` in `dtype` into the existing `folder`.
+def save_state(state: dict[str, torch.Tensor], source: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
+    """Write a model's weights, by their names in it, in `dtype` into the existing `folder`.
 
     Tensor names, config and tokenizer are the source's, so that the two align by name.
     """
-    state = model.state_dict()
     tensors = {name: state[name].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     origin = _folder(source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import DistillationConfig, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from opdlib.errors import RecipeError
+from opdlib.train import processes
 from opdlib.train.distillation import Distillation, Objective
 from opdlib.train.optimizers import SETTINGS
 from opdlib.train.prompts import end_tokens, prompt_text
@@ -148,7 +148,7 @@ def _rlvr_config(recipe: RlvrRecipe, output: Path) -> GRPOConfig:
         loss_type="dapo",
         scale_rewards="group",
         num_iterations=1,
-        steps_per_generation=recipe.accumulate,
+        steps_per_generation=recipe.accumulate // processes.count(),
     )
 
 
@@ -159,8 +159,8 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
         raise RecipeError(f"recipe {recipe.name}: precision is bf16, which this GPU only emulates; use fp32")
     return {
         "output_dir": str(output),
-        "per_device_train_batch_size": _per_device(recipe),
-        "gradient_accumulation_steps": recipe.accumulate,
+        "per_device_train_batch_size": recipe.batch_size // recipe.accumulate,
+        "gradient_accumulation_steps": recipe.accumulate // processes.count(),
         "max_steps": recipe.steps,
         **SETTINGS[recipe.optimizer],
         "learning_rate": recipe.learning_rate,
@@ -182,17 +182,6 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
     }
-
-
-def _per_device(recipe: Recipe) -> int:
-    """Completions of one forward pass on one device. Raises RecipeError if the batch does not divide so."""
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    if recipe.batch_size % (recipe.accumulate * devices):
-        raise RecipeError(
-            f"recipe {recipe.name}: batch_size is {recipe.batch_size}; wanted a multiple of accumulate "
-            f"{recipe.accumulate} times {devices} processes"
-        )
-    return recipe.batch_size // (recipe.accumulate * devices)
 
 
 def _gold(prompt: str, completion: str, end: list[int], tokenizer: Any) -> dict[str, list[int]]:

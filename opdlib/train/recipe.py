@@ -58,7 +58,7 @@ class _Common(BaseModel):
     batch_size: int = Field(ge=1)
     """Completions an update; every update sees new problems until the task's space repeats."""
     accumulate: int = Field(default=1, ge=1)
-    """Forward passes that share a batch."""
+    """Forward passes that share a batch, over all processes."""
     optimizer: Literal["adamw", "sgd", "sgdm", "rmsprop"]
     """See `opdlib.train.optimizers`."""
     learning_rate: float = Field(gt=0, strict=False)  # lax: YAML 1.1 reads 1e-5 as text

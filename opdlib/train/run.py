@@ -36,9 +36,10 @@ from opdlib.train.folder import COMPLETE, check_existing, prepare, write_json
 from opdlib.train.fresh import find_architecture, write_fresh
 from opdlib.train.lineage import Run, plan
 from opdlib.train.masks import InsideMask, ZeroGradient, training_masks
-from opdlib.train.models import load_model, load_tokenizer, save_model
+from opdlib.train.models import load_model, load_tokenizer, save_state
 from opdlib.train.objectives import build_trainer
 from opdlib.train.probes import Probes
+from opdlib.train.processes import check_processes, first, first_alone, meet
 from opdlib.train.recipe import OpsdRecipe, Recipe, check_recipe, load_recipe
 from opdlib.train.tasks import find_task
 
@@ -64,11 +65,13 @@ def train(
     recipe = _override(load_recipe(recipe_path), max_steps, seed)
     folder = out or Path("runs") / "train" / f"{recipe.name}-s{recipe.seed}"
     run = plan(recipe_path, recipe, folder)
-    check_existing(folder, recipe, resume)
     for each in (*run.ancestors(), run):
+        check_processes(each.recipe)
         find_task(each.recipe.task).held_out(each.recipe.evaluation_size, each.recipe.evaluation_seed)
+    check_existing(folder, recipe, resume)
     for ancestor in run.ancestors():
         check_existing(ancestor.folder, ancestor.recipe, resume=True)
+    meet()  # nothing is written before every process has looked
     for each in (*run.ancestors(), run):
         with _threads(each.recipe.threads):
             _train(each)
@@ -99,21 +102,37 @@ def _threads(number: int | None) -> Iterator[None]:
 
 def _train(run: Run) -> None:
     """Train, save, evaluate; every stage that is already there is skipped."""
-    folder, recipe = run.folder, run.recipe
-    prepare(folder, recipe)
+    folder = run.folder
+    with first_alone() as here:
+        if here:
+            _prepare(run)
     if (folder / COMPLETE).exists():
         return
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if run.spec("student") is None and not (folder / "init").is_dir():
-        with _whole(folder / "init") as new:
-            write_fresh(find_architecture(recipe.student), recipe.seed, new)
     models = {"source": source_of(run)}
     teacher = run.spec("teacher")
     if teacher is not None:
         models["teacher"] = open_checkpoint(teacher)
     if not all((folder / form).is_dir() for form in FORMS):
         _optimize(run, models)
+    with first_alone() as here:
+        if here:
+            _finish(run, models)
+
+
+def _prepare(run: Run) -> None:
+    """The folder, and in it the source where it is random weights."""
+    prepare(run.folder, run.recipe)
+    init = run.folder / "init"
+    if run.spec("student") is None and not init.is_dir():
+        with _whole(init) as new:
+            write_fresh(find_architecture(run.recipe.student), run.recipe.seed, new)
+
+
+def _finish(run: Run, models: dict[str, Checkpoint]) -> None:
+    """Score the trained model and say that the run is complete."""
+    folder, recipe = run.folder, run.recipe
     trained = {form: open_checkpoint(str(folder / form)) for form in FORMS}
     if not (folder / "evaluation.json").exists():
         scored = models | {"student": trained["bf16"]}
@@ -135,13 +154,14 @@ def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
     teacher = source if isinstance(recipe, OpsdRecipe) else models.get("teacher")
     checkpoints = folder / "checkpoints"
     model, tokenizer = load_model(source), load_tokenizer(source)
+    watching = [*observers(run, source, model, tokenizer), Bar()] if first() else []
     trainer = build_trainer(
         recipe,
         model,
         tokenizer,
         load_model(teacher) if teacher else None,
         checkpoints,
-        [*_interventions(run, source), *observers(run, source, model, tokenizer), Checkpoints(), Bar()],
+        [*_interventions(run, source), *watching, Checkpoints()],
     )
     last = last_checkpoint(checkpoints)
     with warnings.catch_warnings():
@@ -149,9 +169,12 @@ def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
         old_name = "`is_gradient_checkpointing` is deprecated"
         warnings.filterwarnings("ignore", old_name, FutureWarning)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    for form, dtype in FORMS.items():
-        with _whole(folder / form) as new:
-            save_model(trainer.model, source, new, dtype)
+    # Of a model that is spread over processes every one of them holds a part.
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    with first_alone() as here:
+        for form, dtype in FORMS.items() if here else ():
+            with _whole(folder / form) as new:
+                save_state(state, source, new, dtype)
 
 
 def _interventions(run: Run, source: Checkpoint) -> list[TrainerCallback]:
@@ -176,7 +199,7 @@ def observers(run: Run, source: Checkpoint, model: Any, tokenizer: Any) -> list[
 
         def keep(step: int) -> None:
             with _whole(folder / "steps" / str(step)) as new:
-                save_model(model, source, new, torch.bfloat16)
+                save_state(model.state_dict(), source, new, torch.bfloat16)
 
         callbacks.append(Keep(recipe.keep_every, keep))
     return callbacks
