@@ -1,0 +1,148 @@
+"""Matched arms: differences in units of what seeds make, numbers against the norm, and the paper's contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, STYLE, figure, legend_above
+from opdlib.tables.quantities import PLAIN, TINY
+from opdlib.tables.summary_names import name
+
+ARMS = {"opd": (BLUE, "o"), "opd-ce": (SKY, "v"), "offline-rkl": (GREEN, "s"), "offline": (ORANGE, "^")}
+"""Corner of the 2 x 2 -> colour and marker."""
+GROUPS = ARMS | {
+    "OPD, any rate": (BLUE, "o"),
+    "other corners of the 2 x 2": (ORANGE, "^"),
+    "other regimes": (GREEN, "s"),
+    "offline-long": (SKY, "D"),
+    "paper": ("black", "+"),
+}
+"""Group of arms -> colour and marker."""
+CHANGES = {
+    "data and loss": (ORANGE, "^"),
+    "rate and length": (SKY, "D"),
+    "all of it": (BLUE, "o"),
+    "paper": ("black", "s"),
+}
+"""What changes between OPD and offline distillation -> colour and marker."""
+ROW = 0.42
+"""Inches of a row of names."""
+
+
+def rows(count: int) -> Axes:
+    """Axes that are high enough for `count` rows of names."""
+    with plt.style.context(STYLE):
+        width, height = plt.rcParams["figure.figsize"]
+        axes: Axes = plt.subplots(figsize=(width, max(height, 1.5 + ROW * count)))[1]
+    return axes
+
+
+@figure
+def differences(table: pd.DataFrame, ax: Axes) -> None:
+    """Each arm minus OPD, in units of OPD's range over seeds, with its 95% interval; linear up to 1, then logarithmic.
+
+    Table: `opdlib.tables.study.differences`. An interval within the grey band is `the same`. Numbers without a range,
+    and differences that are undefined, have no point; a difference without an interval is hollow.
+    """
+    quantities = list(dict.fromkeys(table["quantity"]))
+    arms = list(dict.fromkeys(table["arm"]))
+    place = {key: row for row, key in enumerate(quantities)}
+    ax.axvspan(-1, 1, color="#dddddd", zorder=0)
+    ax.axvline(0, color="black", lw=0.8)
+    for number, arm in enumerate(arms):
+        colour, marker = GROUPS.get(str(arm), (GREY, "o"))
+        own = table[(table["arm"] == arm) & (table["range"] > 0)].dropna(subset=["difference"])
+        height = own["quantity"].map(place) + 0.24 * (number - (len(arms) - 1) / 2)
+        scaled = own[["difference", "low", "high"]].div(own["range"], axis=0)
+        ax.hlines(height, scaled["low"], scaled["high"], color=colour, lw=1.6)
+        for hollow in (True, False):
+            kept = scaled["low"].isna() == hollow
+            label = str(arm) if len(own) and (kept.all() if hollow else kept.any()) else ""
+            fill = "white" if hollow else colour
+            ax.plot(scaled["difference"][kept], height[kept], marker, color=colour, mfc=fill, ms=6, label=label)
+    ax.set_xscale("symlog", linthresh=1, linscale=1)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _names(ax, quantities)
+    ax.set(xlabel="difference from OPD, in OPD's ranges over seeds", ylabel="number")
+    legend_above(ax, columns=3)
+
+
+@figure
+def against_norm(table: pd.DataFrame, ax: Axes) -> None:
+    """One number against the relative norm of the update (logarithmic), along training.
+
+    Table: `opdlib.tables.matched_norm.drawn` or `drawn_together`. A line is a run, a point a step whose weights were
+    measured; the paper's pairs are single points.
+    """
+    scale = _scale(str(table["quantity"].iloc[0])) if len(table) else 1.0
+    for group, own in table.groupby("group", sort=False):
+        colour, marker = GROUPS.get(str(group), (GREY, "o"))
+        if group == "paper":
+            ax.plot(100 * own["rel_norm"], scale * own["value"], marker, color=colour, mew=2, label="paper's pairs")
+            continue
+        for number, (_, run) in enumerate(own.groupby(["arm", "seed"], sort=False)):
+            line = run.sort_values("step")
+            label = "" if number else str(group)
+            ax.plot(
+                100 * line["rel_norm"],
+                scale * line["value"],
+                f"{marker}-",
+                label=label,
+                color=colour,
+                lw=0.8,
+                ms=5,
+                alpha=0.75,
+            )
+    ax.set_xscale("log")
+    norms = 100 * table["rel_norm"].astype(float)
+    wide = len(norms) > 0 and norms.max() > 8 * norms.min()
+    ax.xaxis.set_major_locator(LogLocator(subs=[1.0] if wide else [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    unit = " (%)" if scale > 1 else ""
+    label = name(str(table["quantity"].iloc[0])) if len(table) else "number"
+    ax.set(xlabel="relative norm of the update (%)", ylabel=f"{label}{unit}")
+    legend_above(ax)
+
+
+@figure
+def contrast(table: pd.DataFrame, ax: Axes) -> None:
+    """By which factor each step from OPD to offline distillation multiplies each number, on a logarithmic axis.
+
+    Table: `opdlib.tables.matched_paper.factors`. Bars: 95% intervals over seeds; for the paper the span over its
+    OPD-style pairs.
+    """
+    quantities = list(dict.fromkeys(table["quantity"]))
+    place = {key: row for row, key in enumerate(quantities)}
+    ax.axvline(1, color="black", lw=0.8)
+    for number, (change, (colour, marker)) in enumerate(CHANGES.items()):
+        own = table[table["change"] == change].dropna(subset=["value"])
+        height = own["quantity"].map(place) + 0.2 * (number - 1.5)
+        ax.hlines(height, own["low"], own["high"], color=colour, lw=1.6)
+        ax.plot(own["value"], height, marker, color=colour, ms=6, label=change if len(own) else "")
+    ax.set_xscale("log")
+    ends = table[["value", "low", "high"]].to_numpy(dtype=float)
+    ends = ends[np.isfinite(ends)]
+    if len(ends):
+        ax.set_xlim(min(ends.min(), 0.5) / 1.3, max(ends.max(), 2) * 1.3)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    _names(ax, quantities)
+    ax.set(xlabel="factor", ylabel="number")
+    legend_above(ax)
+
+
+def _names(ax: Axes, quantities: Sequence[str]) -> None:
+    ax.set_yticks(range(len(quantities)), [*map(name, quantities)])
+    ax.set_ylim(max(len(quantities), 1) - 0.4, -0.6)
+
+
+def _scale(key: str) -> float:
+    """100 for what is written in percent, 1 for plain numbers."""
+    return 1.0 if name(key).startswith(PLAIN) or f"{name(key)} ".startswith(TINY) else 100.0
