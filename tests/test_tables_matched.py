@@ -125,6 +125,9 @@ def test_figures_draw_every_run() -> None:
     ax = figures.against_norm(matched_norm.drawn(along(), "stable_rank"))
     assert len(ax.lines) >= 4
     assert ax.get_xlabel()
+    empty = differences(runs().head(0).astype({"stable_rank": float}), [], ["stable_rank"])
+    columns = ["arm", "quantity", "difference", "low", "high", "range"]
+    assert figures.differences(empty.reindex(columns=columns)).get_xlabel()
 
 
 def test_the_design_is_that_of_the_study() -> None:

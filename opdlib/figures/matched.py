@@ -58,7 +58,7 @@ def differences(table: pd.DataFrame, ax: Axes) -> None:
     for number, arm in enumerate(arms):
         colour, marker = GROUPS.get(str(arm), (GREY, "o"))
         own = table[(table["arm"] == arm) & (table["range"] > 0)].dropna(subset=["difference"])
-        height = own["quantity"].map(place) + 0.24 * (number - (len(arms) - 1) / 2)
+        height = own["quantity"].map(place).astype(float) + 0.24 * (number - (len(arms) - 1) / 2)
         scaled = own[["difference", "low", "high"]].div(own["range"], axis=0)
         ax.hlines(height, scaled["low"], scaled["high"], color=colour, lw=1.6)
         for hollow in (True, False):
@@ -123,7 +123,7 @@ def contrast(table: pd.DataFrame, ax: Axes) -> None:
     ax.axvline(1, color="black", lw=0.8)
     for number, (change, (colour, marker)) in enumerate(CHANGES.items()):
         own = table[table["change"] == change].dropna(subset=["value"])
-        height = own["quantity"].map(place) + 0.2 * (number - 1.5)
+        height = own["quantity"].map(place).astype(float) + 0.2 * (number - 1.5)
         ax.hlines(height, own["low"], own["high"], color=colour, lw=1.6)
         ax.plot(own["value"], height, marker, color=colour, ms=6, label=change if len(own) else "")
     ax.set_xscale("log")
