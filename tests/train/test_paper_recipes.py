@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 
 from opdlib.errors import ParameterError
+from opdlib.train.processes import check_processes
 from opdlib.train.recipe import Recipe, load_recipe
 from opdlib.train.run import train
 
 FOLDER = Path(__file__).parents[2] / "data" / "recipes" / "paper"
-PATHS = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+FSDP = FOLDER / "fsdp.yaml"
+PATHS = {path.stem: path for path in sorted(FOLDER.glob("*.yaml")) if path != FSDP}
 
 DS_QWEN = {
     "objective": "opd-k1",
@@ -82,6 +86,21 @@ def test_every_value_has_its_source_or_is_our_choice(name: str) -> None:
         if line.startswith("#") or key in ("name", "mask", "  of"):
             continue
         assert any(source in value.partition("#")[2] for source in sources), line
+
+
+def test_four_processes_share_what_has_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for path in PATHS.values():
+        recipe = load_recipe(path)
+        if recipe.mask is None:
+            check_processes(recipe)
+
+
+def test_accelerate_reads_the_file_for_fsdp() -> None:
+    config = load_config_from_file(str(FSDP))
+    assert (config.distributed_type, config.num_processes) == ("FSDP", 4)
+    known = {option for action in launch_command_parser()._actions for option in action.option_strings}
+    assert {f"--{key}" for key in config.fsdp_config} <= known
 
 
 def test_what_cannot_be_run_yet_is_refused_at_once(tmp_path: Path) -> None:
