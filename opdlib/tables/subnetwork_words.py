@@ -10,7 +10,6 @@ import pandas as pd
 from opdlib.tables import paper
 from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.readable import short
-from opdlib.tables.study import OTHER, SAME
 from opdlib.tables.subnetwork import FULL, MAGNITUDE, OWN, RANDOM, TRAINS, outside
 from opdlib.tables.subnetwork_compared import ABOVE, BELOW
 from opdlib.tables.subnetwork_written import interval, percent, points
@@ -146,11 +145,9 @@ def printed(differences: pd.DataFrame) -> str:
 
 def _compared(row: Mapping[Any, Any] | pd.Series) -> str:
     ours, theirs = TRAINS[str(row["arm"])], TRAINS[str(row["partner"])]
-    words = {SAME: "**the same** by the rule", OTHER: "**another number** by the rule"}.get(str(row["verdict"]))
-    verdict = words or f"**{row['verdict']}**"
     return (
-        f"{ours} beside {theirs}: {points(float(row['difference']))} points"
-        f"{_interval(row)}, {_seeds(int(row['seeds']))}: {verdict}."
+        f"{ours} beside {theirs}: {points(float(row['difference']))} points{_interval(row)}, "
+        f"{_seeds(int(row['seeds']))}: **{row['verdict']}**."
     )
 
 
