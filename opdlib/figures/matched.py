@@ -69,8 +69,8 @@ def differences(table: pd.DataFrame, ax: Axes) -> None:
     ax.set_xscale("symlog", linthresh=1, linscale=1)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _names(ax, quantities)
-    ax.set(xlabel="difference from OPD, in OPD's ranges over seeds", ylabel="number")
-    legend_above(ax, columns=3)
+    ax.set(xlabel="difference, in OPD's ranges", ylabel="number")
+    legend_above(ax)
 
 
 @figure

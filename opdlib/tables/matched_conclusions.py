@@ -10,7 +10,8 @@ import pandas as pd
 from opdlib.tables import matched_paper
 from opdlib.tables.matched import LONG, PARTNER
 from opdlib.tables.matched_counts import LEVEL, counted
-from opdlib.tables.matched_words import listed, seeds
+from opdlib.tables.matched_paper import part_of_rate
+from opdlib.tables.matched_words import JOINT, listed, over_chance, seeds
 from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.quantities import written
 from opdlib.tables.study import OTHER, SAME
@@ -53,25 +54,26 @@ def _within(tables: Mapping[str, pd.DataFrame], key: str, error: Mapping[str, fl
     return any(abs(float(table["difference"][key])) <= error.get(key, math.nan) / 4 for table in tables.values())
 
 
-def rate(factors: pd.DataFrame, part: pd.Series, scale: str) -> str:
-    """How much of the contrast between offline distillation and OPD rate and length alone make."""
-    wide = factors.pivot_table(index="quantity", columns="change", values="value") if len(factors) else pd.DataFrame()
-    if "all of it" not in wide:
-        return f"**{scale}**: `{LONG}` was not run, so that rate and length cannot be told from data and loss."
-    texts = []
-    for key in [key for key in factors["quantity"].drop_duplicates() if key in wide.index]:
-        row = wide.loc[key]
-        paper = f", the paper's contrast {row['paper']:.3g}" if row.get("paper", math.nan) > 0 else ""
-        share = part.get(key, math.nan)
-        alone = (
-            f" (rate and length make {share:.0%} of the whole, on a logarithmic scale)" if math.isfinite(share) else ""
+def rate(factors: pd.DataFrame, scale: str) -> str:
+    """How much of the contrast between offline distillation and OPD rate and length alone make, and in which numbers
+    they go the paper's way."""
+    made = factors[(factors["change"] == "rate and length") & (factors["seeds"] > 0)].set_index("quantity")
+    if made.empty:
+        return f"**{scale}**: `{LONG}` has no run, so that rate and length cannot be told from data and loss."
+    data = factors[factors["change"] == "data and loss"].set_index("quantity")["value"]
+    ours, paper = part_of_rate(factors), part_of_rate(factors, "paper")
+    text = f"**{scale}**, {seeds(int(made['seeds'].max()))}."
+    for key in [key for key in ("rel_norm", "sparsity.1e-05") if key in made.index]:
+        text += (
+            f" Data and loss multiply {name(key)} by {data[key]:.3g}, rate and length by {made['value'][key]:.3g}: "
+            f"{ours[key]:.0%} of the whole on a logarithmic scale, and {paper[key]:.0%} of the paper's contrast."
         )
-        texts.append(
-            f"{name(key)}: data and loss {row['data and loss']:.3g}, rate and length {row['rate and length']:.3g}"
-            f"{alone}{paper}"
-        )
-    count = int(factors[factors["change"] == "all of it"]["seeds"].max())
-    return f"**{scale}**, {seeds(count)}, factors. " + "; ".join(texts) + "."
+    shares = {
+        way: [f"{name(str(key))} ({abs(share):.0%})" for key, share in paper[side].items()]
+        for way, side in (("its way", paper > 0), ("the other way", paper < 0))
+    }
+    ways = "; ".join(f"{way}: {listed(parts)}" for way, parts in shares.items())
+    return f"{text} Number by number, as a part of the paper's contrast on that scale, rate and length go {ways}."
 
 
 def views(bf16: pd.DataFrame, stored: pd.DataFrame, scale: str) -> str:
@@ -105,22 +107,33 @@ def chance(differences: pd.DataFrame, scale: str) -> str:
     )
 
 
-def data_against_paper(effects: pd.DataFrame, factors: pd.DataFrame, opd: Mapping[str, float], scale: str) -> str:
-    """The largest change of each number that the data alone may make, by the ends of its interval, beside the paper's
-    contrast. `opd`: OPD's mean by quantity."""
-    own = effects[(effects["effect"] == "data")].dropna(subset=["low"]).set_index("quantity")
-    paper = factors[factors["change"] == "paper"].set_index("quantity")["value"] if len(factors) else pd.Series()
-    keys = [str(key) for key in own.index if key in paper.index and opd.get(str(key))]
-    if not keys:
-        return f"- {scale}: the effect of the data has no interval, so nothing is concluded about it."
-    texts = []
-    for key in keys:
-        low, high = (1 + float(own[end].loc[[key]].iloc[0]) / opd[key] for end in ("low", "high"))
-        texts.append(f"{name(key)} by {low:.3g} to {high:.3g} (paper's contrast: {paper[key]:.3g})")
-    return (
-        f"- {scale}, {seeds(int(own['seeds'].min()))}: with loss, rate, length and batch held equal, training on the "
-        f"teacher's samples instead of the student's multiplies {'; '.join(texts)}. Ranges are the 95% intervals."
-    )
+def against_paper(effects: pd.DataFrame, factors: pd.DataFrame, opd: Mapping[str, float], scale: str) -> str:
+    """By what each of data and loss alone multiplies OPD's numbers, by the ends of the interval, beside the paper's
+    contrast. `opd`: OPD's mean by quantity. Where a scale lacks a corner, the effect that it does have is taken."""
+    paper = factors[factors["change"] == "paper"].set_index("quantity")["value"]
+    lines = []
+    for effect, (candidates, change) in INSTEAD.items():
+        known = [own for own in candidates if effects[effects["effect"] == own]["low"].notna().any()]
+        if not known:
+            lines.append(f"- {scale}: the effect of the {effect} has no interval, so nothing is concluded about it.")
+            continue
+        own = effects[effects["effect"] == known[0]].dropna(subset=["low"]).set_index("quantity")
+        texts = []
+        for key in [key for key in paper.index if key in own.index and opd.get(str(key))]:
+            low, high = (1 + float(own[end][key]) / opd[str(key)] for end in ("low", "high"))
+            texts.append(f"{name(str(key))} by {low:.3g} to {high:.3g} (paper's contrast: {paper[key]:.3g})")
+        lines.append(
+            f"- {scale}, {seeds(int(own['seeds'].min()))}: all else equal, {change} ({known[0]}) multiplies "
+            f"{'; '.join(texts)}. The ranges are 95% intervals."
+        )
+    return "\n".join(lines)
+
+
+INSTEAD = {
+    "data": (("data", "data, under reverse KL"), "training on the teacher's samples instead of the student's"),
+    "loss": (("loss", "loss, on teacher samples"), "cross-entropy instead of reverse KL"),
+}
+"""Effect -> the effects that stand for it, the best first, and what is changed."""
 
 
 def undecided_is_not_the_same(differences: Sequence[pd.DataFrame], scale: str) -> str:
@@ -157,13 +170,15 @@ def beyond_the_range(runs: pd.DataFrame, scale: str) -> str:
     pairs = matched_paper.rows(["exact_zero"])
     low = float(pairs[pairs["regime"].isin(OPD_STYLE)]["exact_zero"].min())
     mean = float(own["exact_zero"].mean())
-    least, here = written("exact_zero", low), written("exact_zero", mean)
+    least, here, times = written("exact_zero", low), written("exact_zero", mean), over_chance(own)
+    joint = "" if math.isnan(times) else f" The {name(JOINT)} is {times:.2g} times chance here"
+    where = f"{joint}: nothing here shows an update that avoids the leading directions." if times > 1 else f"{joint}."
     if mean < low:
         return (
             f"- {scale}: how sparse OPD is, or what holds where most weights stay. OPD leaves {here} unchanged here, "
-            f"and the least sparse of the paper's OPD-style pairs {least}."
+            f"and the least sparse of the paper's OPD-style pairs {least}.{where if joint else ''}"
         )
     return (
         f"- {scale}: what holds far from this density. OPD leaves {here} unchanged here, within or above the paper's "
-        f"range, which begins at {least}."
+        f"range, which begins at {least}.{where if joint else ''}"
     )

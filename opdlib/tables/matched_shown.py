@@ -59,9 +59,11 @@ def compared(table: pd.DataFrame, error: Mapping[str, float] | None = None) -> p
     interval. `error`: `matched_norm.middle_error`, a last column."""
     columns: dict[str, list[str]] = {}
     quantities = list(dict.fromkeys(table["quantity"]))
-    for arm, own in table[table["seeds"] > 0].groupby("arm", sort=False):
+    for arm, own in table.groupby("arm", sort=False):
         rows = own.set_index("quantity")
         seeds = int(rows["seeds"].max())
+        if not seeds:
+            continue
         columns[f"{arm} ({seeds})"] = [
             _verdict(key, rows.loc[key]) if key in rows.index else MISSING for key in quantities
         ]
@@ -75,9 +77,11 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     verdict."""
     columns: dict[str, list[str]] = {}
     quantities = list(dict.fromkeys(table["quantity"]))
-    for effect, own in table[table["seeds"] > 0].groupby("effect", sort=False):
+    for effect, own in table.groupby("effect", sort=False):
         rows = own.set_index("quantity")
         seeds = int(rows["seeds"].max())
+        if not seeds:
+            continue
         columns[f"{effect} ({seeds})"] = [_effect(key, rows.loc[key]) for key in quantities]
     return _table(columns, quantities, "number (seeds)")
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from opdlib.tables import matched_paper, study
-from opdlib.tables.matched import MAIN, PARTNER
+from opdlib.tables.matched import BESIDE, MAIN, PARTNER
+from opdlib.tables.matched_shown import share_of
 from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.quantities import written
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 from opdlib.tables.summary_names import name
+
+JOINT = "projection.joint.0.1"
+"""The number that says whether a change lies in the source's leading directions."""
 
 
 def rule() -> str:
@@ -61,7 +66,16 @@ def sparse(table: pd.DataFrame, scale: str) -> str:
     verdict = (
         "within the paper's range in both" if all(inside) else "outside it in both" if not any(inside) else "mixed"
     )
-    return f"**{scale}**, {seeds(len(own))} of OPD: {listed(parts)}; {verdict}."
+    text = f"**{scale}**, {seeds(len(own))} of OPD: {listed(parts)}; {verdict}."
+    times = over_chance(own)
+    return f"{text} The {name(JOINT)} is {times:.2g} times chance." if times > 0 else text
+
+
+def over_chance(runs: pd.DataFrame) -> float:
+    """The mean joint projection of these runs over its chance level; NaN where it was not measured."""
+    if JOINT not in runs or BESIDE[JOINT] not in runs:
+        return math.nan
+    return float((runs[JOINT] / runs[BESIDE[JOINT]]).mean())
 
 
 def learned(accuracy: pd.DataFrame, scale: str) -> str:
@@ -78,7 +92,8 @@ def learned(accuracy: pd.DataFrame, scale: str) -> str:
 
 
 def verdicts(table: pd.DataFrame, runs: pd.DataFrame, scale: str, when: str = "at the end") -> str:
-    """Arm by arm: which numbers are the same as OPD's, another (and by how much of OPD's number) and undecided."""
+    """Arm by arm: which numbers are the same as OPD's and which another (and by how much of OPD's number), and how many
+    are undecided."""
     lines = []
     opd = runs[runs["arm"] == PARTNER]
     for arm, own in table.groupby("arm", sort=False):
@@ -88,14 +103,14 @@ def verdicts(table: pd.DataFrame, runs: pd.DataFrame, scale: str, when: str = "a
             continue
         found = {word: own[own["verdict"] == word] for word in (SAME, OTHER, UNDECIDED)}
         others = [
-            f"{name(key)} ({difference / opd[key].mean():+.1%} of OPD's)"
+            f"{name(key)} ({share_of(difference / opd[key].mean())})"
             for key, difference in zip(found[OTHER]["quantity"], found[OTHER]["difference"], strict=True)
         ]
         lines.append(
             f"- `{arm}`, {scale}, {when}, {seeds(count)}, {len(own)} numbers. "
             f"**The same** in {len(found[SAME])}: {listed([*map(name, found[SAME]['quantity'])])}. "
             f"**Another** in {len(others)}: {listed(others)}. "
-            f"**Undecided** in {len(found[UNDECIDED])}: {listed([*map(name, found[UNDECIDED]['quantity'])])}."
+            f"**Undecided** in {len(found[UNDECIDED])}."
         )
     return "\n".join(lines) or f"- {scale}, {when}: no arm can be compared with OPD."
 
@@ -110,15 +125,12 @@ def sizes(effects: pd.DataFrame, scale: str) -> str:
     moved = {effect: int(((own["low"] > 0) | (own["high"] < 0)).sum()) for effect, own in shown.groupby("effect")}
     larger = int((wide["loss"].abs() > wide["data"].abs()).sum())
     largest = {effect: str(wide[effect].abs().idxmax()) for effect in ("data", "loss")}
-    texts = [
-        f"{effect} at most {wide[effect][key]:+.1%} of OPD's number ({name(str(key))})"
-        for effect, key in largest.items()
-    ]
+    texts = [f"{effect} {share_of(wide[effect][key])} ({name(key)})" for effect, key in largest.items()]
     return (
         f"**{scale}**, {seeds(int(main['seeds'].min()))}, {len(wide)} numbers that vary. The interval excludes 0 in "
         f"{moved.get('data', 0)} for the data, in {moved.get('loss', 0)} for the loss and in "
         f"{moved.get('interaction', 0)} for their interaction. The loss moves {larger} numbers further than the data "
-        f"does, and the data {len(wide) - larger}. Mean effects reach: {listed(texts)}."
+        f"does, and the data {len(wide) - larger}. The largest mean effects: {listed(texts)}."
     )
 
 

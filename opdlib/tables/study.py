@@ -47,7 +47,7 @@ def along(scale: str, arms: Sequence[str] = (), results: Path | None = None) -> 
         kept = {int(path.parent.name): path.parent for path in folder.glob(f"steps/*/{SUMMARY}")} | {last: folder}
         for step in sorted(kept):
             rows.append({"arm": arm.name, "seed": seed, "step": step} | flat(read_summary(kept[step])))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["arm", "seed", "step"])
 
 
 def curves(scale: str, arms: Sequence[str] = (), results: Path | None = None) -> pd.DataFrame:

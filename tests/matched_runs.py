@@ -1,0 +1,68 @@
+"""Results of matched runs that were never run: folders with known numbers, for the page on matched arms.
+
+A run of arm a and seed s has at its end the relative norm END[a] * (1 + s / 100) and half of it halfway. Every other
+number follows from the norm r alone, so that at equal norm no arm differs from another; only the stable rank of
+`offline` is 1 larger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+END = {"opd": 0.010, "opd-ce": 0.008, "offline-rkl": 0.010, "offline": 0.008, "offline-long": 0.080, "opd-k1": 0.004}
+STEPS = 20
+SOURCE, LEARNED = 0.25, 0.45
+
+
+def write_study(root: Path, seeds: int, arms: Mapping[str, float] = END, scale: str = "pico") -> Path:
+    """All runs of these arms, of which opd-k1 learns nothing."""
+    for arm, end in arms.items():
+        for seed in range(seeds):
+            _write_run(root / f"{scale}-{arm}-s{seed}", arm, seed, end * (1 + seed / 100))
+    return root
+
+
+def summary(arm: str, norm: float, view: str = "bf16") -> dict[str, Any]:
+    """The numbers of a delta with this relative norm."""
+    unchanged = 0.0 if view == "stored" else 1 / (1 + 1000 * norm)
+    return {
+        "pair": arm,
+        "view": view,
+        "parameters": 100,
+        "measured_2d": 4,
+        "rel_norm": norm,
+        "exact_zero": unchanged,
+        "sparsity": {"1e-08": unchanged, "1e-05": unchanged},
+        "layers": [],
+        "blocks": {"mlp": {"rel_norm": 2 * norm, "parameters": 60}},
+        "stable_rank": 3 + 10 * norm + (arm == "offline"),
+        "rank_share": {"1e-05": 1.0},
+        "hill_exponent": None,
+        "projection": {"joint": {"0.1": 0.02 + norm}},
+        "projection_expected": {"joint": {"0.1": 0.01}},
+        "coverage": {"low": {"0.1": 0.1 + unchanged / 10}},
+        "coverage_ceiling": {"low": {"0.1": min(1.0, 0.1 / (1 - unchanged))}},
+    }
+
+
+def _write_run(folder: Path, arm: str, seed: int, norm: float) -> None:
+    accuracy = (SOURCE if arm == "opd-k1" else LEARNED) + seed / 1000
+    scored = {"accuracy": accuracy, "interval": [accuracy - 0.03, accuracy + 0.03], "n": 1000}
+    _json(folder / "training" / "evaluation.json", {"source": scored | {"accuracy": SOURCE}, "student": scored})
+    digests = {"source": "ab" * 32, "teacher": "cd" * 32}
+    _json(folder / "training" / "complete.json", {"steps": STEPS, "training_seconds": 1.0, "digests": digests})
+    made = {"git": {"commit": "0123456789", "dirty": seed == 1}, "packages": {"opdlib": "0.1.0"}}
+    _json(folder / "training" / "environment.json", made | {"device": "cpu", "threads": 1})
+    (folder / "training" / "curve.csv").write_text(f"step,num_tokens\n{STEPS},{1000 + seed}\n")
+    _json(folder / "summary.json", summary(arm, norm))
+    _json(folder / "stored" / "summary.json", summary(arm, norm, "stored"))
+    _json(folder / "steps" / "10" / "summary.json", summary(arm, norm / 2))
+    _json(folder / "steps" / "5" / "summary.json", summary(arm, norm / 4))
+
+
+def _json(file: Path, content: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content), encoding="utf8")
