@@ -11,9 +11,11 @@ from opdlib.tables import matched_paper
 from opdlib.tables.matched import LONG, PARTNER
 from opdlib.tables.matched_counts import LEVEL, counted
 from opdlib.tables.matched_paper import part_of_rate
+from opdlib.tables.matched_shown import MINUS
 from opdlib.tables.matched_words import JOINT, listed, over_chance, seeds
 from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.quantities import written
+from opdlib.tables.readable import MISSING
 from opdlib.tables.study import OTHER, SAME
 from opdlib.tables.summary_names import name
 
@@ -21,8 +23,8 @@ from opdlib.tables.summary_names import name
 def equal_norm(end: pd.DataFrame, at: Mapping[str, pd.DataFrame], error: Mapping[str, float], scale: str) -> str:
     """What becomes of the differences at the end when the arms are compared at equal relative norm.
 
-    `at`: comparisons at several norms by what the norm is; a number is settled if all of them say the same. `error`:
-    `matched_norm.middle_error`.
+    `at`: comparisons at several norms by where that is (`at ...`); a number is settled if all of them say the same.
+    `error`: `matched_norm.middle_error`.
     """
     lines = []
     for arm, own in end[end["quantity"] != "rel_norm"].groupby("arm", sort=False):
@@ -37,16 +39,25 @@ def equal_norm(end: pd.DataFrame, at: Mapping[str, pd.DataFrame], error: Mapping
         before = own.set_index("quantity")["verdict"]
         gone = [key for key in before[before == OTHER].index if settled.get(key) == SAME]
         small = [key for key in others if _within(tables, key, error)]
+        left = {key: _left(own.set_index("quantity"), [*tables.values()][-1], key) for key in others}
+        kept = [f"{name(key)} ({left[key]})" for key in others]
+        agreed = f" ({listed([*map(name, gone)])})" if gone else ""
         text = (
-            f"- `{arm}`, {scale}, {seeds(count)} at each of {len(tables)} norms: of the "
-            f"{int((before == OTHER).sum())} numbers that are another at the end, {len(gone)} are the same at every "
-            f"norm ({listed([*map(name, gone)])}). At every norm, {int((settled == SAME).sum())} of {len(words)} are "
-            f"the same and {len(others)} another: {listed([*map(name, others)])}."
+            f"- `{arm}`, {scale}, {seeds(count)} at each of {len(tables)} norms. Another at the end: "
+            f"{int((before == OTHER).sum())}, of which the same at every norm: {len(gone)}{agreed}. Of {len(words)} "
+            f"numbers the same at every norm: {int((settled == SAME).sum())}; another at every norm: {len(others)}: "
+            f"{listed(kept)}. (In brackets: the difference {[*tables][-1]}, as a part of that at the end.)"
         )
         if small:
             text += f" Of the latter, no more than the interpolation may be off: {listed([*map(name, small)])}."
         lines.append(text)
     return "\n".join(lines) or f"- {scale}: no arm can be compared with OPD at equal norm."
+
+
+def _left(end: pd.DataFrame, at: pd.DataFrame, key: str) -> str:
+    """What is left of the difference at the end, with its sign: 29%; a dash if there was none."""
+    before, now = float(end["difference"].get(key, math.nan)), float(at["difference"][key])
+    return MISSING if not before or math.isnan(before) else f"{now / before:.0%}".replace("-", MINUS)
 
 
 def _within(tables: Mapping[str, pd.DataFrame], key: str, error: Mapping[str, float]) -> bool:

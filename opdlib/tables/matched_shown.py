@@ -15,6 +15,7 @@ from opdlib.tables.study import mean_interval
 from opdlib.tables.summary_names import name
 
 MINUS = "\N{MINUS SIGN}"
+PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 NOTHING = pd.DataFrame({"": ["no runs to compare yet"]}, index=pd.Index([MISSING]))
 """What is shown instead of a table without a row or a column."""
 
@@ -26,7 +27,16 @@ def spread(key: str, value: float, low: float, high: float) -> str:
     """
     text = written(name(key), value)
     alone = math.isnan(low) or math.isnan(value) or low == high
-    return text if alone else f"{text} ± {written(name(key), (high - low) / 2)}"
+    return text if alone else f"{text}{PLUS_MINUS}{_half(key, text, (high - low) / 2)}"
+
+
+def _half(key: str, text: str, half: float) -> str:
+    """Half of an interval with as many decimals as the percentage it goes with, unless nothing would be left of it."""
+    own = written(name(key), half)
+    if not text.endswith("%"):
+        return own
+    rounded = f"{100 * half:.{len(text.partition('.')[2]) - 1}f}%"
+    return rounded if float(rounded[:-1]) else own
 
 
 def signed(key: str, value: float, low: float, high: float) -> str:
@@ -170,4 +180,5 @@ def rows(table: pd.DataFrame) -> pd.DataFrame:
 def across(tables: dict[str, pd.DataFrame], arms: Sequence[str]) -> pd.DataFrame:
     """`matched_counts.across` as text, one row a quantity."""
     table = matched_counts.across(tables, arms)
-    return _table({arm: [*table[arm]] for arm in arms}, [*table["quantity"]], "number")
+    there = [arm for arm in arms if any((own["arm"] == arm).any() and own["seeds"].any() for own in tables.values())]
+    return _table({arm: [*table[arm]] for arm in there}, [*table["quantity"]], "number")
