@@ -30,8 +30,6 @@ CURVE = (
 )
 """Columns of training/curve.csv: one row a step, empty where nothing was logged. See `opdlib.train.probes`."""
 TRAINING = ("recipe.yaml", "environment.json", "evaluation.json", "complete.json")
-
-
 DONE = Path("training") / "complete.json"
 """Written last of a run's results."""
 
@@ -55,9 +53,9 @@ def measure_run(recipe_path: Path, folder: Path) -> None:
         *(Order(folder / "results/steps" / path.name, name, open_checkpoint(str(path))) for path in kept),
         Order(folder / "results", name, open_checkpoint(str(folder / "bf16"))),
     ]
-    missing = [order for order in orders if not (order.folder / SUMMARY).is_file()]
-    if missing:
-        measure_together(source, missing, view="bf16", progress=None)
+    unmeasured = [order for order in orders if not (order.folder / SUMMARY).is_file()]
+    if unmeasured:
+        measure_together(source, unmeasured, view="bf16", progress=None)
 
 
 def keep(folder: Path, destination: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,19 @@ from safetensors.torch import save_file
 Weights = dict[str, torch.Tensor]
 
 HIDDEN, INNER, VOCABULARY = 16, 24, 40
+
+
+@pytest.fixture
+def without_a_screen() -> Iterator[None]:
+    """Figures are drawn into memory, and closed after the test."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    before = mpl.get_backend()
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+    plt.switch_backend(before)
 
 
 def pico_weights(layers: int = 2, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Weights:

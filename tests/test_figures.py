@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -22,18 +22,7 @@ from tests.results_of import deep_pair, results_of
 Draw = Callable[..., Axes]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_a_screen() -> Iterator[None]:
-    before = mpl.get_backend()
-    plt.switch_backend("agg")
-    yield
-    plt.switch_backend(before)
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("without_a_screen")
 
 
 def all_tables(results: Results, stored: Results | None) -> dict[Draw, pd.DataFrame]:

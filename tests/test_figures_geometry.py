@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -26,18 +25,7 @@ SHARES = (0.01, 0.05, 0.1, 0.2)
 MASKS = ("principal coverage, 10%", "low coverage, 10%", "ceiling, 10%")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_a_screen() -> Iterator[None]:
-    before = mpl.get_backend()
-    plt.switch_backend("agg")
-    yield
-    plt.switch_backend(before)
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("without_a_screen")
 
 
 def all_tables(views: list[Results]) -> dict[Draw, pd.DataFrame]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,19 +15,7 @@ from opdlib.tables import optimizers
 from opdlib.tables.optimizers_state import published_state, unrelated_cosine
 from tests.test_tables_optimizers import Page, page
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_a_screen() -> Iterator[None]:
-    before = mpl.get_backend()
-    plt.switch_backend("agg")
-    yield
-    plt.switch_backend(before)
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("without_a_screen")
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from opdlib.tables import (
     matched_counts,
     matched_norm,
     matched_paper,
-    matched_runs,
     matched_shown,
     matched_words,
     study,
+    study_provenance,
     summary_names,
 )
 from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, mean_interval, over_seeds, verdict
@@ -277,11 +277,11 @@ def test_effects_in_words(five: Path) -> None:
 
 
 def test_the_provenance_says_everything_that_occurs(five: Path) -> None:
-    table = matched_runs.provenance("pico", ["opd", "offline"], five)
+    table = study_provenance.provenance("pico", ["opd", "offline"], five)
     assert table.loc["runs", "pico"] == "10"
     assert table.loc["source digest", "pico"] == "ab" * 8
     assert table.loc["code", "pico"] == "01234567; 01234567 (with uncommitted changes)"
-    assert matched_runs.provenance("smollm2", ["opd"], five).empty
+    assert study_provenance.provenance("smollm2", ["opd"], five).empty
 
 
 @pytest.mark.parametrize("seeds", [0, 1])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opdlib.tables import optimizers, optimizers_best, optimizers_cells, optimizers_compared, study
+from opdlib.tables import optimizers, optimizers_best, optimizers_cells, optimizers_compared, significance, study
 from opdlib.tables import optimizers_claims as claims
 from opdlib.tables import optimizers_state as state
 from opdlib.tables import optimizers_words as words
@@ -147,7 +147,7 @@ def test_paired_tests(five: Page) -> None:
 
 
 def test_holm() -> None:
-    corrected = optimizers_compared.holm(pd.Series([0.04, 0.01, math.nan, 0.03]))
+    corrected = significance.holm(pd.Series([0.04, 0.01, math.nan, 0.03]))
     assert corrected.tolist()[:2] == pytest.approx([0.06, 0.03])
     assert math.isnan(corrected[2])
     assert corrected[3] == pytest.approx(0.06)

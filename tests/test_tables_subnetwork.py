@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from opdlib import study_overlaps
-from opdlib.tables import subnetwork, subnetwork_claims, subnetwork_compared, subnetwork_overlap
+from opdlib.tables import significance, subnetwork, subnetwork_claims, subnetwork_compared, subnetwork_overlap
 from opdlib.tables import subnetwork_overlap_words as overlap_words
 from opdlib.tables import subnetwork_overlap_written as overlap_written
 from opdlib.tables import subnetwork_words as words
@@ -166,9 +166,9 @@ def test_pairs_are_taken_seed_by_seed(five: Page) -> None:
 
 
 def test_p_values() -> None:
-    assert subnetwork_compared.p_value(pd.Series([1.0, 2.0, 3.0])) == pytest.approx(0.0742, abs=1e-4)
-    assert math.isnan(subnetwork_compared.p_value(pd.Series([1.0])))
-    assert math.isnan(subnetwork_compared.p_value(pd.Series([1.0, 1.0])))
+    assert significance.p_value(pd.Series([1.0, 2.0, 3.0])) == pytest.approx(0.0742, abs=1e-4)
+    assert math.isnan(significance.p_value(pd.Series([1.0])))
+    assert math.isnan(significance.p_value(pd.Series([1.0, 1.0])))
 
 
 def test_holm_counts_all_tests(five: Page) -> None:

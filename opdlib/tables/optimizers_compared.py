@@ -9,11 +9,11 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from opdlib.tables import study
 from opdlib.tables.optimizers import BASE
+from opdlib.tables.significance import holm, p_value
 
 GAIN = {"rmsprop": 1.0, "sgd": 1 / (1 - 0.9)}
 """Optimizer without momentum -> how much further the same gradient, repeated, carries with momentum 0.9 at one rate."""
@@ -31,7 +31,7 @@ def paired(runs: pd.DataFrame, quantity: str = "accuracy", partner: str = BASE) 
     if partner not in set(runs["arm"]) or not others:
         return pd.DataFrame({name: [] for name in ("arm", "quantity", "seeds", "difference", "low", "high", "range")})
     table = study.differences(runs, others, [quantity], partner)
-    table["p"] = [_p(differences(runs, arm, partner, quantity)) for arm in table["arm"]]
+    table["p"] = [p_value(differences(runs, arm, partner, quantity)) for arm in table["arm"]]
     return table.assign(holm=holm(table["p"]))
 
 
@@ -39,14 +39,6 @@ def differences(runs: pd.DataFrame, arm: str, other: str, quantity: str) -> pd.S
     """`arm` minus `other`, by seed, of the seeds that both have."""
     ours, theirs = (runs[runs["arm"] == name].set_index("seed")[quantity] for name in (arm, other))
     return (ours - theirs).dropna().astype(float)
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """Holm's correction for many tests; NaN is no test."""
-    order = p.dropna().sort_values()
-    factors = np.arange(len(order), 0, -1)
-    corrected = (order * factors).cummax().clip(upper=1.0)
-    return corrected.reindex(p.index)
 
 
 def momentum(runs: pd.DataFrame, quantity: str = "accuracy") -> pd.DataFrame:
@@ -108,11 +100,3 @@ def beside_adamw(paths: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
     if not rows:
         return pd.DataFrame({name: [] for name in ("arm", "quantity", "seeds", "value", "low", "high")})
     return study.over_seeds(pd.DataFrame(rows), quantities)
-
-
-def _p(found: pd.Series) -> float:
-    from scipy.stats import ttest_1samp
-
-    if len(found) < 2 or (found == found.iloc[0]).all():
-        return math.nan
-    return float(ttest_1samp(found, 0.0).pvalue)

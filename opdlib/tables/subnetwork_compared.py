@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from opdlib.tables import study
-from opdlib.tables.optimizers_compared import holm
+from opdlib.tables.significance import holm, p_value
 from opdlib.tables.subnetwork import FULL, MAGNITUDE, OWN, RANDOM, TRAINS
 
 COMPARED = (
@@ -46,15 +46,6 @@ PAIRED = ["arm", "partner", "seeds", "difference", "low", "high", "p", "p_holm",
 def sided(low: float, high: float) -> str:
     """Where an interval of a difference lies: above 0, below, or undecided."""
     return ABOVE if low > 0 else BELOW if high < 0 else study.UNDECIDED
-
-
-def p_value(values: pd.Series) -> float:
-    """Of a mean of 0, two-sided, by Student's t; NaN of less than two values, or if all are equal."""
-    from scipy.stats import ttest_1samp
-
-    if values.nunique() < 2:
-        return math.nan
-    return float(ttest_1samp(values.astype(float), 0.0).pvalue)
 
 
 def at_its_distance(points: pd.DataFrame) -> pd.DataFrame:

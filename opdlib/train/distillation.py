@@ -13,8 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from trl import DistillationTrainer
 from trl.trainer.utils import pad
 
+from opdlib.errors import RecipeError
 from opdlib.train import losses
 
+AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+"""Keys of a model's config that change its logits; TRL's divergence applies them, the losses here do not."""
 ROWS = 1024
 """Positions whose logits are held at once: 0.6 GB in float32 for a vocabulary of 151,936 tokens."""
 
@@ -38,6 +41,9 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
 
     def __init__(self, objective: Objective, **options: Any) -> None:
         super().__init__(**options)
+        if objective.loss != "divergence":
+            for model in (self.model, self.teacher_model):
+                _check_plain(self.accelerator.unwrap_model(model).config.get_text_config())
         self.objective = objective
         self._shown: tuple[Tensor, Tensor] | None = None
 
@@ -143,6 +149,16 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
                 likeliest = log_probabilities.topk(self.objective.top_k, dim=-1)
                 blocks.append((likeliest.indices, likeliest.values))
         return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
+
+
+def _check_plain(config: Any) -> None:
+    """Raises RecipeError for a model that does more to its logits than its head does."""
+    for key in AFTER_THE_HEAD:
+        if getattr(config, key, None) is not None:
+            raise RecipeError(
+                f"model {config.model_type}: its config has {key} {getattr(config, key)}, which the losses of opdlib "
+                "do not apply; use objective opd, opd-fkl, opd-jsd or offline-rkl"
+            )
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {

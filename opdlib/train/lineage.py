@@ -18,8 +18,6 @@ from opdlib.train.prompts import check_text
 from opdlib.train.recipe import PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
 from opdlib.train.tasks import find_task
 
-ROLES = ("student", "teacher", "mask")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -37,7 +35,7 @@ class Run:
             yield parent
 
     def spec(self, role: str) -> str | None:
-        """Checkpoint spec of `role`, one of `ROLES`; None where the recipe names nothing or `fresh:`.
+        """Checkpoint spec of `role`, a key of `names`; None where the recipe names nothing or `fresh:`.
 
         A parent is what it would publish: the rounded weights.
         """

@@ -27,6 +27,7 @@ from transformers import TrainerCallback
 
 from opdlib.checkpoints import Checkpoint
 from opdlib.errors import RecipeError
+from opdlib.train import optimizers
 from opdlib.train.recipe import Mask
 
 
@@ -82,7 +83,7 @@ class InsideMask(TrainerCallback):  # type: ignore[misc]  # transformers is Any 
         for name, parameter in kwargs["model"].named_parameters():
             mask = self.masks[name].to(parameter.device)
             frozen = self.source.read(name).to(parameter.device, parameter.dtype)
-            parameter.register_post_accumulate_grad_hook(partial(_scale_gradient, mask))
+            parameter.register_post_accumulate_grad_hook(partial(_mask_gradient, mask))
             held.append((parameter, mask, frozen))
 
         @torch.no_grad()
@@ -90,7 +91,7 @@ class InsideMask(TrainerCallback):  # type: ignore[misc]  # transformers is Any 
             for parameter, mask, frozen in held:
                 torch.where(mask, parameter, frozen, out=parameter)
 
-        _torch_optimizer(kwargs["optimizer"]).register_step_post_hook(put_back)
+        optimizers.inside(kwargs["optimizer"]).register_step_post_hook(put_back)
 
 
 class ZeroGradient(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
@@ -99,15 +100,14 @@ class ZeroGradient(TrainerCallback):  # type: ignore[misc]  # transformers is An
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hook the gradients."""
         for parameter in kwargs["model"].parameters():
-            parameter.register_post_accumulate_grad_hook(partial(_scale_gradient, 0.0))
+            parameter.register_post_accumulate_grad_hook(_zero_gradient)
 
 
-def _scale_gradient(by: Tensor | float, parameter: Tensor) -> None:
+def _mask_gradient(mask: Tensor, parameter: Tensor) -> None:
     assert parameter.grad is not None  # it has just been accumulated
-    parameter.grad.mul_(by)
+    parameter.grad.mul_(mask)
 
 
-def _torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer inside accelerate's wrapper."""
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner
+def _zero_gradient(parameter: Tensor) -> None:
+    assert parameter.grad is not None
+    parameter.grad.zero_()

@@ -58,16 +58,13 @@ def build_trainer(
     if isinstance(recipe, SftRecipe):
         trainer = SFTTrainer(args=_sft_config(recipe, output), train_dataset=_gold_answers(recipe, tokenizer), **shared)
     elif isinstance(recipe, RlvrRecipe):
-        reward = _reward(task)
-        trainer = GRPOTrainer(
-            reward_funcs=reward, args=_rlvr_config(recipe, output), train_dataset=_prompts(recipe, tokenizer), **shared
-        )
+        args, data = _rlvr_config(recipe, tokenizer, output), _prompts(recipe, tokenizer)
+        trainer = GRPOTrainer(reward_funcs=_reward(task), args=args, train_dataset=data, **shared)
     else:
         objective = DISTILLATIONS[recipe.objective]
         if isinstance(recipe, TopKRecipe):
             objective = replace(objective, top_k=recipe.top_k)
-        args = _distillation_config(recipe, objective, output)
-        data = _prompts(recipe, tokenizer)
+        args, data = _distillation_config(recipe, objective, tokenizer, output), _prompts(recipe, tokenizer)
         trainer = Distillation(objective, args=args, train_dataset=data, teacher_model=teacher, **shared)
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -122,27 +119,33 @@ def _sft_config(recipe: SftRecipe, output: Path) -> SFTConfig:
     )
 
 
-def _sampling(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe) -> dict[str, Any]:
+def _sampling(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, tokenizer: Any) -> dict[str, Any]:
     """What distillation and GRPO share: every token of the vocabulary can be sampled, data stay in order."""
+    vllm = recipe.rollout == "vllm"
+    # transformers reads the model's generation config; vLLM has to be told what ends a completion.
+    ends = {"stop_token_ids": end_tokens(find_task(recipe.task), tokenizer)} if vllm else None
     return {
+        "generation_kwargs": ends,
         "temperature": recipe.temperature,
         "top_p": 1.0,
         "top_k": 0,
         "max_completion_length": recipe.max_new_tokens,
         "shuffle_dataset": False,
         "disable_dropout": True,
-        "use_vllm": recipe.rollout == "vllm",
+        "use_vllm": vllm,
     }
 
 
-def _distillation_config(recipe: DistillRecipe | OpsdRecipe, objective: Objective, output: Path) -> DistillationConfig:
-    return DistillationConfig(**_settings(recipe, output), **_sampling(recipe), beta=objective.beta)
+def _distillation_config(
+    recipe: DistillRecipe | OpsdRecipe, objective: Objective, tokenizer: Any, output: Path
+) -> DistillationConfig:
+    return DistillationConfig(**_settings(recipe, output), **_sampling(recipe, tokenizer), beta=objective.beta)
 
 
-def _rlvr_config(recipe: RlvrRecipe, output: Path) -> GRPOConfig:
+def _rlvr_config(recipe: RlvrRecipe, tokenizer: Any, output: Path) -> GRPOConfig:
     return GRPOConfig(
         **_settings(recipe, output),
-        **_sampling(recipe),
+        **_sampling(recipe, tokenizer),
         num_generations=recipe.generations,
         beta=0.0,  # no reference model
         loss_type="dapo",
@@ -153,7 +156,7 @@ def _rlvr_config(recipe: RlvrRecipe, output: Path) -> GRPOConfig:
 
 
 def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
-    """What both of TRL's configurations share."""
+    """What all of TRL's configurations share."""
     cuda = torch.cuda.is_available()
     if cuda and recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise RecipeError(f"recipe {recipe.name}: precision is bf16, which this GPU only emulates; use fp32")

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"optim": "adamw_torch_fused"},
     "rmsprop": {"optim": "adamw_torch_fused", "adam_beta1": 0.0},
@@ -22,3 +24,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sgdm": {"optim": "sgd", "optim_args": "momentum=0.9"},
 }
 """By name: the arguments of transformers' `TrainingArguments`."""
+
+
+def inside(optimizer: Any) -> torch.optim.Optimizer:
+    """torch's optimizer inside accelerate's wrapper, if it is wrapped."""
+    found: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return found

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from opdlib.train import optimizers
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.journal import Journal
 from opdlib.train.recipe import Recipe
@@ -52,8 +53,9 @@ class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to m
         """Look while gradients and the optimizer's state of the same step are there."""
         if _due(state.global_step + 1, self.recipe.probe_every):
             parameters = list(kwargs["model"].parameters())
-            optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
-            self.row |= of_state(parameters, optimizer) | of_weights(parameters, self.before, self.source)
+            self.row |= of_state(parameters, optimizers.inside(kwargs["optimizer"])) | of_weights(
+                parameters, self.before, self.source
+            )
             self.before = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

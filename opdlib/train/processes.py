@@ -53,7 +53,7 @@ def check_processes(recipe: Recipe) -> None:
         for key in ("probe_every", "evaluate_every", "keep_every"):
             if getattr(recipe, key) is not None:
                 raise RecipeError(f"recipe {recipe.name}: {key} cannot see weights that FSDP has sharded; leave it out")
-    if recipe.accumulate % count() or recipe.batch_size % count():
+    if recipe.accumulate % count():  # which divides batch_size
         raise RecipeError(
             f"recipe {recipe.name}: accumulate is {recipe.accumulate}; wanted a multiple of the {count()} processes"
         )

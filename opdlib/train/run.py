@@ -219,7 +219,7 @@ def _whole(folder: Path) -> Iterator[Path]:
 def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:
     """What a model answers of the run's held-out problems; a parent that was asked the same has said so already."""
     recipe = run.recipe
-    parent = run.parents.get({"source": "student"}.get(role, role)) if role != "student" else None
+    parent = run.parents.get({"source": "student", "teacher": "teacher"}.get(role, ""))
     if parent is not None:
         found: dict[str, Any] = json.loads((parent.folder / "evaluation.json").read_text(encoding="utf8"))["student"]
         if (found["task"], found["seed"], found["n"]) == (recipe.task, recipe.evaluation_seed, recipe.evaluation_size):

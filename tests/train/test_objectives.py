@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.train.models import load_model, load_tokenizer
-from opdlib.train.objectives import build_trainer
-from opdlib.train.recipe import load_recipe
+from opdlib.errors import RecipeError
+from opdlib.train.models import load_model, load_tokenizer, stop_tokens
+from opdlib.train.objectives import _sampling, build_trainer
+from opdlib.train.recipe import DistillRecipe, load_recipe
 from opdlib.train.tasks import Task, is_correct
 
 # TRL 1.16 still asks the model by the name that transformers 5.23 deprecates; `run` silences the same.
@@ -216,3 +217,27 @@ def test_settings_that_trl_would_choose_otherwise(
     assert (args.weight_decay, args.max_grad_norm, args.report_to) == (0.0, 1.0, [])
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
     assert len(trainer.get_train_dataloader()) == 6
+
+
+def test_vllm_is_told_what_ends_a_completion(tmp_path: Path, pico: Path, write_recipe: Callable[..., Path]) -> None:
+    tokenizer = load_tokenizer(open_checkpoint(str(pico)))
+    for rollout, ends in (("vllm", {"stop_token_ids": stop_tokens(tokenizer)}), ("transformers", None)):
+        recipe = load_recipe(write_recipe(tmp_path, "opd", rollout=rollout))
+        assert isinstance(recipe, DistillRecipe)
+        assert _sampling(recipe, tokenizer)["generation_kwargs"] == ends
+    assert len(stop_tokens(tokenizer)) == 2
+
+
+@pytest.mark.parametrize(("objective", "refused"), [("opd-k1", True), ("offline", True), ("opd", False)])
+def test_logits_that_change_after_the_head_are_refused_where_they_would_be_missed(
+    tmp_path: Path, pico: Path, other_pico: Path, write_recipe: Callable[..., Path], objective: str, refused: bool
+) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, objective))
+    source = open_checkpoint(str(pico))
+    student, teacher = load_model(source), load_model(open_checkpoint(str(other_pico)))
+    teacher.config.final_logit_softcapping = 30.0
+    if not refused:
+        build_trainer(recipe, student, load_tokenizer(source), teacher, tmp_path / "out", [])
+        return
+    with pytest.raises(RecipeError, match=r"its config has final_logit_softcapping 30\.0"):
+        build_trainer(recipe, student, load_tokenizer(source), teacher, tmp_path / "out", [])
