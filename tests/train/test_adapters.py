@@ -105,17 +105,6 @@ def test_generators_that_cannot_be_used(generator: str, message: str) -> None:
         find_task(f"reasoning-gym:{generator}").held_out(1, 0)
 
 
-@pytest.mark.parametrize("generator", ["chain_sum", "spell_backward", "number_filtering", "prime_factorization"])
-def test_real_generators(generator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("reasoning_gym")
-    monkeypatch.setattr(gym, "SPACE", 600)
-    task = find_task(f"reasoning-gym:{generator}")
-    training, held_out = task.training(2000, seed=3), task.held_out(100, seed=3)
-    assert {question(p) for p in training}.isdisjoint(question(p) for p in held_out)
-    assert all(task.is_correct(p.completion, p.reference) for p in held_out)
-    assert not any(task.is_correct(" nonsense ((\n", p.reference) for p in held_out)
-
-
 @pytest.mark.parametrize(
     ("name", "package"), [("reasoning-gym:chain_sum", "reasoning-gym"), ("hub:aime-2024", "math-verify")]
 )
@@ -289,7 +278,6 @@ def test_only_a_stated_final_answer_counts(completion: str, right: bool) -> None
     ],
 )
 def test_the_real_verifier(completion: str, answer: str, right: bool) -> None:
-    pytest.importorskip("math_verify")
     assert is_equal(completion, answer) is right
 
 

@@ -4,7 +4,7 @@ The package numbers its problems by seed plus index, so two neighbouring seeds g
 generators repeat a question. So a task is not drawn by seeds: it is the first `SPACE` problems of seed 0, each question
 once, split by the hash of its text as every other task. Only answers of one line can be asked for, and only
 generators that make the same problems twice. The package is not installed with opdlib, because it pins others to exact
-versions. Its scorers read answers with parsers that are not made for hostile text.
+versions and one of them has to be compiled. Its scorers read answers with parsers that are not made for hostile text.
 """
 
 from __future__ import annotations
