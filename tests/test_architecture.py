@@ -43,6 +43,7 @@ FLOORS: dict[str, int] = {
     "laboratory": 5,
     "study_overlaps": 5,
     "commands": 5,
+    "arguments": 5,
     "cli": 5,
 }
 """Module -> floor. A module may import its own floor and those below."""
