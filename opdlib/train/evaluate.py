@@ -9,12 +9,9 @@ import torch
 from tqdm import tqdm
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.train.models import load_model, load_tokenizer
+from opdlib.train.models import load_model, load_tokenizer, scoring_device
 from opdlib.train.prompts import check_text, end_tokens, prompt_text
 from opdlib.train.tasks import find_task, wilson
-
-BATCH = 50
-"""Problems a batch. Fixed, because padding can move the last bits of a logit."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,8 @@ def evaluate(spec: str, task: str = "arithmetic", seed: int = 0, n: int | None =
     asked = min(500, len(chosen.split().held_out)) if n is None else n
     chosen.held_out(asked, seed)  # a wrong name or number is told before a model is loaded
     checkpoint = open_checkpoint(spec)
-    return evaluate_model(load_model(checkpoint), load_tokenizer(checkpoint), task, seed, asked)
+    model = load_model(checkpoint).to(scoring_device())
+    return evaluate_model(model, load_tokenizer(checkpoint), task, seed, asked)
 
 
 @torch.inference_mode()
@@ -52,8 +50,8 @@ def evaluate_model(model: Any, tokenizer: Any, task: str, seed: int, n: int) -> 
     stops = end_tokens(chosen, tokenizer)
     model.eval()
     correct = 0
-    for start in tqdm(range(0, n, BATCH), desc="evaluate", unit="batch", disable=None):
-        batch = problems[start : start + BATCH]
+    for start in tqdm(range(0, n, chosen.batch), desc="evaluate", unit="batch", disable=None):
+        batch = problems[start : start + chosen.batch]
         prompts = [prompt_text(problem.prompt, chosen, tokenizer) for problem in batch]
         encoded = tokenizer(prompts, return_tensors="pt", padding=True).to(model.device)
         output = model.generate(

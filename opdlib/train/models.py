@@ -41,6 +41,11 @@ def load_model(checkpoint: Checkpoint) -> Any:
     return model
 
 
+def scoring_device() -> torch.device:
+    """Where a model is scored that is not being trained: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's tokenizer, padding on the left. Raises CheckpointError if it has none."""
     folder = _folder(checkpoint)

@@ -133,6 +133,8 @@ def _sampling(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, tokenizer: Any) -
         "shuffle_dataset": False,
         "disable_dropout": True,
         "use_vllm": vllm,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": recipe.vllm_memory or 0.3,
     }
 
 
@@ -173,7 +175,7 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
         "max_grad_norm": recipe.clip,
         "bf16": recipe.precision == "bf16",
         "fp16": False,
-        "activation_checkpointing": False,
+        "activation_checkpointing": recipe.activation_checkpointing,
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "save_strategy": "steps",

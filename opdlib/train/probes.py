@@ -102,6 +102,7 @@ def of_state(parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> dict
 @torch.no_grad()
 def of_weights(parameters: list[Tensor], before: list[Tensor], source: list[Tensor]) -> dict[str, float]:
     """`update_norm`, `distance` and `changed` of parameters against those before the step and the bf16 source."""
+    source = [old.to(now.device) for now, old in zip(parameters, source, strict=True)]
     changed = sum(int((now.bfloat16() != old).sum()) for now, old in zip(parameters, source, strict=True))
     return {
         "update_norm": _distance(parameters, before),

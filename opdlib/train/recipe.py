@@ -69,6 +69,9 @@ class _Common(BaseModel):
     """Largest global gradient norm."""
     precision: Literal["bf16", "fp32"]
     """bf16: autocast over float32 master weights."""
+    activation_checkpointing: bool = False
+    """True: the backward pass computes each layer's activations again instead of keeping them: the same numbers in less
+    memory and more time."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads. The last bits of a sum depend on them, so a run that must be repeated to the bit on another machine
     says how many; absent: as many as torch takes."""
@@ -133,7 +136,16 @@ class _Sampling(_Common):
     temperature: float = Field(gt=0)
     """Of the sampling and of the distributions in the loss."""
     rollout: Literal["transformers", "vllm"] = "transformers"
-    """What samples the completions; vllm needs a GPU."""
+    """What samples the completions; vllm needs a GPU, which it shares with the training."""
+    vllm_memory: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the GPU's memory that vLLM takes from the start, for its weights in bf16 and its cache; absent: 0.3."""
+
+    @field_validator("vllm_memory")
+    @classmethod
+    def _taken(cls, share: float | None, info: ValidationInfo) -> float | None:
+        if share is not None and info.data.get("rollout") == "transformers":
+            raise ValueError("nothing takes it with rollout transformers; leave it out, or say rollout: vllm")
+        return share
 
 
 class DistillRecipe(_Sampling):

@@ -36,7 +36,7 @@ from opdlib.train.folder import COMPLETE, check_existing, prepare, write_json
 from opdlib.train.fresh import find_architecture, write_fresh
 from opdlib.train.lineage import Run, plan
 from opdlib.train.masks import InsideMask, ZeroGradient, training_masks
-from opdlib.train.models import load_model, load_tokenizer, save_state
+from opdlib.train.models import load_model, load_tokenizer, save_state, scoring_device
 from opdlib.train.objectives import build_trainer
 from opdlib.train.probes import Probes
 from opdlib.train.processes import check_processes, first, first_alone, meet
@@ -165,8 +165,8 @@ def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
     )
     last = last_checkpoint(checkpoints)
     with warnings.catch_warnings():
-        # TRL 1.16 still asks the model by the name that transformers 5.23 deprecates.
-        old_name = "`is_gradient_checkpointing` is deprecated"
+        # TRL 1.16 still uses the names that transformers 5.23 deprecates.
+        old_name = "`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
         warnings.filterwarnings("ignore", old_name, FutureWarning)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     # Of a model that is spread over processes every one of them holds a part.
@@ -225,4 +225,4 @@ def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:
         if (found["task"], found["seed"], found["n"]) == (recipe.task, recipe.evaluation_seed, recipe.evaluation_size):
             return found
     asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
-    return asdict(evaluate_model(load_model(model), load_tokenizer(model), *asked))
+    return asdict(evaluate_model(load_model(model).to(scoring_device()), load_tokenizer(model), *asked))

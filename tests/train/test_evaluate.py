@@ -6,27 +6,33 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, ParameterError
 from opdlib.train.evaluate import evaluate, evaluate_model
 from opdlib.train.models import load_tokenizer
-from opdlib.train.tasks import TASKS, wilson
+from opdlib.train.tasks import TASKS, is_correct, wilson
 
 
 class Oracle:
     """Stands for a model; answers what it is told, whatever the batch."""
 
     def __init__(self, tokenizer: object, answers: list[str]) -> None:
-        self.tokenizer, self.answers, self.device = tokenizer, answers, "cpu"
+        self.tokenizer, self.answers, self.device = tokenizer, answers, torch.device("cpu")
+        self.batches: list[int] = []
+
+    def to(self, device: torch.device) -> Oracle:
+        """Moves nothing but its device."""
+        self.device = device
+        return self
 
     def eval(self) -> None:
         """Nothing to switch."""
 
     def generate(self, input_ids, **options):  # type: ignore[no-untyped-def]
         """The prompts and the next answers behind them, padded on the right."""
-        import torch
-
+        self.batches.append(len(input_ids))
         batch, self.answers = self.answers[: len(input_ids)], self.answers[len(input_ids) :]
         said = self.tokenizer(batch, return_tensors="pt", padding=True, padding_side="right")
         assert not options["do_sample"]
@@ -40,6 +46,27 @@ def test_counts_what_the_model_says(pico: Path) -> None:
     result = evaluate_model(Oracle(tokenizer, answers), tokenizer, "arithmetic", 5, 120)
     assert (result.correct, result.n, result.accuracy) == (80, 120, 80 / 120)
     assert result.interval == wilson(80, 120)
+
+
+@pytest.mark.parametrize(("task", "batches"), [("arithmetic", [50, 10]), ("hub:aime-2024", [20, 20, 20])])
+def test_a_task_says_how_many_are_asked_at_once(
+    pico: Path, monkeypatch: pytest.MonkeyPatch, task: str, batches: list[int]
+) -> None:
+    asked = dataclasses.replace(TASKS[task], split=TASKS["arithmetic"].split, scorer=is_correct)
+    monkeypatch.setitem(TASKS, task, asked)
+    tokenizer = load_tokenizer(open_checkpoint(str(pico)))
+    oracle = Oracle(tokenizer, [p.completion for p in asked.held_out(60, seed=5)])
+    assert evaluate_model(oracle, tokenizer, task, 5, 60).correct == 60
+    assert oracle.batches == batches
+
+
+def test_a_model_is_scored_where_that_is_fastest(pico: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = TASKS["arithmetic"].held_out(3, seed=0)
+    oracle = Oracle(load_tokenizer(open_checkpoint(str(pico))), [p.completion for p in problems])
+    monkeypatch.setattr("opdlib.train.evaluate.load_model", lambda _: oracle)
+    monkeypatch.setattr("opdlib.train.evaluate.scoring_device", lambda: torch.device("cpu", 0))
+    assert evaluate(str(pico), n=3).correct == 3
+    assert oracle.device == torch.device("cpu", 0)
 
 
 def test_is_deterministic_and_fits_into_json(pico: Path) -> None:

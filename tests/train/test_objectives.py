@@ -12,8 +12,8 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.train.models import load_model, load_tokenizer, stop_tokens
-from opdlib.train.objectives import _sampling, build_trainer
-from opdlib.train.recipe import DistillRecipe, load_recipe
+from opdlib.train.objectives import DISTILLATIONS, _distillation_config, _rlvr_config, _sampling, build_trainer
+from opdlib.train.recipe import DistillRecipe, RlvrRecipe, load_recipe
 from opdlib.train.tasks import Task, is_correct
 
 # TRL 1.16 still asks the model by the name that transformers 5.23 deprecates; `run` silences the same.
@@ -226,6 +226,27 @@ def test_vllm_is_told_what_ends_a_completion(tmp_path: Path, pico: Path, write_r
         assert isinstance(recipe, DistillRecipe)
         assert _sampling(recipe, tokenizer)["generation_kwargs"] == ends
     assert len(stop_tokens(tokenizer)) == 2
+
+
+@pytest.mark.parametrize("objective", ["opd", "rlvr"])
+@pytest.mark.parametrize(("said", "share"), [({}, 0.3), ({"vllm_memory": 0.55}, 0.55)])
+def test_vllm_is_told_its_share_of_the_gpu(
+    tmp_path: Path,
+    pico: Path,
+    write_recipe: Callable[..., Path],
+    objective: str,
+    said: dict[str, float],
+    share: float,
+) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, objective, rollout="vllm", **said))
+    tokenizer = load_tokenizer(open_checkpoint(str(pico)))
+    if isinstance(recipe, DistillRecipe):
+        args = _distillation_config(recipe, DISTILLATIONS[objective], tokenizer, tmp_path)
+    else:
+        assert isinstance(recipe, RlvrRecipe)
+        args = _rlvr_config(recipe, tokenizer, tmp_path)
+    assert args.use_vllm
+    assert (args.vllm_mode, args.vllm_gpu_memory_utilization) == ("colocate", share)
 
 
 @pytest.mark.parametrize(("objective", "refused"), [("opd-k1", True), ("offline", True), ("opd", False)])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, OutputError, RecipeError
@@ -109,6 +110,29 @@ def test_the_same_recipe_gives_the_same_bits_and_another_seed_others(
     other = train(recipe, out=tmp_path / "other", seed=1, max_steps=2)
     assert len(steps(other)) == 2
     assert steps(other)[0] != steps(again)[0]
+
+
+@pytest.mark.parametrize("objective", ["sft", "opd", "opd-k1"])
+def test_checkpointed_activations_change_no_bit(
+    tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    computed = []
+    forward = LlamaMLP.forward
+
+    def counted(layer: LlamaMLP, *inputs: Any) -> Any:
+        computed.append(torch.is_grad_enabled())  # which it is not while completions are sampled
+        return forward(layer, *inputs)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
+    folders = []
+    for times, checkpointing in ((1, False), (2, True)):
+        computed.clear()
+        recipe = write_recipe(tmp_path, objective, activation_checkpointing=checkpointing, evaluation_size=1)
+        folders.append(train(recipe, out=tmp_path / str(times), max_steps=2))
+        assert sum(computed) == times * 2 * 2  # two layers in each of two steps
+    assert steps(folders[0]) == steps(folders[1])
+    plain, again = (folder / "fp32" / "model.safetensors" for folder in folders)
+    assert plain.read_bytes() == again.read_bytes()
 
 
 KILL = """

@@ -71,6 +71,8 @@ class Task:
     end of the sequence. False: a prompt is text to be continued, and a newline ends the completion."""
     trains: bool = True
     """False: only held-out problems."""
+    batch: int = 50
+    """Problems asked at once when a model is scored: fixed, because padding can move the last bits of a logit."""
     images: bool = False
     """True: the problems cannot be asked without their images."""
 
