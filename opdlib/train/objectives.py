@@ -184,6 +184,7 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
+        "ddp_timeout": int(processes.PATIENCE.total_seconds()),
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
     }

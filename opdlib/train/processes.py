@@ -8,12 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
 
 from opdlib.errors import RecipeError
 from opdlib.train.recipe import Recipe
+
+PATIENCE = timedelta(hours=24)
+"""How long a process waits for another: the first one alone evaluates, which on the paper's tasks takes longer than the
+half hour that is usual. A process that has died need not be waited out, for the launcher then ends the others."""
 
 
 def count() -> int:
@@ -29,7 +34,8 @@ def first() -> bool:
 def meet() -> None:
     """Wait until every process is here."""
     if count() > 1:
-        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+        # The first meeting forms the group, before TRL's configuration could say how patient it is.
+        PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE).wait_for_everyone()
 
 
 @contextmanager

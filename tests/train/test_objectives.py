@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.train.models import load_model, load_tokenizer, stop_tokens
 from opdlib.train.objectives import DISTILLATIONS, _distillation_config, _rlvr_config, _sampling, build_trainer
+from opdlib.train.processes import PATIENCE
 from opdlib.train.recipe import DistillRecipe, RlvrRecipe, load_recipe
 from opdlib.train.tasks import Task, is_correct
 
@@ -214,6 +216,7 @@ def test_settings_that_trl_would_choose_otherwise(
     assert args.lr_scheduler_type == "constant"
     assert not args.activation_checkpointing
     assert args.bf16
+    assert args.ddp_timeout_delta == PATIENCE > timedelta(hours=2)
     assert (args.weight_decay, args.max_grad_norm, args.report_to) == (0.0, 1.0, [])
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
     assert len(trainer.get_train_dataloader()) == 6

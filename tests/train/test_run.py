@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -326,27 +327,24 @@ def test_a_model_that_is_not_there(tmp_path: Path, write_recipe: Callable[..., P
 SPREAD = """
 import sys
 from pathlib import Path
+import torch
+from opdlib.train.processes import PATIENCE
 from opdlib.train.run import train
 train(Path(sys.argv[1]), out=Path(sys.argv[2]))
+assert torch.distributed.get_world_size() == 2
+group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+assert group.options._timeout == PATIENCE, group.options._timeout
 """
 
 
 def spread(recipe: Path, out: Path, script: Path) -> subprocess.CompletedProcess[str]:
     """The run on two processes of this machine."""
     script.write_text(SPREAD)
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    options = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
-    command = [*launch, *options, str(script), str(recipe), str(out)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    # accelerate's own launcher starts a single process where there is no GPU.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [*launch, str(script), str(recipe), str(out)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_two_processes_share_a_batch(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
