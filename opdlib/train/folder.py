@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -38,12 +39,13 @@ def check_existing(folder: Path, recipe: Recipe, resume: bool) -> None:
             )
 
 
-def prepare(folder: Path, recipe: Recipe) -> None:
-    """Create the folder with recipe.yaml and environment.json.
+def prepare(folder: Path, recipe: Recipe, commits: Mapping[str, str]) -> None:
+    """Create the folder with recipe.yaml and environment.json, in which `commits` says what the Hub gave.
 
     Where it exists, an environment that has changed since is added under `resumed`. Raises
     OutputError if the folder cannot be created.
     """
+    now = environment() | ({"hub": dict(commits)} if commits else {})
     if not (folder / "recipe.yaml").is_file():
         new = folder.with_name(f"{folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
@@ -51,12 +53,11 @@ def prepare(folder: Path, recipe: Recipe) -> None:
             new.mkdir(parents=True)
             resolved = yaml.safe_dump(recipe.model_dump(exclude_none=True), sort_keys=False)
             (new / "recipe.yaml").write_text(resolved, encoding="utf8")
-            write_json(new / "environment.json", environment())
+            write_json(new / "environment.json", now)
             new.replace(folder)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from error
     elif not (folder / COMPLETE).exists():
-        now = environment()
         started = json.loads((folder / "environment.json").read_text(encoding="utf8"))
         resumed = started.pop("resumed", [])
         if now != [started, *resumed][-1]:

@@ -44,6 +44,12 @@ class Run:
         named = names(self.recipe)[role]
         return None if named is None or named.startswith(FRESH) else named
 
+    def commits(self) -> dict[str, str]:
+        """What the run has from the Hub, models and data, and the commits that it came in; its parents are complete."""
+        models = (open_checkpoint(spec) for role in names(self.recipe) if (spec := self.spec(role)) is not None)
+        found = {model.spec.partition("@")[0]: model.revision for model in models if model.revision is not None}
+        return found | dict(find_task(self.recipe.task).split().commits)
+
 
 def names(recipe: Recipe) -> dict[str, str | None]:
     """What the recipe says of each role."""

@@ -3,7 +3,7 @@
 | in `runs/train/<name>-s<seed>/` | what it is |
 | --- | --- |
 | `recipe.yaml` | the resolved recipe |
-| `environment.json` | code, versions, machine |
+| `environment.json` | code, versions, machine, commits of what the Hub gave |
 | `metrics.jsonl` | one JSON line a step |
 | `probes.jsonl` | what the recipe's probes saw (`opdlib.train.probes`) |
 | `init/` | the source, where the recipe begins with random weights |
@@ -123,7 +123,8 @@ def _train(run: Run) -> None:
 
 def _prepare(run: Run) -> None:
     """The folder, and in it the source where it is random weights."""
-    prepare(run.folder, run.recipe)
+    if not (run.folder / COMPLETE).exists():
+        prepare(run.folder, run.recipe, run.commits())
     init = run.folder / "init"
     if run.spec("student") is None and not init.is_dir():
         with _whole(init) as new:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,11 +13,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
+import huggingface_hub
 import pytest
 from datasets import Dataset
 from PIL import Image
 
 from opdlib.errors import MissingDependencyError, ParameterError, RecipeError
+from opdlib.train.folder import prepare
+from opdlib.train.lineage import plan
 from opdlib.train.recipe import load_recipe
 from opdlib.train.run import train
 from opdlib.train.tasks import find_task, gym, hub
@@ -203,15 +210,109 @@ def test_the_same_question_about_another_image_is_another_question() -> None:
     assert [p.answer for p in split.training] == ["1"]
 
 
-def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+class Builder:
+    """Stands for what datasets makes of a repository: rows of AIME or DAPO, under the commit that holds them."""
 
+    def __init__(self, dataset: str, config: str, revision: str | None) -> None:
+        # The newest commit of a data set is 9...9; a branch of it, abc, is at the commit a...a.
+        self.hash = {None: "9" * 40, "abc": "a" * 40}.get(revision, str(revision))
+        self.dataset = dataset
+
+    def download_and_prepare(self) -> None:
+        """Nothing is fetched."""
+
+    def as_dataset(self, split: str) -> Dataset:
+        """Two problems, which tell the commit by their answers."""
+        answer = str(int(self.hash[0], 16))
+        row = dapo_row if "DAPO" in self.dataset else aime_row
+        return Dataset.from_list([row(f"What does {self.dataset} say to {n}?", answer) for n in (1, 2)])
+
+
+@pytest.fixture
+def fake_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Hub of data sets."""
+    monkeypatch.setattr(datasets, "load_dataset_builder", Builder)
+    hub._split.cache_clear()
+    yield
+    hub._split.cache_clear()
+
+
+@pytest.mark.usefixtures("fake_data")
+@pytest.mark.parametrize(
+    ("name", "commits"),
+    [("hub:dapo-math-17k", "999"), (f"hub:dapo-math-17k@abc,{'b' * 40},{'c' * 40}", "abc"), ("hub:aime-2024@abc", "a")],
+)
+def test_data_are_taken_at_a_commit_that_is_known(name: str, commits: str) -> None:
+    task = find_task(name)
+    split = task.split()
+    assert task.name == name
+    assert [commit[0] for commit in split.commits.values()] == [*commits[1:], *commits[:1]]  # the held out are first
+    assert all(len(commit) == 40 for commit in split.commits.values())
+    answers = [p.answer for p in split.training], [p.answer for (p,) in split.held_out]
+    expected = [str(int(digit, 16)) for digit in commits for _ in range(2)]
+    assert answers == ((expected[:2], expected[2:]) if len(commits) > 1 else ([], expected))
+    assert set(split.commits) <= {f"datasets/{x.dataset}" for x in (hub.DAPO, hub.AIME_2024, hub.AIME_2025)}
+
+
+@pytest.mark.parametrize("revisions", ["", "main", "main,main", "main,,main", "a,b,c,d"])
+def test_a_revision_for_every_data_set_or_none(
+    tmp_path: Path, write_recipe: Callable[..., Path], revisions: str
+) -> None:
+    message = f"wanted one of each of {hub.DAPO.dataset}, {hub.AIME_2024.dataset}, {hub.AIME_2025.dataset}"
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write_recipe(tmp_path, "opd", task=f"hub:dapo-math-17k@{revisions}"))
+
+
+@pytest.mark.usefixtures("fake_data")
+def test_a_run_records_what_the_hub_gave(
+    tmp_path: Path, pico: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / ("d" * 40)
+    shutil.copytree(pico, snapshot)
+    asked = []
+
+    def download(name: str, revision: str | None, **_: Any) -> str:
+        asked.append((name, revision))
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    recipe = write_recipe(
+        tmp_path, "opd", student="org/model@main", task=f"hub:dapo-math-17k@abc,{'b' * 40},{'c' * 40}"
+    )
+    run = plan(recipe, load_recipe(recipe), tmp_path / "run")
+    assert ("org/model", "main") in asked
+    commits = run.commits()
+    assert commits["org/model"] == "d" * 40
+    assert {name: commit[0] for name, commit in commits.items() if name.startswith("datasets/")} == {
+        f"datasets/{hub.DAPO.dataset}": "a",
+        f"datasets/{hub.AIME_2024.dataset}": "b",
+        f"datasets/{hub.AIME_2025.dataset}": "c",
+    }
+    prepare(run.folder, run.recipe, commits)
+    written = json.loads((run.folder / "environment.json").read_text(encoding="utf8"))
+    assert written["hub"] == commits
+    prepare(run.folder, run.recipe, commits | {"org/model": "e" * 40})
+    resumed = json.loads((run.folder / "environment.json").read_text(encoding="utf8"))["resumed"]
+    assert [each["hub"]["org/model"] for each in resumed] == ["e" * 40]
+
+
+def test_a_run_without_the_hub_says_nothing_of_it(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
+    recipe = write_recipe(tmp_path, "opd")
+    run = plan(recipe, load_recipe(recipe), tmp_path / "run")
+    assert run.commits() == {}
+    prepare(run.folder, run.recipe, run.commits())
+    assert "hub" not in json.loads((run.folder / "environment.json").read_text(encoding="utf8"))
+
+
+@pytest.mark.parametrize(("revision", "where"), [(None, ""), ("abc", " at revision abc")])
+def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, revision: str | None, where: str) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("Couldn't reach the Hub\n(offline)")
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(ParameterError, match=r"geometry3k: cannot be loaded \(Couldn't reach the Hub \(offline\)\)"):
-        hub.GEO3K.load()
+    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
+    message = rf"geometry3k{where}: cannot be loaded \(Couldn't reach the Hub \(offline\)\)"
+    with pytest.raises(ParameterError, match=message):
+        dataclasses.replace(hub.GEO3K, revision=revision).load()
 
 
 def test_evaluation_data_cannot_be_trained_on(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
@@ -250,6 +351,9 @@ ANSWERS = [
     ("First \\boxed{41}, no: \\boxed{42}", True),
     ("Sure.\nAnswer: 42", True),
     ("Sure.\nAnswer: $42$.\n", True),
+    ("**Answer:** 42", True),
+    ("<think>Maybe \\boxed{41}.\nWait.\n</think>\n\nIt is \\boxed{42}.", True),
+    ("<think>Surely \\boxed{42}.\nWait.\n</think>\n\nIt is \\boxed{41}.", False),
     ("Answer: 41, but then \\boxed{42}", True),
     ("\\boxed{42}\nAnswer: 41", False),
     ("First \\boxed{42}, no: \\boxed{41}", False),

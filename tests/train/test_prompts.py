@@ -17,7 +17,7 @@ from opdlib.train.models import load_model, load_tokenizer
 from opdlib.train.objectives import build_trainer
 from opdlib.train.prompts import end_tokens, prompt_text
 from opdlib.train.recipe import load_recipe
-from opdlib.train.tasks import TASKS, Split, Task, split_by_hash
+from opdlib.train.tasks import TASKS, Split, Task, find_task, split_by_hash
 from opdlib.train.tasks.operands import arithmetic
 
 TEMPLATE = (
@@ -62,6 +62,12 @@ def test_a_newline_ends_text_and_not_a_chat(tokenizer: Any) -> None:
     newline = tokenizer.convert_tokens_to_ids("\n")
     assert end_tokens(TASKS["sums"], tokenizer) == [tokenizer.eos_token_id, newline]
     assert end_tokens(CHAT, tokenizer) == [tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("name", [*TASKS, "reasoning-gym:chain_sum", "hub:aime-2024@main"])
+def test_only_the_chains_of_thought_go_on_after_a_newline(tokenizer: Any, name: str) -> None:
+    newline = tokenizer.convert_tokens_to_ids("\n")
+    assert (newline in end_tokens(find_task(name), tokenizer)) != name.startswith("hub:")
 
 
 @pytest.mark.parametrize("objective", ["sft", "opd", "opsd", "rlvr"])

@@ -6,7 +6,7 @@ out; so no held-out problem, in either order, is ever seen in training. A data s
 split of its own keeps it, without the training problems that its held-out part repeats.
 
 `arithmetic` and `sums` are enumerated here, `reasoning-gym:GENERATOR` is a generator of the package reasoning-gym,
-`hub:NAME` the paper's data from the Hub.
+`hub:NAME` the paper's data from the Hub, `hub:NAME@REVISION` the same at a commit.
 
 To add one: enumerate its twins, or give its two parts, in a module beside this one, and list it in `TASKS`.
 """
@@ -17,8 +17,7 @@ import re
 from functools import partial
 
 from opdlib.errors import ParameterError
-from opdlib.train.tasks import gym
-from opdlib.train.tasks.hub import HUB
+from opdlib.train.tasks import gym, hub
 from opdlib.train.tasks.operands import arithmetic, sums
 from opdlib.train.tasks.scoring import is_correct, wilson
 from opdlib.train.tasks.task import Problem, Split, Task, split_by_hash
@@ -30,7 +29,7 @@ TASKS = {
     for task in (
         Task("arithmetic", max_new_tokens=8, split=partial(split_by_hash, arithmetic)),
         Task("sums", max_new_tokens=6, split=partial(split_by_hash, sums)),
-        *HUB,
+        *map(hub.task, hub.DATA),
     )
 }
 
@@ -44,4 +43,6 @@ def find_task(name: str) -> Task:
         return TASKS[name]
     if re.fullmatch(rf"{gym.PREFIX}[a-z0-9_]+", name):
         return gym.task(name)
+    if name.partition("@")[0] in hub.DATA:
+        return hub.task(name)
     raise ParameterError(f"task {name!r} is unknown; choose one of: {', '.join(TASKS)}, {gym.PREFIX}GENERATOR")

@@ -6,16 +6,19 @@
 | `hub:aime-2024`, `hub:aime-2025` | nothing | 30 problems each |
 | `hub:geo3k` | Geometry3K, training part | its test part; questions about an image |
 
-Fetched once, into the cache of the package datasets, in whatever revision the Hub has then. Not tested: on the machines
-where this was made the Hub cannot be reached, so only the parsing of rows is. `opd evaluate SPEC --tasks hub:aime-2024`
-would test the rest.
+Fetched once, into the cache of the package datasets. `hub:NAME@REVISION` takes a commit, branch or tag instead of what
+the Hub has now; where NAME has several data sets, as `hub:dapo-math-17k` has DAPO, AIME 2024 and AIME 2025, it takes
+one of each in this order, separated by commas. A run writes the commits that it got into its environment.json. Not
+tested: on the machines where this was made the Hub cannot be reached, so only what is done with its answers is.
+`opd evaluate SPEC --tasks hub:aime-2024` would test the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -48,20 +51,30 @@ class Source:
     config: str
     split: str
     parse: Callable[[Row], Problem] = parse_problem
+    revision: str | None = None
+    """Commit, branch or tag; None for what the Hub has now, or without it the cache."""
 
-    def load(self) -> list[Problem]:
-        """Its problems, in the data set's order. Raises ParameterError if it cannot be had or has other columns."""
-        from datasets import load_dataset
+    def load(self) -> tuple[list[Problem], str]:
+        """Its problems, in the data set's order, and the commit that they are from.
+
+        Raises ParameterError if it cannot be had or has other columns.
+        """
+        from datasets import load_dataset_builder
 
         try:
-            rows = load_dataset(self.dataset, self.config, split=self.split)
+            builder = load_dataset_builder(self.dataset, self.config, revision=self.revision)
+            builder.download_and_prepare()
+            rows = builder.as_dataset(split=self.split)
         except (OSError, ValueError) as error:
             why = " ".join(str(error).split())[:200]
+            at = f" at revision {self.revision}" if self.revision else ""
             raise ParameterError(
-                f"data set {self.dataset}: cannot be loaded ({why}); connect to the Hub, or once elsewhere and copy "
-                "the cache"
+                f"data set {self.dataset}{at}: cannot be loaded ({why}); check the revision, connect to the Hub, or "
+                "once elsewhere and copy the cache"
             ) from error
-        return self.read(rows)
+        # What datasets has from the Hub or from its cache of it, it calls by the commit.
+        commit = builder.hash if re.fullmatch("[0-9a-f]{40}", str(builder.hash)) else "unknown"
+        return self.read(rows), commit
 
     def read(self, rows: Any) -> list[Problem]:
         """The problems of `rows`. Raises ParameterError for other columns than expected."""
@@ -80,11 +93,37 @@ GEO3K = Source("hiyouga/geometry3k", "default", "train")
 GEO3K_TEST = Source("hiyouga/geometry3k", "default", "test")
 
 
+@dataclass(frozen=True)
+class Data:
+    """What a task is made of."""
+
+    training: tuple[Source, ...]
+    held_out: tuple[Source, ...]
+    max_new_tokens: int = 15360
+    images: bool = False
+
+    def at(self, revisions: list[str]) -> Data:
+        """The same at `revisions`, one of each data set in order. Raises ParameterError if there are more or fewer."""
+        names = list(dict.fromkeys(source.dataset for source in self.training + self.held_out))
+        if len(revisions) != len(names) or not all(revisions):
+            raise ParameterError(
+                f"{len(revisions)} revisions; wanted one of each of {', '.join(names)}, separated by commas"
+            )
+        pin = dict(zip(names, revisions, strict=True))
+        training, held_out = (
+            tuple(replace(source, revision=pin[source.dataset]) for source in part)
+            for part in (self.training, self.held_out)
+        )
+        return replace(self, training=training, held_out=held_out)
+
+
 @cache
 def _split(training: tuple[Source, ...], held_out: tuple[Source, ...]) -> Split:
     math_verifier()  # a missing package is told before anything is fetched
-    asked = [problem for source in held_out for problem in source.load()]
-    return split_without_leaks([problem for source in training for problem in source.load()], asked)
+    loaded = {source: source.load() for source in (*held_out, *training)}
+    asked, taught = ([p for source in part for p in loaded[source][0]] for part in (held_out, training))
+    commits = {f"datasets/{source.dataset}": commit for source, (_, commit) in loaded.items()}
+    return replace(split_without_leaks(taught, asked), commits=commits)
 
 
 def split_without_leaks(training: list[Problem], held_out: list[Problem]) -> Split:
@@ -104,13 +143,34 @@ def _asked(problem: Problem) -> tuple[str, tuple[str, ...]]:
     return text, tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in problem.images)
 
 
-_math = partial(Task, scorer=is_equal, chat=True, batch=20)
+DATA = {
+    "hub:dapo-math-17k": Data((DAPO,), (AIME_2024, AIME_2025)),
+    "hub:aime-2024": Data((), (AIME_2024,)),
+    "hub:aime-2025": Data((), (AIME_2025,)),
+    "hub:geo3k": Data((GEO3K,), (GEO3K_TEST,), max_new_tokens=2048, images=True),
+}
+"""The lengths are the paper's (Tables 5 and 6)."""
 
-HUB = (
-    _math("hub:dapo-math-17k", max_new_tokens=15360, split=partial(_split, (DAPO,), (AIME_2024, AIME_2025))),
-    _math("hub:aime-2024", max_new_tokens=15360, split=partial(_split, (), (AIME_2024,)), trains=False),
-    _math("hub:aime-2025", max_new_tokens=15360, split=partial(_split, (), (AIME_2025,)), trains=False),
-    _math("hub:geo3k", max_new_tokens=2048, split=partial(_split, (GEO3K,), (GEO3K_TEST,)), images=True),
-)
-"""The lengths are the paper's (Tables 5 and 6). Twenty answers of 16,384 tokens, prompt included, take DS-Qwen 19 GB of
-cache in float32."""
+
+def task(name: str) -> Task:
+    """The task `NAME` or `NAME@REVISION,...`, NAME of `DATA`. Raises ParameterError for too many or few revisions.
+
+    A prompt is what a user says, and an answer runs to the end of the sequence: a newline ends no chain of thought.
+    """
+    base, at, revisions = name.partition("@")
+    data = DATA[base]
+    if at:
+        try:
+            data = data.at(revisions.split(","))
+        except ParameterError as error:
+            raise ParameterError(f"task {name!r}: {error}") from None
+    return Task(
+        name,
+        data.max_new_tokens,
+        split=partial(_split, data.training, data.held_out),
+        scorer=is_equal,
+        chat=True,
+        trains=bool(data.training),
+        batch=20,  # answers of 16,384 tokens, prompt included, take DS-Qwen 19 GB of cache in float32
+        images=data.images,
+    )

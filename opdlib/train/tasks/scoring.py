@@ -51,7 +51,7 @@ def _stated(completion: str) -> str | None:
     if said < 0:
         return None
     line = first_line(completion[said + len(SAID) :])
-    return f"{BOXED}{line.strip('$. ')}}}"
+    return f"{BOXED}{line.strip('*$. ')}}}"
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from opdlib.errors import ParameterError
@@ -53,6 +53,8 @@ class Split:
 
     training: Sequence[Problem]
     held_out: Sequence[Twins]
+    commits: Mapping[str, str] = field(default_factory=dict)
+    """Of data from the Hub: what was fetched, and the commit that it came in."""
 
 
 @dataclass(frozen=True)
