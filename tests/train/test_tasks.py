@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opdlib.errors import ParameterError
@@ -68,6 +68,7 @@ def test_training_and_held_out_share_nothing_in_either_order(task: Task, pairs: 
         task.held_out(remaining + 1, seed=0)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([ARITHMETIC, SUMS]), st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
 def test_no_seed_leaks(task: Task, train_seed: int, test_seed: int) -> None:
     trained = {asked(p.prompt) for p in task.training(300, train_seed)}
@@ -126,6 +127,7 @@ def test_wilson_known_answers() -> None:
     assert wilson(10, 10) == pytest.approx((1 - 0.2775328, 1), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_encloses_the_share_and_is_symmetric(counts: tuple[int, int]) -> None:
     correct, n = counts
