@@ -108,7 +108,10 @@ def _origin(run: Run, role: str) -> str:
 
 
 def _same_vocabulary(run: Run) -> None:
-    """Raises RecipeError unless student and teacher read and write the same tokens."""
+    """Raises RecipeError unless student and teacher read and write the same tokens.
+
+    The teacher's head may be padded to more rows (`models.cut_head`).
+    """
     student, teacher = _origin(run, "student"), _origin(run, "teacher")
     if student == teacher:
         return
@@ -116,8 +119,8 @@ def _same_vocabulary(run: Run) -> None:
     if ours != theirs:
         token = min(str(token) for token, _ in ours.items() ^ theirs.items())
         what = f"{len(theirs)} and {len(ours)} tokens, {token!r} differs"
-    elif our_rows != their_rows:
-        what = f"the same tokens, but padded to {their_rows} and {our_rows} rows"
+    elif our_rows > their_rows:
+        what = f"the same tokens, but only {their_rows} of the {our_rows} rows that the student can sample"
     else:
         return
     raise RecipeError(

@@ -41,6 +41,16 @@ def load_model(checkpoint: Checkpoint) -> Any:
     return model
 
 
+def cut_head(teacher: Any, rows: int) -> None:
+    """Drop the rows of embedding and head behind the first `rows`, in place: padding that no tokenizer reads or writes.
+
+    Models of one family are padded to different widths (Qwen2.5-VL-3B to 151,936 tokens, 7B to 152,064); distributions
+    are compared over the rows that both have.
+    """
+    if teacher.config.get_text_config().vocab_size > rows:
+        teacher.resize_token_embeddings(rows)
+
+
 def scoring_device() -> torch.device:
     """Where a model is scored that is not being trained: a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

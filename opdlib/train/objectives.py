@@ -17,6 +17,7 @@ from trl import DistillationConfig, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrain
 from opdlib.errors import RecipeError
 from opdlib.train import processes
 from opdlib.train.distillation import Distillation, Objective
+from opdlib.train.models import cut_head
 from opdlib.train.optimizers import SETTINGS
 from opdlib.train.prompts import end_tokens, prompt_text
 from opdlib.train.recipe import DistillRecipe, OpsdRecipe, Recipe, RlvrRecipe, SftRecipe, TopKRecipe
@@ -46,6 +47,7 @@ def build_trainer(
 ) -> Trainer:
     """The TRL trainer of a recipe over float32 models; `teacher` is None for sft and rlvr, the source for opsd.
 
+    A teacher whose head has more rows of padding than the student's loses them.
     The data are exactly one epoch, in the order the task drew them: a resumed run then needs to
     know nothing of them but its step.
     """
@@ -53,6 +55,8 @@ def build_trainer(
     constants.HF_HUB_DISABLE_TELEMETRY = True
     task = find_task(recipe.task)
     model.generation_config.eos_token_id = end_tokens(task, tokenizer)
+    if teacher is not None:
+        cut_head(teacher, model.config.get_text_config().vocab_size)
     shared = {"model": model, "processing_class": tokenizer, "callbacks": callbacks}
     trainer: Trainer
     if isinstance(recipe, SftRecipe):

@@ -158,6 +158,13 @@ class DistillRecipe(_Sampling):
     generations: int = Field(default=1, ge=1)
     """Completions a prompt; divides `batch_size`."""
 
+    @field_validator("objective", check_fields=False)
+    @classmethod
+    def _sampled_by_the_student(cls, objective: str, info: ValidationInfo) -> str:
+        if objective.startswith("offline") and info.data.get("rollout") == "vllm":
+            raise ValueError("vllm holds the student, and here the teacher samples; leave rollout out")
+        return objective
+
 
 class TopKRecipe(DistillRecipe):
     """Forward KL on the teacher's most likely tokens (paper, Table 6: k = 32)."""

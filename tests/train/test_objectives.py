@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -42,16 +43,21 @@ def distillation(
 
 
 def log_probabilities(
-    model: Any, prompts: torch.Tensor, prompt_mask: torch.Tensor, batch: Batch, temperature: float
+    model: Any,
+    prompts: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    batch: Batch,
+    temperature: float,
+    rows: int | None = None,
 ) -> torch.Tensor:
-    """Of every completion token's position, in float64: (valid positions, vocabulary)."""
+    """Of every completion token's position, over the first `rows` tokens, in float64: (valid positions, vocabulary)."""
     ids = torch.cat([prompts, batch["completion_ids"]], dim=1)
     seen = torch.cat([prompt_mask, batch["completion_mask"]], dim=1)
     length = batch["completion_ids"].shape[1]
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=seen).logits
-    rows = torch.log_softmax(logits[:, -length - 1 : -1].double() / temperature, dim=-1)
-    return rows[batch["completion_mask"].bool()]
+    said = torch.log_softmax(logits[:, -length - 1 : -1, :rows].double() / temperature, dim=-1)
+    return said[batch["completion_mask"].bool()]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -93,6 +99,41 @@ def test_the_loss_is_its_definition_on_the_sampled_tokens(
     }[objective]().mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert len(y) >= 4
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("objective", ["opd", "opd-fkl", "opd-topk", "opd-k1", "offline-rkl"])
+def test_a_teachers_rows_of_padding_are_left_out(
+    tmp_path: Path, pico: Path, other_pico: Path, write_recipe: Callable[..., Path], objective: str, tied: bool
+) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, objective, precision="fp32"))
+    source = open_checkpoint(str(pico))
+    student, teacher = load_model(source), load_model(open_checkpoint(str(other_pico)))
+    rows = student.config.vocab_size
+    teacher.resize_token_embeddings(rows + 3, mean_resizing=False)
+    if not tied:
+        teacher.config.tie_word_embeddings = False
+        teacher.lm_head.weight = torch.nn.Parameter(-teacher.lm_head.weight.detach())
+    teacher.get_output_embeddings().weight.data[rows:] = 5 * torch.ones(32)  # would take much of every distribution
+    whole = copy.deepcopy(teacher)
+    trainer = build_trainer(recipe, student, load_tokenizer(source), teacher, tmp_path / "out", [])
+    student.train()
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    loss = trainer.compute_loss(student, batch)
+    p = log_probabilities(student, batch["prompt_ids"], batch["prompt_mask"], batch, 1.0)
+    q = log_probabilities(whole, batch["prompt_ids"], batch["prompt_mask"], batch, 1.0, rows)
+    y = batch["completion_ids"][batch["completion_mask"].bool()]
+    at, likeliest = torch.arange(len(y)), q.topk(3, dim=-1).indices
+    reverse = (p.exp() * (p - q)).sum(-1)
+    expected = {
+        "opd": reverse,
+        "offline-rkl": reverse,
+        "opd-fkl": (q.exp() * (q - p)).sum(-1),
+        "opd-topk": (q.exp() * (q - p)).gather(-1, likeliest).sum(-1),
+        "opd-k1": (p[at, y] - q[at, y]) * p[at, y],
+    }[objective].mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert y.max() < rows
 
 
 @pytest.mark.parametrize("objective", ["opd", "offline", "offline-rkl", "opd-ce"])

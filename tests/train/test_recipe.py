@@ -72,6 +72,7 @@ def test_the_embedded_run_is_what_the_book_says() -> None:
         ({"activation_checkpointing": 1}, r"activation_checkpointing is 1; input should be a valid boolean"),
         ({"rollout": "vllm", "vllm_memory": 0}, r"vllm_memory is 0; input should be greater than 0"),
         ({"rollout": "vllm", "vllm_memory": 1.0}, r"vllm_memory is 1.0; input should be less than 1"),
+        ({"objective": "offline", "rollout": "vllm"}, r"objective is 'offline'; .*the teacher samples; leave rollout"),
         ({"vllm_memory": 0.3}, r"vllm_memory is 0.3; .*say rollout: vllm"),
         ({"teacher": None}, r"key 'teacher' is missing"),
         ({"temperature": 0.0}, r"temperature is 0.0; input should be greater than 0"),

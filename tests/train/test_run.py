@@ -22,6 +22,8 @@ from opdlib.errors import CheckpointError, OutputError, RecipeError
 from opdlib.train import run
 from opdlib.train.evaluate import evaluate
 from opdlib.train.fresh import ARCHITECTURES, write_fresh
+from opdlib.train.lineage import plan
+from opdlib.train.recipe import load_recipe
 from opdlib.train.run import train
 
 OBJECTIVES = ["sft", "opd", "opd-topk", "opd-k1", "opsd", "opd-ce", "offline", "offline-rkl", "rlvr"]
@@ -296,8 +298,10 @@ def test_a_teacher_of_another_vocabulary_is_refused(
     shutil.copytree(other_pico, padded)
     config = json.loads((padded / "config.json").read_text())
     (padded / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 3}))
-    with pytest.raises(RecipeError, match=r"padded to 29 and 26 rows"):
-        train(write_recipe(tmp_path, "opd", teacher=str(padded)), out=tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"another vocabulary .*only 26 of the 29 rows that the student can sample"):
+        train(write_recipe(tmp_path, "opd", student=str(padded)), out=tmp_path / "run")
+    recipe = write_recipe(tmp_path, "opd", teacher=str(padded))
+    assert plan(recipe, load_recipe(recipe), tmp_path / "run").spec("teacher") == str(padded)
     assert not (tmp_path / "run").exists()
 
 
