@@ -2,19 +2,48 @@
 
 A run of arm a and seed s has at its end the relative norm END[a] * (1 + s / 100) and half of it halfway. Every other
 number follows from the norm r alone, so that at equal norm no arm differs from another; only the stable rank of
-`offline` is 1 larger.
+`offline` is 1 larger. `runs` and `along` are tables of one number, without folders.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 END = {"opd": 0.010, "opd-ce": 0.008, "offline-rkl": 0.010, "offline": 0.008, "offline-long": 0.080, "opd-k1": 0.004}
 STEPS = 20
 SOURCE, LEARNED = 0.25, 0.45
+
+DATA, LOSS, BOTH = 0.5, -2.0, 0.25
+"""What teacher samples, cross-entropy and both together add to OPD's number, in every seed."""
+SEEDS = {0: 10.0, 1: 10.3, 2: 9.9, 3: 10.1}
+ADDED = {"opd": 0.0, "opd-ce": LOSS, "offline-rkl": DATA, "offline": DATA + LOSS + BOTH}
+
+
+def runs() -> pd.DataFrame:
+    """One number of four arms over four seeds."""
+    rows = [
+        {"arm": arm, "seed": seed, "stable_rank": base + added}
+        for arm, added in ADDED.items()
+        for seed, base in SEEDS.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def along() -> pd.DataFrame:
+    """Two arms on the way: the number is 3 + ln(norm) for opd, 4 + ln(norm) for offline, which goes half as far."""
+    rows = [
+        {"arm": arm, "seed": seed, "step": step, "rel_norm": far * step, "stable_rank": start + math.log(far * step)}
+        for arm, far, start in (("opd", 0.002, 3.0), ("offline", 0.001, 4.0))
+        for seed in (0, 1)
+        for step in (1, 2, 4)
+    ]
+    return pd.DataFrame(rows)
 
 
 def write_study(root: Path, seeds: int, arms: Mapping[str, float] = END, scale: str = "pico") -> Path:

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from opdlib.figures import matched as figures
-from opdlib.tables import matched, matched_norm, matched_paper, study
+from opdlib.tables import matched, study
+from opdlib.tables.matched import norm, paper
 from tests.matched_runs import write_study
 
 ARMS = ("opd-ce", "offline-rkl", "offline")
@@ -29,10 +30,10 @@ def everything(results: Path) -> dict[str, tuple[Axes, pd.DataFrame]]:
     """Every figure of the page with its table."""
     runs, along = study.runs("pico", results=results), study.along("pico", results=results)
     differences = matched.differing(matched.against_opd(runs, ARMS, matched.HEADLINE))
-    factors = matched_paper.factors(runs, matched.DRAWN)
+    factors = paper.factors(runs, matched.DRAWN)
     tables = {
-        "near": matched_norm.drawn(along, "stable_rank"),
-        "together": matched_norm.drawn_together(along, "sparsity.1e-05"),
+        "near": norm.drawn(along, "stable_rank"),
+        "together": norm.drawn_together(along, "sparsity.1e-05"),
     }
     found = {name: (figures.against_norm(table), table) for name, table in tables.items()}
     found["differences"] = figures.differences(differences, figures.rows(len(matched.HEADLINE))), differences

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from opdlib.figures import optimizers as figures
 from opdlib.tables import optimizers
-from opdlib.tables.optimizers_state import published_state, unrelated_cosine
-from tests.test_tables_optimizers import Page, page
+from opdlib.tables.optimizers.state import published_state, unrelated_cosine
+from tests.optimizer_page import Page, page
 
 pytestmark = pytest.mark.usefixtures("without_a_screen")
 

@@ -10,9 +10,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from opdlib.figures import subnetwork as figures
-from opdlib.tables import subnetwork, subnetwork_compared, subnetwork_overlap
-from opdlib.tables import subnetwork_written as written
-from opdlib.tables.select import stacked
+from opdlib.tables import stacked, subnetwork
+from opdlib.tables.subnetwork import compared, overlap, written
 from tests.subnetwork_runs import LOST, write_masks, write_overlaps, write_run
 
 
@@ -43,13 +42,13 @@ def at(ax: Axes, label: str) -> list[float]:
 
 def beside(root: Path) -> pd.DataFrame:
     runs = subnetwork.runs("pico", root)
-    paired, means = subnetwork_compared.paired(runs), subnetwork.over_seeds(runs)
+    paired, means = compared.paired(runs), subnetwork.over_seeds(runs)
     return written.differences(paired, means, runs, subnetwork.published())
 
 
 def shared(root: Path) -> pd.DataFrame:
-    table = subnetwork_overlap.by_comparison(subnetwork_overlap.overlaps("pico", root))
-    return stacked(subnetwork_overlap.at_highest(table), subnetwork_overlap.published())
+    table = overlap.by_comparison(overlap.overlaps("pico", root))
+    return stacked(overlap.at_highest(table), overlap.published())
 
 
 def test_accuracy_has_a_row_for_each_arm_with_runs(root: Path) -> None:

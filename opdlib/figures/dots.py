@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from opdlib.figures.theme import HERE, REGIMES, figure, legend_above, plain_percent
 from opdlib.names import BLOCKS
-from opdlib.tables.readable import short
+from opdlib.tables.text import short
 
 SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4
 """Percent; below it the axis of norms is linear, so that a zero can be drawn."""

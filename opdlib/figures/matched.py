@@ -77,7 +77,7 @@ def differences(table: pd.DataFrame, ax: Axes) -> None:
 def against_norm(table: pd.DataFrame, ax: Axes) -> None:
     """One number against the relative norm of the update (logarithmic), along training.
 
-    Table: `opdlib.tables.matched_norm.drawn` or `drawn_together`. A line is a run, a point a step whose weights were
+    Table: `opdlib.tables.matched.norm.drawn` or `drawn_together`. A line is a run, a point a step whose weights were
     measured; the paper's pairs are single points.
     """
     scale = _scale(str(table["quantity"].iloc[0])) if len(table) else 1.0
@@ -115,7 +115,7 @@ def against_norm(table: pd.DataFrame, ax: Axes) -> None:
 def contrast(table: pd.DataFrame, ax: Axes) -> None:
     """By which factor each step from OPD to offline distillation multiplies each number, on a logarithmic axis.
 
-    Table: `opdlib.tables.matched_paper.factors`. Bars: 95% intervals over seeds; for the paper the span over its
+    Table: `opdlib.tables.matched.paper.factors`. Bars: 95% intervals over seeds; for the paper the span over its
     OPD-style pairs.
     """
     quantities = list(dict.fromkeys(table["quantity"]))

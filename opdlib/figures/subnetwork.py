@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, figure, legend_above
 from opdlib.tables.study import mean_interval
 from opdlib.tables.subnetwork import FULL, TRAINS
-from opdlib.tables.subnetwork_overlap import NAMES, OTHER_SEED, SAME_SEED
+from opdlib.tables.subnetwork.overlap import NAMES, OTHER_SEED, SAME_SEED
 
 MARKS = {
     FULL: ("black", "D"),
@@ -55,7 +55,7 @@ def accuracy(table: pd.DataFrame, ax: Axes) -> None:
 def difference(table: pd.DataFrame, ax: Axes) -> None:
     """Accuracy of each mask minus that of full OPD, in points: mean over seeds with its 95% interval, beside the paper.
 
-    Table: `tables.subnetwork_written.differences`: arm, setting (`here` or the paper's), density (drawn beside the
+    Table: `tables.subnetwork.written.differences`: arm, setting (`here` or the paper's), density (drawn beside the
     paper's), difference, low, high, span. The grey band is full OPD's own range from seed to seed, within which an
     interval counts as the same.
     """
@@ -106,7 +106,7 @@ def overlap(table: pd.DataFrame, ax: Axes) -> None:
 
     Mean and range over pairs of runs, with the share that each kind of chance gives (pairs of other seeds).
 
-    Table: rows of `tables.subnetwork_overlap.by_comparison` at one threshold, below them those of the paper, which have
+    Table: rows of `tables.subnetwork.overlap.by_comparison` at one threshold, below them those of the paper, which have
     a `pair`.
     """
     places = _places(ax, table)

@@ -14,7 +14,8 @@ from opdlib.figures.curves import LINES
 from opdlib.figures.dots import dots, pairs_of
 from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above, plain_percent
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.quantities import name_of, percent
+from opdlib.tables.quantities import name_of
+from opdlib.tables.text import short_percent
 
 SIDES = {"joint": (BLUE, "o"), "left": (GREEN, "s"), "right": (ORANGE, "^")}
 MASKS = {"principal": (BLUE, "s"), "low": (ORANGE, "o")}
@@ -69,7 +70,7 @@ def projection_ratio(table: pd.DataFrame, ax: Axes) -> None:
         int(np.floor(np.log2(low))) if low > 0 else -1, (int(np.ceil(np.log2(high))) if high > 0 else 1) + 1
     )
     ax.set_yticks([2.0**e for e in exponents], [f"{2.0**e:g}" for e in exponents])
-    ax.set_xticks(range(len(shares)), [percent(share) for share in shares])
+    ax.set_xticks(range(len(shares)), [short_percent(share) for share in shares])
     ax.set(xlabel="leading directions, share of rank", ylabel="projection over chance")
     legend_above(ax, columns=3)
 

@@ -13,7 +13,8 @@ import yaml
 from opdlib.errors import ParameterError
 from opdlib.pairs import DEFAULT, find_pair
 from opdlib.study import find_scale
-from opdlib.tables.readable import headed, short
+from opdlib.tables.readable import headed
+from opdlib.tables.text import short
 
 PLAIN = (bool, int, float, str, list, tuple, dict, set, type(None))
 """Types of the values that papermill can inject. Anything else in a namespace is a module or a function."""

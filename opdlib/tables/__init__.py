@@ -3,6 +3,10 @@
 `opdlib.tables.measured` makes tables of results folders, `opdlib.tables.paper` of the published tables in the same
 shape, so that the two can be put one below the other. Every table says in its column `view` what was subtracted.
 Numbers of single matrices are in `geometry`, `subspace`, `rounding` and `paper_geometry`; `written` makes text of them.
+
+Runs of the study are in `study`, with the rule by which its arms are compared; each page on them has a package of its
+own: `optimizers`, `subnetwork` and `matched`. How numbers become text is in `text`, by the name of a quantity in
+`quantities`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ import pandas as pd
 
 from opdlib.pairs import registry
 from opdlib.tables import paper
-from opdlib.tables.quantities import name_of, percent
+from opdlib.tables.quantities import name_of
 from opdlib.tables.select import stacked
+from opdlib.tables.text import short_percent
 
 LABELS = ["pair", "regime", "origin", "view"]
 MASK_SHARES = (0.01, 0.05, 0.1, 0.2)
@@ -118,7 +119,7 @@ def by_size(coverages: pd.DataFrame, density: pd.Series) -> pd.DataFrame:
     """
     found = {"changed": density}
     for share in MASK_SHARES:
-        found[f"bottom {percent(share)}"] = coverages[name_of("coverage", "low", share)] * density / share
+        found[f"bottom {short_percent(share)}"] = coverages[name_of("coverage", "low", share)] * density / share
     found["upper 80%"] = (1 - coverages[name_of("coverage", "low", 0.2)]) * density / 0.8
     found["principal 10%"] = coverages[name_of("coverage", "principal", 0.1)] * density / 0.1
     return pd.DataFrame(found).clip(upper=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from opdlib.tables.readable import MISSING, short
+from opdlib.tables.text import MISSING, short, short_percent
 
 KEYS = ("metric", "side", "at", "atol")
 """The columns of geometry.csv that say which number a row is."""
@@ -16,19 +16,19 @@ KEYS = ("metric", "side", "at", "atol")
 NAMES: Mapping[str, Callable[[str, float], str]] = {
     "energy_at": lambda _, index: f"energy at {index:g}",
     "energy_top": lambda _, count: f"top {count:g}",
-    "energy_rank": lambda _, share: f"top {percent(share)} of rank",
+    "energy_rank": lambda _, share: f"top {short_percent(share)} of rank",
     "rank_share": lambda _, tolerance: f"rank above {short(tolerance)}",
     "stable_rank": lambda *_: "stable rank",
     "effective_rank": lambda *_: "effective rank",
     "hill_exponent": lambda *_: "Hill exponent",
-    "projection": lambda side, share: f"{side} projection, {percent(share)}",
+    "projection": lambda side, share: f"{side} projection, {short_percent(share)}",
     "sine_mean": lambda side, _: f"mean sine, {side}",
     "sine_max": lambda side, _: f"largest sine, {side}",
     "spectral_drift": lambda side, _: f"drift over {side}",
     "density": lambda *_: "changed",
-    "coverage": lambda mask, share: f"{mask.replace('_', ' ')} coverage, {percent(share)}",
-    "coverage_ceiling": lambda _, share: f"ceiling, {percent(share)}",
-    "changed_in": lambda mask, share: f"changed in {mask}, {percent(share)}",
+    "coverage": lambda mask, share: f"{mask.replace('_', ' ')} coverage, {short_percent(share)}",
+    "coverage_ceiling": lambda _, share: f"ceiling, {short_percent(share)}",
+    "changed_in": lambda mask, share: f"changed in {mask}, {short_percent(share)}",
 }
 """Metric -> its name, from side (or mask) and share, tolerance or index."""
 
@@ -36,11 +36,6 @@ PLAIN = ("stable rank", "effective rank", "Hill exponent", "ratio", "kept")
 """What is written as a number; see `written`."""
 TINY = ("mean sine", "largest sine", "drift", "atol", "from ", "to ")
 """What is written with a power of ten."""
-
-
-def percent(share: float) -> str:
-    """A share without needless digits: 10%."""
-    return f"{100 * share:g}%"
 
 
 def name_of(metric: str, side: str = "", at: float = math.nan, atol: float = math.nan) -> str:

@@ -6,25 +6,18 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from opdlib.tables.text import MISSING, short, short_percent
+
 PERCENT = ("share", "sparsity", "exact_zero", "energy_share", "parameter_share", "coordinate_share", "expected")
 FORMATS: dict[str, Callable[[float], str]] = {
     "rel_norm": lambda x: f"{100 * x:.4f}%",
-    "threshold": lambda x: short(x),
-    "atol": lambda x: short(x),
-    "top": lambda x: f"{100 * x:g}%",
-    "magnitude": lambda x: short(x),
-    "half_ulp": lambda x: short(x),
+    "threshold": short,
+    "atol": short,
+    "top": short_percent,
+    "magnitude": short,
+    "half_ulp": short,
 } | dict.fromkeys(PERCENT, lambda x: f"{100 * x:.2f}%")
 """Column -> how one of its values is written. Other numbers: counts with separators, the rest with four digits."""
-
-MISSING = "-"
-
-
-def short(number: float) -> str:
-    """A positive number in few characters, with two or three digits: 0, 0.05, 1e-4."""
-    return (
-        f"{number:.3g}" if number == 0 or number >= 1e-3 else f"{number:.1e}".replace(".0e", "e").replace("e-0", "e-")
-    )
 
 
 def readable(table: pd.DataFrame, *columns: str, value: str = "share") -> pd.DataFrame:

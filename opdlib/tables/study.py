@@ -12,6 +12,7 @@ within that range; anything else is *undecided*.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,24 @@ from opdlib.results import SUMMARY, read_summary
 from opdlib.study import Arm, find_scale
 
 SAME, OTHER, UNDECIDED = "the same", "another", "undecided"
+REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
+"""What is said of a claim of the paper, beside `undecided`; the pages have their own rules."""
 LEFT_OUT = ("pair", "view", "layers")
+
+
+def standing(scale: str, arms: Sequence[str], results: Path | None = None) -> pd.DataFrame:
+    """One row an arm: arm, planned, finished (numbers of seeds), missing (the command for the rest; '' if none).
+
+    An arm that the scale does not have is planned with 0 seeds and has no command.
+    """
+    known = find_scale(scale).arms
+    done = [arm.name for arm, *_ in _finished(scale, arms, results)]
+    rows = []
+    for name in arms:
+        planned, finished = known[name].seeds if name in known else 0, done.count(name)
+        command = f"opd study {scale} --arms {name}" if finished < planned else ""
+        rows.append({"arm": name, "planned": planned, "finished": finished, "missing": command})
+    return pd.DataFrame(rows)
 
 
 def runs(scale: str, arms: Sequence[str] = (), view: str = "bf16", results: Path | None = None) -> pd.DataFrame:
@@ -114,6 +132,13 @@ def verdict(low: float, high: float, span: float) -> str:
     if -span <= low and high <= span:
         return SAME
     return OTHER if low > 0 or high < 0 else UNDECIDED
+
+
+def rule() -> str:
+    """The rule of sameness, as it stands in the documentation of this module, as a quotation."""
+    paragraphs = inspect.cleandoc(__doc__ or "").split("\n\n")
+    (found,) = [text for text in paragraphs if "laid down before" in text]
+    return "> " + " ".join(found.split())
 
 
 def at_norm(table: pd.DataFrame, norms: pd.Series, quantities: Sequence[str]) -> pd.DataFrame:

@@ -9,8 +9,9 @@ import pandas as pd
 
 from opdlib.tables import paper_geometry
 from opdlib.tables.geometry import matrices, overview, spread
-from opdlib.tables.quantities import name_of, percent
+from opdlib.tables.quantities import name_of
 from opdlib.tables.results import Results
+from opdlib.tables.text import short_percent
 
 UPDATE_ATOL = (0.0, 1e-5)
 """A weight is updated if abs(delta) exceeds this: the paper's coverages take the first, its overlaps the second."""
@@ -57,7 +58,7 @@ def coverage(results: Results, shares: Sequence[float]) -> pd.DataFrame:
     values = [known.reindex([*row]).to_list() for row in names]
     found = pd.DataFrame(values, columns=["coverage", "ceiling", "inside", "anywhere"], dtype=float)
     masks = pd.DataFrame(keys, columns=["atol", "mask", "share"])
-    masks.insert(0, "quantity", [f"{mask}, {percent(share)}" for _, mask, share in keys])
+    masks.insert(0, "quantity", [f"{mask}, {short_percent(share)}" for _, mask, share in keys])
     return results.labelled(masks.join(found))
 
 
@@ -76,7 +77,7 @@ def changed(results: Results) -> pd.DataFrame:
     size = wide["rows"] * wide["columns"]
     bottom = np.ceil((0.2 * size).round(9))
     above = (wide["changed"] * size - wide[low[0.2]] * bottom) / (size - bottom).where(size > bottom)
-    found = {"changed": wide["changed"]} | {f"bottom {percent(share)}": wide[name] for share, name in low.items()}
+    found = {"changed": wide["changed"]} | {f"bottom {short_percent(share)}": wide[name] for share, name in low.items()}
     found |= {"upper 80%": above, "principal 10%": wide[principal[0.1]]}
     return results.labelled(pd.DataFrame(found).median().to_frame().T)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from opdlib.tables.quantities import name_of, percent
-from opdlib.tables.readable import short
+from opdlib.tables.quantities import name_of
+from opdlib.tables.text import short, short_percent
 
 SINGLE = {
     "rel_norm": "relative norm",
@@ -33,15 +33,15 @@ NAMES: Mapping[str, Callable[..., str]] = {
     "sparsity": lambda atol: f"within {short(float(atol))}",
     "sparsity_rms": lambda share: f"within {short(float(share))} of RMS",
     "sparsity_ulp": lambda share: f"within {short(float(share))} of itself",
-    "top_energy": lambda share: f"energy of top {percent(float(share))}",
-    "top_energy_global": lambda share: f"energy of top {percent(float(share))}, whole model",
+    "top_energy": lambda share: f"energy of top {short_percent(float(share))}",
+    "top_energy_global": lambda share: f"energy of top {short_percent(float(share))}, whole model",
     "blocks": lambda block, what: f"{block.replace('_', ' ')}: {BLOCK_NUMBERS.get(what, what)}",
     "svd_energy": lambda count: name_of("energy_top", at=float(count)),
     "svd_energy_rank": lambda share: name_of("energy_rank", at=float(share)),
     "rank_share": lambda tolerance: name_of("rank_share", at=float(tolerance)),
     "projection": lambda side, share: name_of("projection", side, float(share)),
     "projection_expected": lambda side, share: f"{name_of('projection', side, float(share))}: chance",
-    "rotation": lambda share: f"mean sine (rotation), {percent(float(share))}",
+    "rotation": lambda share: f"mean sine (rotation), {short_percent(float(share))}",
     "sines": lambda side, which: f"{'mean' if which == 'mean' else 'largest'} sine, {side}",
     "coverage": _coverage,
     "coverage_1e-05": lambda mask, share: name_of("coverage", mask, float(share), 1e-5),

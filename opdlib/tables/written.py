@@ -9,8 +9,9 @@ import pandas as pd
 from opdlib.tables.geometry import spread
 from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.quantities import written
-from opdlib.tables.readable import MISSING, headed
+from opdlib.tables.readable import headed
 from opdlib.tables.results import Results
+from opdlib.tables.text import MISSING
 
 
 def by_quantity(views: Sequence[Results], published: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

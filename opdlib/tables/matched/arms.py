@@ -1,0 +1,152 @@
+"""The 2 x 2 of matched arms: who samples, and which loss. Everything else is equal.
+
+Tables of runs are those of `opdlib.tables.study`; a number of a run has its dotted key (`projection.joint.0.1`), for
+which `opdlib.tables.summary_names` has a name. An effect is a weighted sum of the four arms, taken seed by seed, so
+that what the arms of one seed share (the problems, their order) drops out of it. Its verdict follows the rule of
+`opdlib.tables.study`, with OPD's own range from seed to seed as the measure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import yaml
+
+from opdlib.study import find_scale, study
+from opdlib.tables.study import differences, mean_interval, verdict
+
+PARTNER = "opd"
+CORNERS: Mapping[str, tuple[str, str]] = {
+    "opd": ("student", "reverse KL"),
+    "opd-ce": ("student", "cross-entropy"),
+    "offline-rkl": ("teacher", "reverse KL"),
+    "offline": ("teacher", "cross-entropy"),
+}
+"""Arm -> who samples, and the loss."""
+LONG = "offline-long"
+"""Offline distillation as the paper's contrast has it: long, and at a high rate."""
+REGIMES = ("opd-fkl", "opd-jsd", "opd-topk", "opd-k1", "opsd", "rlvr", "sft")
+"""The other ways to train, each matched with OPD in all lines but those that make it what it is."""
+
+EFFECTS: Mapping[str, Mapping[str, float]] = {
+    "data, under reverse KL": {"offline-rkl": 1, "opd": -1},
+    "data, under cross-entropy": {"offline": 1, "opd-ce": -1},
+    "data": {"offline-rkl": 0.5, "offline": 0.5, "opd": -0.5, "opd-ce": -0.5},
+    "loss, on student samples": {"opd-ce": 1, "opd": -1},
+    "loss, on teacher samples": {"offline": 1, "offline-rkl": -1},
+    "loss": {"opd-ce": 0.5, "offline": 0.5, "opd": -0.5, "offline-rkl": -0.5},
+    "interaction": {"offline": 1, "opd-ce": -1, "offline-rkl": -1, "opd": 1},
+}
+"""Effect -> the weight of each arm. Data: teacher's samples minus student's. Loss: cross-entropy minus reverse KL."""
+MAIN = ("data", "loss", "interaction")
+
+HEADLINE = (
+    *("rel_norm", "exact_zero", "sparsity.1e-05", "top_energy.0.01"),
+    *("svd_energy.1", "svd_energy.8", "svd_energy.16", "stable_rank", "effective_rank", "rank_share.1e-05"),
+    *("projection.joint.0.1", "projection.left.0.1", "projection.right.0.1", "rotation.0.1", "spectral_drift"),
+    *("coverage.principal.0.1", "coverage.low.0.1", "blocks.mlp.rel_norm", "blocks.attention.rel_norm"),
+)
+"""The numbers of the main tables: those of the paper's tables, and what it defines beside them."""
+BESIDE = {f"projection.{side}.0.1": f"projection_expected.{side}.0.1" for side in ("joint", "left", "right")} | {
+    f"coverage.{mask}.0.1": f"coverage_ceiling.{mask}.0.1" for mask in ("principal", "low")
+}
+"""Number -> what belongs beside it: chance, or the ceiling."""
+DRAWN = (
+    *("rel_norm", "sparsity.1e-05", "svd_energy.16", "stable_rank", "projection.joint.0.1"),
+    *("coverage.principal.0.1", "coverage.low.0.1"),
+)
+"""The numbers of the figures: the columns of the paper's Table 2, and the joint projection."""
+
+_NOT_MEASURED = ("arm", "seed", "partner", "regime", "accuracy", "low", "high", "n", "source_accuracy", "step", "steps")
+_COUNTS = ("tokens", "seconds", "tensors", "parameters", "measured_2d")
+
+
+def design(scale: str) -> pd.DataFrame:
+    """One row a corner that the scale has: arm, samples, loss, line (in which its recipe differs from OPD's), seeds,
+    and the lines that are equal: learning_rate, schedule, batch_size, steps, max_new_tokens."""
+    arms = find_scale(scale).arms
+    rows = []
+    for name, (samples, loss) in CORNERS.items():
+        if name not in arms:
+            continue
+        recipe = yaml.safe_load(arms[name].recipe.read_text(encoding="utf8"))
+        lines = arms[name].differs or ("objective",)
+        shared = ("learning_rate", "schedule", "batch_size", "steps", "max_new_tokens")
+        rows.append(
+            {"arm": name, "samples": samples, "loss": loss, "line": "; ".join(f"{x}: {recipe[x]}" for x in lines)}
+            | {"seeds": arms[name].seeds}
+            | {x: recipe[x] for x in shared}
+        )
+    return pd.DataFrame(rows)
+
+
+def scales(first: str) -> list[str]:
+    """This scale, then the other scales of the study."""
+    return [first, *(name for name in study() if name != first)]
+
+
+def arms_of(scale: str, arms: Sequence[str]) -> list[str]:
+    """Those of `arms` that the scale has."""
+    return [arm for arm in arms if arm in find_scale(scale).arms]
+
+
+def numbers(table: pd.DataFrame) -> list[str]:
+    """The numbers of the summary in a table of runs, in their order: without counts and what training recorded."""
+    return [c for c in table.columns if c not in (*_NOT_MEASURED, *_COUNTS) and not c.endswith(".parameters")]
+
+
+def present(table: pd.DataFrame, quantities: Sequence[str]) -> list[str]:
+    """Those of `quantities` that the table has as columns: none where there are no runs."""
+    return [key for key in quantities if key in table]
+
+
+def tested(table: pd.DataFrame) -> list[str]:
+    """Those of `numbers` that say something of their own: left out is what is the same in every run (chance, which
+    depends on the source alone), and what equals an earlier number in every run."""
+    found: list[str] = []
+    for key in numbers(table):
+        values = table[key]
+        varies = values.max() > values.min()
+        if varies and not any(values.equals(table[other]) for other in found):
+            found.append(key)
+    return found
+
+
+def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[str]) -> pd.DataFrame:
+    """`opdlib.tables.study.differences` from OPD, for the quantities that the table has; no rows without runs."""
+    keys = present(table, quantities)
+    columns = ["arm", "quantity", "seeds", "difference", "low", "high", "range", "verdict"]
+    return differences(table, arms, keys, PARTNER) if keys else pd.DataFrame(columns=columns)
+
+
+def differing(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of differences without the numbers that are equal in all runs that it compares."""
+    return table[~((table["difference"] == 0) & (table["low"] == table["high"]))].reset_index(drop=True)
+
+
+def effects(table: pd.DataFrame, quantities: Sequence[str], names: Sequence[str] = tuple(EFFECTS)) -> pd.DataFrame:
+    """Effects of data and loss and their interaction, over the seeds that all arms of the effect have.
+
+    Columns: effect, quantity, seeds, value, low, high (in units of the quantity; NaN of no or a single seed), share
+    (value over OPD's mean), range (of OPD over seeds), verdict.
+    """
+    by_arm = {arm: table[table["arm"] == arm].set_index("seed") for arm in CORNERS}
+    opd = by_arm[PARTNER]
+    rows = []
+    for name in names:
+        for key in present(table, quantities):
+            parts = [weight * by_arm[arm][key] for arm, weight in EFFECTS[name].items()]
+            own = pd.concat(parts, axis=1).dropna().sum(axis=1)
+            value, low, high = mean_interval(own)
+            span = float(opd[key].max() - opd[key].min())
+            row = {"effect": name, "quantity": key, "seeds": len(own), "value": value, "low": low, "high": high}
+            row["share"] = _over(value, float(opd[key].mean()))
+            rows.append(row | {"range": span, "verdict": verdict(low, high, span)})
+    columns = ["effect", "quantity", "seeds", "value", "low", "high", "share", "range", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _over(value: float, whole: float) -> float:
+    return value / whole if whole else math.nan

@@ -1,0 +1,114 @@
+"""Arms at equal relative norm: what they were when they had moved as far as one another.
+
+`along` is the table of that name of `opdlib.tables.study`, norms are by seed. Between two measured steps a number is
+interpolated, see `opdlib.tables.study.at_norm`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from opdlib.tables.matched.arms import CORNERS, LONG, PARTNER, REGIMES, against_opd, present
+from opdlib.tables.matched.paper import published
+from opdlib.tables.study import at_norm, differences
+
+GROUPS: Mapping[str, str] = (
+    {PARTNER: "OPD, any rate"}
+    | dict.fromkeys(("adamw-3e-6", "adamw-3e-5", "adamw-1e-4"), "OPD, any rate")
+    | {arm: "other corners of the 2 x 2" for arm in CORNERS if arm != PARTNER}
+    | dict.fromkeys(REGIMES, "other regimes")
+    | {LONG: LONG}
+)
+"""Arm -> the group that it is drawn with, where all of them are drawn together."""
+
+
+def largest_common(along: pd.DataFrame, arms: Sequence[str]) -> pd.Series:
+    """The largest relative norm that each of `arms` reached, by seed; only seeds that all of them have."""
+    if "rel_norm" not in along:
+        return pd.Series(dtype=float)
+    own = along[along["arm"].isin([*arms])]
+    largest = own.pivot_table(index="seed", columns="arm", values="rel_norm", aggfunc="max").reindex(columns=[*arms])
+    return largest.dropna().min(axis=1)
+
+
+def middle_step(along: pd.DataFrame, arm: str = PARTNER) -> int | None:
+    """The last step before the end at which every run of `arm` that has more than one was measured; None if none."""
+    steps = [set(part["step"]) - {part["step"].max()} for _, part in along[along["arm"] == arm].groupby("seed")]
+    shared = set.intersection(*kept) if (kept := [s for s in steps if s]) else set()
+    return int(max(shared)) if shared else None
+
+
+def norm_at(along: pd.DataFrame, step: int | None, arm: str = PARTNER) -> pd.Series:
+    """The relative norm of the runs of `arm` at this step, by seed."""
+    if step is None or "rel_norm" not in along:
+        return pd.Series(dtype=float)
+    return along[(along["arm"] == arm) & (along["step"] == step)].set_index("seed")["rel_norm"]
+
+
+def compared(
+    along: pd.DataFrame, arms: Sequence[str], quantities: Sequence[str], norms: pd.Series | None = None
+) -> pd.DataFrame:
+    """Each arm minus OPD where both had the relative norm `norms`: the columns of `opdlib.tables.study.differences`.
+
+    Without `norms` each arm is compared where it and OPD had the largest norm that both reached. The relative norm
+    itself, equal by construction, is left out. Seeds in which one of the two never was at the norm between its first
+    and last measured step are not counted.
+    """
+    keys = [key for key in present(along, quantities) if key != "rel_norm"]
+    rows = []
+    for arm in arms:
+        wanted = largest_common(along, [PARTNER, arm]) if norms is None else norms
+        own = at_norm(along[along["arm"].isin([PARTNER, arm])], wanted, keys)
+        if len(own) and keys:
+            rows.append(differences(own, [arm], keys))
+    return pd.concat(rows, ignore_index=True) if rows else against_opd(pd.DataFrame({"arm": []}), arms, keys)
+
+
+def middle_error(along: pd.DataFrame, quantities: Sequence[str], arm: str = PARTNER) -> dict[str, float]:
+    """How far interpolation may be off: every middle step of a run of `arm` taken from its two neighbours, against what
+    was measured there. Mean absolute difference in units of the quantity; NaN without such steps.
+
+    The neighbours lie about twice as far apart as those between which `at_norm` interpolates, and the error of a smooth
+    curve grows with the square of that, so that the true error is about a quarter of this.
+    """
+    keys = present(along, quantities)
+    found: dict[str, list[float]] = {key: [] for key in keys}
+    runs = along[(along["arm"] == arm) & (along["rel_norm"] > 0)] if keys else along.head(0)
+    for _, run in runs.sort_values("step").groupby("seed"):
+        for i in range(1, len(run) - 1):
+            ends = run.iloc[[i - 1, i + 1]]
+            here = run.iloc[i]
+            guess = at_norm(ends, pd.Series({here["seed"]: here["rel_norm"]}), keys)
+            for key in keys:
+                found[key].append(abs(guess[key].iloc[0] - here[key]))
+    return {key: float(pd.Series(values, dtype=float).mean()) for key, values in found.items()}
+
+
+def drawn(along: pd.DataFrame, quantity: str, arms: Sequence[str] = tuple(CORNERS)) -> pd.DataFrame:
+    """One quantity of these arms along training: arm, seed, step, rel_norm, group (the arm), value, quantity."""
+    table = along[along["arm"].isin([*arms])]
+    if quantity not in table:
+        return pd.DataFrame({"group": [], "arm": [], "seed": [], "rel_norm": [], "value": [], "quantity": []})
+    columns = table[["arm", "seed", "step", "rel_norm"]]
+    return columns.assign(group=table["arm"], value=table[quantity], quantity=quantity)
+
+
+def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """The same of every arm in `GROUPS`, by its group, and the paper's pairs as the group `paper`: arm is the pair."""
+    ours = drawn(along, quantity, tuple(GROUPS))
+    ours["group"] = ours["arm"].map(GROUPS)
+    wide = published().pivot_table(index="pair", columns="quantity", values="value")
+    theirs = wide.reindex(columns=[*dict.fromkeys(["rel_norm", quantity])]).dropna().reset_index(names="arm")
+    paper = theirs[["arm", "rel_norm"]].assign(group="paper", value=theirs[quantity], quantity=quantity)
+    return pd.concat([part for part in (ours, paper) if len(part)], ignore_index=True)
+
+
+def rank_correlation(quantity: str) -> float:
+    """Spearman's rank correlation of the relative norm and this quantity over the paper's ten pairs."""
+    table = drawn_together(pd.DataFrame({"arm": []}), quantity)
+    if len(table) < 3:
+        return math.nan
+    return float(table["rel_norm"].rank().corr(table["value"].rank()))

@@ -1,0 +1,93 @@
+"""The paper's contrast beside ours: how far offline distillation lies from OPD, and which part rate and length make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from opdlib.tables import paper, paper_geometry
+from opdlib.tables.matched.arms import LONG, PARTNER, present
+from opdlib.tables.study import mean_interval
+from opdlib.tables.summary_names import name
+
+DISTILL, OPD = "Qwen-Math Distill", "DS-Qwen OPD"
+"""The two rows of the paper that make its contrast."""
+OFFLINE = "offline"
+STEPS = {"data and loss": (OFFLINE, PARTNER), "rate and length": (LONG, OFFLINE), "all of it": (LONG, PARTNER)}
+"""What changes -> from which arm (second) to which (first)."""
+
+
+def published() -> pd.DataFrame:
+    """The paper's numbers (Tables 2, 8, 9 and 10) by the keys of a summary: columns pair, regime, quantity, value."""
+    labels = ["pair", "regime"]
+    sparsity, energy, geometry = paper.overview(), paper.energy(), paper_geometry.numbers()
+    sparsity = sparsity.rename(columns={"sparsity": "sparsity.1e-05"})
+    columns = ["rel_norm", "exact_zero", "sparsity.1e-05"]
+    known = {name(key): key for key in GEOMETRY}
+    parts = [
+        sparsity.melt(labels, columns, var_name="quantity", value_name="value"),
+        energy.assign(quantity="top_energy." + energy["top"].map("{:g}".format), value=energy["share"]),
+        geometry.assign(quantity=geometry["quantity"].map(known)),
+    ]
+    table = pd.concat([part[[*labels, "quantity", "value"]] for part in parts], ignore_index=True)
+    return table.dropna(subset=["quantity", "value"]).reset_index(drop=True)
+
+
+GEOMETRY = (
+    *(f"svd_energy.{k}" for k in (1, 8, 16)),
+    *("stable_rank", "rank_share.1e-05", "projection.joint.0.1"),
+    *(f"coverage.{mask}.{share}" for mask in ("principal", "low") for share in (0.01, 0.05, 0.1, 0.2)),
+)
+"""The keys of the paper's numbers on geometry."""
+
+
+def rows(quantities: Sequence[str]) -> pd.DataFrame:
+    """One row a pair of the paper, a column a quantity that the paper has: pair, regime, then dotted keys."""
+    table = published()
+    order = table["pair"].drop_duplicates()
+    wide = table.pivot_table(index="pair", columns="quantity", values="value").reindex(order)
+    regimes = table.drop_duplicates("pair").set_index("pair")["regime"]
+    kept = [key for key in quantities if key in wide]
+    return wide[kept].rename_axis(columns=None).assign(regime=regimes).reset_index()[["pair", "regime", *kept]]
+
+
+def factors(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
+    """By what factor each step of the contrast multiplies a quantity, over seeds: geometric mean and 95% interval.
+
+    `table` is that of `opdlib.tables.study.runs`. Columns: quantity, change (a key of `STEPS`, or `paper`), seeds,
+    value, low, high (all > 0; NaN where a number is zero or undefined, low and high also of a single seed). In the rows
+    `paper`, value is Distill over DS-Qwen OPD, low and high the span over its six OPD-style pairs, seeds 0.
+    """
+    by_arm = {arm: table[table["arm"] == arm].set_index("seed") for pair in STEPS.values() for arm in pair}
+    reported = published().set_index(["pair", "quantity"])["value"]
+    pairs = rows(["rel_norm"])
+    style = pairs[pairs["regime"].isin(paper.OPD_STYLE)]["pair"]
+    found = []
+    for key in present(table, quantities):
+        for change, (after, before) in STEPS.items():
+            ratios = (by_arm[after][key] / by_arm[before][key]).dropna()
+            logs = ratios[(ratios > 0) & np.isfinite(ratios)].map(math.log)
+            value, low, high = (math.exp(x) for x in mean_interval(logs))
+            row = {"quantity": key, "change": change, "seeds": len(logs), "value": value, "low": low, "high": high}
+            found.append(row)
+        if (DISTILL, key) in reported:
+            own = [reported[DISTILL, key] / reported[pair, key] for pair in style]
+            value = reported[DISTILL, key] / reported[OPD, key]
+            row = {"quantity": key, "change": "paper", "seeds": 0, "value": value, "low": min(own), "high": max(own)}
+            found.append(row)
+    return pd.DataFrame(found, columns=["quantity", "change", "seeds", "value", "low", "high"])
+
+
+def part_of_rate(table: pd.DataFrame, whole: str = "all of it") -> pd.Series:
+    """The part of a whole contrast that rate and length make, on a logarithmic scale, by quantity.
+
+    `table` is that of `factors`, `whole` one of its changes: `all of it` is our contrast, `paper` the paper's. 1: all
+    of it; below 0: the other way; NaN where one of the two is not there or the whole is no change.
+    """
+    logs = {change: own.set_index("quantity")["value"].map(math.log) for change, own in table.groupby("change")}
+    quantities = table["quantity"].drop_duplicates()
+    rate, all_of_it = (logs.get(key, pd.Series(dtype=float)).reindex(quantities) for key in ("rate and length", whole))
+    return rate / all_of_it.where(all_of_it.abs() > 1e-12)

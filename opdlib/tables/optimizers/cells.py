@@ -1,0 +1,72 @@
+"""Cells of the tables of the optimizer ablation: what an arm is called, a mean with its interval, a row of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from opdlib.tables.optimizers.arms import BASE, OPTIMIZERS
+from opdlib.tables.quantities import PLAIN, written
+from opdlib.tables.readable import headed
+from opdlib.tables.text import MISSING, points, short, with_interval
+
+NAMES = {
+    "accuracy": "accuracy",
+    "rel_norm": "relative norm",
+    "exact_zero": "unchanged, bf16",
+    "stored": "unchanged, masters",
+    "svd_energy.16": "top 16",
+    "stable_rank": "stable rank",
+    "projection.joint.0.1": "joint projection, 10%",
+    "projection_expected.joint.0.1": "chance",
+    "coverage.low.0.1": "low coverage, 10%",
+    "coverage_ceiling.low.0.1": "ceiling",
+}
+"""Number of a summary -> heading."""
+STATE = {"momentum_cosine": "momentum cosine", "second_moment_cv": "CV of sqrt(v)"}
+
+
+def label(optimizer: str, rate: float) -> str:
+    """What an arm is called: AdamW 1e-5."""
+    return f"{OPTIMIZERS[optimizer]} {short(rate)}"
+
+
+def names(arms: pd.DataFrame) -> dict[str, str]:
+    """Arm -> what it is called, the one that all are compared with marked."""
+    found = {a["arm"]: label(a["optimizer"], a["learning_rate"]) for a in arms.to_dict("records")}
+    found |= {a["arm"]: f"{found[a['arm']]}, zero gradient" for a in arms.to_dict("records") if a["gradient"] == "zero"}
+    return found | ({BASE: f"{found[BASE]} ({BASE})"} if BASE in found else {})
+
+
+def difference(value: float, low: float, high: float) -> str:
+    """A difference of two shares in percentage points, with its interval where there is one."""
+    return with_interval(value, low, high, partial(points, plain=True))
+
+
+def by(table: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
+    """The rows of a table as dictionaries, by the value of one column."""
+    return {str(row[column]): {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
+
+
+def most_seeds(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The largest number of seeds of these rows."""
+    return str(int(max(row["seeds"] for row in rows.values())))
+
+
+def cell(quantity: str, row: Mapping[Any, Any]) -> str:
+    """Mean and interval; an interval ends where the quantity does, at 0 and, for a share, at 1."""
+    name, ends = NAMES[quantity], {"low": max(float(row["low"]), 0.0), "high": float(row["high"])}
+    if name not in PLAIN:
+        ends["high"] = min(ends["high"], 1.0)
+    middle, low, high = (written(name, x) for x in (float(row["value"]), *ends.values()))
+    return middle if MISSING in (low, high) or low == high else f"{middle} ({low} to {high})"
+
+
+def table_of(rows: list[dict[str, str]], index: str) -> pd.DataFrame:
+    """The rows, or one that says that there are none."""
+    if not rows:
+        return headed(pd.DataFrame({"": ["no runs yet"]}, index=pd.Index([MISSING], name=index)))
+    return headed(pd.DataFrame(rows).fillna(MISSING).set_index(index))

@@ -1,0 +1,76 @@
+"""Numbers, counts and lists as text, for cells of tables and for sentences. A dash stands for what is undefined.
+
+The form that a number of a given name takes in every table is that of `opdlib.tables.quantities.written`; here is what
+does not depend on a name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+MISSING = "-"
+MINUS = "\N{MINUS SIGN}"
+
+
+def short(number: float) -> str:
+    """A positive number in few characters, with two or three digits: 0, 0.05, 1e-4."""
+    return (
+        f"{number:.3g}" if number == 0 or number >= 1e-3 else f"{number:.1e}".replace(".0e", "e").replace("e-0", "e-")
+    )
+
+
+def short_percent(share: float) -> str:
+    """A share in few characters, without needless digits: 10%."""
+    return f"{100 * share:g}%"
+
+
+def percent(share: float, digits: int = 1, signed: bool = False) -> str:
+    """A share with so many digits after the point: 10.0%; `signed` with a plus sign, too: +2.1%."""
+    if not math.isfinite(share):
+        return MISSING
+    return f"{100 * share:{'+' if signed else ''}.{digits}f}%".replace("-", MINUS)
+
+
+def points(difference: float, plain: bool = False) -> str:
+    """A difference of shares in percentage points, with its sign: +2.1.
+
+    `plain` is for columns of signed numbers: a hyphen instead of the minus sign, and zero as +0.0.
+    """
+    if math.isnan(difference):
+        return MISSING
+    rounded = round(100 * difference, 1) + 0.0  # what is added makes a negative zero positive
+    if plain:
+        return f"{rounded:+.1f}"
+    return f"{rounded:+.1f}".replace("-", MINUS) if rounded else "0.0"
+
+
+def number(value: float, form: str = ".2f") -> str:
+    """A number in a form of Python's."""
+    return MISSING if math.isnan(value) else format(value, form)
+
+
+def probability(p: float, tiny: str = "<1e-4") -> str:
+    """A p value with two digits; `tiny` is what is written below 0.0001."""
+    return MISSING if math.isnan(p) else f"{p:.2g}" if p >= 1e-4 else tiny
+
+
+def interval(low: float, high: float, one: Callable[[float], str] = percent) -> str:
+    """Two ends, each written by `one`: 10.0% to 12.0%."""
+    return MISSING if math.isnan(low) or math.isnan(high) else f"{one(low)} to {one(high)}"
+
+
+def with_interval(value: float, low: float, high: float, one: Callable[[float], str] = percent) -> str:
+    """A value and its interval, each number written by `one`: 11.0% (10.0% to 12.0%). The value alone without one."""
+    middle, ends = one(value), interval(low, high, one)
+    return middle if MISSING in (middle, ends) else f"{middle} ({ends})"
+
+
+def seeds(count: int) -> str:
+    """A number of seeds in words: no seeds, 1 seed, 5 seeds."""
+    return "1 seed" if count == 1 else f"{count or 'no'} seeds"
+
+
+def listed(words: Sequence[str]) -> str:
+    """a, b and c; none for nothing."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "none"

@@ -1,0 +1,152 @@
+"""Tables on rank and subspaces: they agree with the summary, with the weights, and with the paper's arithmetic."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from opdlib.checkpoints import open_checkpoint
+from opdlib.errors import ParameterError, RegistryError
+from opdlib.recording import measure_into
+from opdlib.tables import (
+    Results,
+    geometry,
+    open_results,
+    rounding,
+    subspace,
+)
+from opdlib.tables import results as of_results
+from opdlib.tables.quantities import name_of
+from tests.conftest import Weights, moved, pico_weights, write_checkpoint
+from tests.results_of import results_of
+
+
+@pytest.mark.parametrize("view", ["bf16", "stored"])
+def test_medians_are_those_of_the_summary(view: str) -> None:
+    """For every number of the second block, on the committed results."""
+    results = open_results("smollm2-opd", view)
+    summary = results.summary
+    found = geometry.spread(results).set_index("quantity")
+    medians = found["value"]
+    wanted = {
+        **{name_of("energy_top", at=int(k)): v for k, v in summary["svd_energy"].items()},
+        **{name_of("energy_rank", at=float(s)): v for s, v in summary["svd_energy_rank"].items()},
+        **{name_of("rank_share", at=float(t)): v for t, v in summary["rank_share"].items()},
+        **{name_of(metric): summary[metric] for metric in ("stable_rank", "effective_rank", "hill_exponent")},
+        name_of("spectral_drift", "source"): summary["spectral_drift"],
+        name_of("spectral_drift", "delta"): summary["spectral_drift_delta"],
+        name_of("sine_mean", "left"): summary["rotation"]["0.1"],
+        **{name_of(f"sine_{what}", s): v for s, whats in summary["sines"].items() for what, v in whats.items()},
+        **{name_of("projection", s, float(q)): v for s, qs in summary["projection"].items() for q, v in qs.items()},
+        **{name_of("coverage", m, float(q)): v for m, qs in summary["coverage"].items() for q, v in qs.items()},
+        **{
+            name_of("coverage", m, float(q), 1e-5): v
+            for m, qs in summary["coverage_1e-05"].items()
+            for q, v in qs.items()
+        },
+        **{name_of("coverage_ceiling", at=float(q)): v for q, v in summary["coverage_ceiling"]["low"].items()},
+        **{name_of("changed_in", m, float(q)): v for m, qs in summary["changed_in"].items() for q, v in qs.items()},
+    }
+    assert {name: medians[name] for name in wanted} == pytest.approx(wanted, rel=1e-10)
+    assert set(found["matrices"]) == {summary["measured_2d"]}
+    chance = {
+        name_of("projection", s, float(q)): v for s, qs in summary["projection_expected"].items() for q, v in qs.items()
+    }
+    assert {name: found["expected"][name] for name in chance} == pytest.approx(chance, rel=1e-10)
+
+
+def test_every_number_has_a_name_of_its_own(results: Results) -> None:
+    rows = geometry.matrices(results)
+    assert rows["quantity"].notna().all()
+    assert not rows.duplicated(["tensor", "expert", "quantity"]).any()
+    assert len(rows) == len(results.read("geometry"))
+
+
+def test_quartiles_over_matrices(results: Results) -> None:
+    values = geometry.matrices(results).query("quantity == 'stable rank'")["value"].to_numpy()
+    row = geometry.spread(results, ["stable rank"]).iloc[0]
+    assert len(values) == 15
+    assert list(row[["low", "value", "high"]]) == pytest.approx(list(np.quantile(values, [0.25, 0.5, 0.75])), rel=1e-12)
+
+
+def test_a_ratio_is_taken_in_every_matrix(results: Results) -> None:
+    rows = geometry.matrices(results).query("quantity == 'left projection, 10%'")
+    row = geometry.spread(results, ["left projection, 10%"]).iloc[0]
+    assert row["ratio"] == pytest.approx(np.median(rows["value"] / rows["expected"]), rel=1e-12)
+    assert row["ratio"] != pytest.approx(row["value"] / row["expected"], rel=1e-3)
+
+
+def test_by_module_in_the_order_of_every_table(results: Results) -> None:
+    table = geometry.spread(results, ["top 1", "stable rank"], "module")
+    wanted = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens"]
+    assert list(table["module"].drop_duplicates()) == wanted
+    assert table["matrices"].sum() == 2 * results.summary["measured_2d"]
+
+
+def test_the_spectrum_uses_every_row_of_the_results(results: Results, weights: tuple[Weights, Weights]) -> None:
+    table = geometry.spectrum(results)
+    rows = geometry.matrices(results).query("metric == 'energy_at'")
+    assert table["matrices"].sum() == len(rows)
+    assert set(table["rank"]) == {16}
+    delta = {n: weights[1][n].bfloat16().double() - w.double() for n, w in weights[0].items() if w.ndim == 2}
+    largest = []
+    for matrix in delta.values():
+        sigma = torch.linalg.svdvals(matrix)
+        largest.append(float(sigma[0] ** 2 / (sigma**2).sum()))
+    first = table[table["index"] == 1].iloc[0]
+    assert first["value"] == pytest.approx(np.median(largest), rel=1e-9)
+
+
+def test_the_commonest_size_comes_first() -> None:
+    table = geometry.spectrum(open_results("smollm2-opd"))
+    assert list(table["rank"].drop_duplicates()) == [576, 192]
+    assert list(table["matrices"].drop_duplicates()) == [151, 60]
+
+
+def test_what_nobody_measured_is_an_error(results: Results, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match=r"'top 3' was not measured; there are .*top 16"):
+        geometry.spread(results, ["top 3"])
+    with pytest.raises(ParameterError, match=r"'joint projection, 30%' was not measured"):
+        subspace.projection(results, [0.3])
+    before, after = (
+        write_checkpoint(tmp_path / n, w) for n, w in (("a", pico_weights()), ("b", moved(pico_weights())))
+    )
+    sides = (open_checkpoint(str(side)) for side in (before, after))
+    measure_into(tmp_path / "r", *sides, name="sparse", metrics=("sparsity",))
+    with pytest.raises(RegistryError, match="sparse: only its sparsity was measured; measure it again without --only"):
+        geometry.spread(Results(tmp_path / "r"))
+    assert not geometry.has_geometry(Results(tmp_path / "r"))
+
+
+def test_each_fused_expert_is_a_matrix(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    source = {name: torch.randn(3, 12, 10, generator=generator).bfloat16() * 0.02, **pico_weights(1)}
+    views = [results_of(tmp_path, source, moved(source, dtype=torch.float32), view) for view in ("bf16", "stored")]
+    table = geometry.spread(views[0], ["stable rank"], "tensor").set_index("tensor")
+    assert table.loc[name, "matrices"] == 3
+    assert set(geometry.spectrum(views[0])["rank"]) == {10, 16}
+    assert subspace.changed(views[0]).notna().all(axis=None)
+    assert rounding.budget(*views)["stored"].sum() == pytest.approx(1)
+
+
+def test_other_pairs_are_those_of_the_registry(results: Results) -> None:
+    assert geometry.others(results) == []
+    known = geometry.others(open_results("smollm2-opd"))
+    assert "smollm2-opd-s0" not in [other.summary["pair"] for other in known]
+    assert all(geometry.has_geometry(other) for other in known)
+
+
+def test_a_pair_that_is_measured_later_has_its_row(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(results.folder, tmp_path / "results" / "minicpm-opd")
+    shutil.copytree(open_results("smollm2-opd").folder, tmp_path / "results" / "smollm2-opd-s0")
+    for module in (geometry, of_results):
+        monkeypatch.setattr(module, "data_root", lambda: tmp_path)
+    (other,) = geometry.others(Results(tmp_path / "results" / "smollm2-opd-s0"))
+    assert (other.title, other.pair and other.pair.regime) == ("MiniCPM OPD", "OPD")

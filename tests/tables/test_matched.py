@@ -1,0 +1,229 @@
+"""The 2 x 2 against answers known by construction, and the rule of sameness."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from opdlib.study import find_scale
+from opdlib.tables import matched, study
+from opdlib.tables.matched import conclusions, counts, norm, paper, shown, words
+from opdlib.tables.study import OTHER, SAME, UNDECIDED
+from opdlib.train.objectives import DISTILLATIONS
+from tests.matched_runs import BOTH, DATA, END, LEARNED, LOSS, SOURCE, along, runs, write_study
+
+
+def test_effects_are_what_was_built_in() -> None:
+    found = matched.effects(runs(), ["stable_rank"]).set_index("effect")["value"]
+    assert found["data"] == pytest.approx(DATA + BOTH / 2)
+    assert found["loss"] == pytest.approx(LOSS + BOTH / 2)
+    assert found["interaction"] == pytest.approx(BOTH)
+
+
+def test_effects_need_all_four_corners() -> None:
+    three = runs().query("arm != 'offline'")
+    found = matched.effects(three, ["stable_rank"], ["data", "loss", "interaction"])
+    assert (found["seeds"] == 0).all()
+    assert found["value"].isna().all()
+    assert (found["verdict"] == UNDECIDED).all()
+
+
+def test_arms_are_compared_where_both_have_been() -> None:
+    assert norm.largest_common(along(), ["opd", "offline"]).to_dict() == {0: 0.004, 1: 0.004}
+    found = norm.compared(along(), ["offline"], ["rel_norm", "stable_rank"])
+    assert list(found["quantity"]) == ["stable_rank"]
+    assert found["difference"].iloc[0] == pytest.approx(1.0)
+    assert norm.middle_step(along()) == 2
+    assert norm.middle_error(along(), ["stable_rank"])["stable_rank"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_part_of_rate_and_length() -> None:
+    rows = [("data and loss", 2.0), ("rate and length", 4.0), ("all of it", 8.0), ("paper", 16.0)]
+    table = pd.DataFrame([{"quantity": "rel_norm", "change": change, "value": value} for change, value in rows])
+    assert paper.part_of_rate(table)["rel_norm"] == pytest.approx(2 / 3)
+    assert paper.part_of_rate(table, "paper")["rel_norm"] == pytest.approx(1 / 2)
+
+
+def test_the_design_is_that_of_the_study() -> None:
+    table = matched.design("pico")
+    assert list(table["arm"]) == ["opd", "opd-ce", "offline-rkl", "offline"]
+    there = [arm for arm in matched.CORNERS if arm in find_scale("smollm2").arms]
+    assert list(matched.design("smollm2")["arm"]) == there
+
+
+def test_the_corners_are_what_the_objectives_are() -> None:
+    losses = {"divergence": "reverse KL", "cross-entropy": "cross-entropy"}
+    for arm, (samples, loss) in matched.CORNERS.items():
+        objective = DISTILLATIONS[arm]
+        assert (objective.samples, losses[objective.loss]) == (samples, loss)
+        assert objective.loss == "cross-entropy" or objective.beta == 1.0
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("five"), 5)
+
+
+def test_what_is_tested_varies_and_repeats_nothing(five: Path) -> None:
+    table = study.runs("pico", results=five)
+    assert "parameters" not in matched.numbers(table)
+    assert {"rank_share.1e-05", "projection_expected.joint.0.1"} <= set(matched.numbers(table))
+    tested = matched.tested(table)
+    assert {"rel_norm", "exact_zero", "stable_rank", "projection.joint.0.1"} <= set(tested)
+    assert not {"rank_share.1e-05", "projection_expected.joint.0.1", "sparsity.1e-05", "hill_exponent"} & set(tested)
+
+
+def test_runs_that_are_missing_are_named_with_their_command(five: Path, tmp_path: Path) -> None:
+    state = study.standing("pico", ["opd", "rlvr"], five)
+    assert state[["planned", "finished"]].to_numpy().tolist() == [[5, 5], [5, 0]]
+    assert words.runs(state, "pico") == (
+        "**pico**: 5 of 10 planned runs of these arms have results. Not run: rlvr; `opd study pico --arms rlvr` runs "
+        "them."
+    )
+    partly = study.standing("smollm2", ["opd", "offline-long"], write_study(tmp_path, 1, {"opd": 0.001}, "smollm2"))
+    said = words.runs(partly, "smollm2")
+    assert "opd (1 of 3 seeds); `opd study smollm2 --arms opd` runs the rest" in said
+    assert "This scale does not have offline-long." in said
+
+
+def test_an_arm_that_learns_nothing_is_said_to(five: Path) -> None:
+    table = counts.accuracy(study.runs("pico", results=five)).set_index("arm")
+    assert table.loc["opd", "accuracy"] == pytest.approx(LEARNED + 0.002)
+    assert table.loc["opd", ["wilson_low", "wilson_high"]].to_list() == pytest.approx([LEARNED - 0.03, LEARNED + 0.034])
+    assert (table.loc["opd-k1", "learned"], table.loc["opd-k1", "source"]) == ("no", SOURCE)
+    assert table.loc["offline", "tokens"] == 1002
+    said = words.learned(table.reset_index(), "pico")
+    assert "no sign of learning: `opd-k1`" in said
+    assert shown.accuracy(table.reset_index()).loc["opd-k1", "tokens"] == "1,002"
+
+
+def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
+    """offline-rkl is opd over again; opd-ce differs by its norm alone; offline also by its stable rank."""
+    keys = ["rel_norm", "exact_zero", "stable_rank", "rank_share.1e-05"]
+    table, along = study.runs("pico", results=five), study.along("pico", results=five)
+    end = matched.differing(matched.against_opd(table, ["opd-ce", "offline"], keys))
+    assert "rank_share.1e-05" not in set(end["quantity"])
+    assert set(end.query("quantity != 'stable_rank'")["verdict"]) == {OTHER}
+    norms = {
+        "one": norm.norm_at(along, norm.middle_step(along)),
+        "two": norm.largest_common(along, list(matched.CORNERS)),
+    }
+    assert norms["one"][4] == pytest.approx(0.01 * 1.04 / 2)
+    assert norms["two"][4] == pytest.approx(0.008 * 1.04)
+    at = {when: norm.compared(along, ["opd-ce", "offline"], keys, own) for when, own in norms.items()}
+    found = at["two"].set_index(["arm", "quantity"])["difference"]
+    assert found["offline", "stable_rank"] == pytest.approx(1.0, abs=0.01)
+    assert abs(found["opd-ce", "stable_rank"]) < 0.01
+    error = norm.middle_error(along, keys)
+    said = conclusions.equal_norm(end, at, error, "pico")
+    assert "`offline`, pico, 5 seeds at each of 2 norms" in said
+    assert "stable rank (102%)" in said.rpartition("another at every norm")[2]  # 1 of 1 - 10 * (0.0102 - 0.00816)
+    assert shown.across({"end": end, **at}, ["opd-ce"]).loc["relative norm", "opd-ce"] == "another / - / -"
+
+
+def test_an_arm_that_never_was_so_far_is_not_compared(five: Path) -> None:
+    along = study.along("pico", results=five)
+    far = pd.Series(dict.fromkeys(range(5), 0.5))
+    assert (norm.compared(along, ["offline"], ["stable_rank"], far)["seeds"] == 0).all()
+
+
+def test_factors_multiply_to_the_whole(five: Path) -> None:
+    table = paper.factors(study.runs("pico", results=five), ["rel_norm", "rank_share.1e-05"])
+    own = table[table["quantity"] == "rel_norm"].set_index("change")["value"]
+    assert own["data and loss"] == pytest.approx(END["offline"] / END["opd"])
+    assert own["rate and length"] == pytest.approx(END["offline-long"] / END["offline"])
+    assert own["all of it"] == pytest.approx(own["data and loss"] * own["rate and length"])
+    assert own["paper"] == pytest.approx(0.11936 / 0.00047)
+    part = paper.part_of_rate(table)
+    assert part["rel_norm"] == pytest.approx(math.log(10) / math.log(8))
+    assert math.isnan(part["rank_share.1e-05"])
+    assert shown.factors(table).loc["relative norm", "data and loss"].startswith("0.8 ")
+    assert "go its way: relative norm (42%)" in conclusions.rate(table, "pico")
+
+
+def test_the_papers_rows_are_the_papers() -> None:
+    table = paper.rows(["rel_norm", "sparsity.1e-05", "svd_energy.16", "effective_rank"]).set_index("pair")
+    assert list(table.columns) == ["regime", "rel_norm", "sparsity.1e-05", "svd_energy.16"]
+    assert table.loc["Qwen-Math Distill", "rel_norm"] == pytest.approx(0.11936)
+    assert table.loc["DS-Qwen OPD", "sparsity.1e-05"] == pytest.approx(0.8258)
+    assert table.loc["DS-Qwen OPD", "svd_energy.16"] == pytest.approx(0.2692)
+    assert norm.rank_correlation("rel_norm") == pytest.approx(1.0)
+
+
+def test_chance_and_the_strict_count() -> None:
+    rows = [
+        {"arm": "offline", "quantity": "a", "seeds": 5, "difference": 10.0, "low": 9.9, "high": 10.1, "verdict": OTHER},
+        {"arm": "offline", "quantity": "b", "seeds": 5, "difference": 1.0, "low": 0.1, "high": 1.9, "verdict": OTHER},
+        {"arm": "offline", "quantity": "c", "seeds": 5, "difference": 0.0, "low": -1.0, "high": 1.0, "verdict": SAME},
+        {"arm": "offline", "quantity": "d", "seeds": 1, "difference": 0.0, "low": math.nan, "high": math.nan}
+        | {"verdict": UNDECIDED},
+    ]
+    found = counts.counted(pd.DataFrame(rows)).iloc[0]
+    assert (found["tested"], found[SAME], found[OTHER], found[UNDECIDED]) == (3, 1, 2, 1)
+    assert found["by_chance"] == pytest.approx(0.15)
+    assert found["strict"] == 1
+
+
+def test_what_is_said_of_the_scale(five: Path) -> None:
+    table = study.runs("pico", results=five)
+    assert words.over_chance(table.query("arm == 'opd'")) == pytest.approx((0.02 + 0.0102) / 0.01)
+    assert "outside it in both" in words.sparse(table, "pico")
+    assert "how sparse OPD is" in conclusions.beyond_the_range(table, "pico")
+    assert study.rule().startswith("> Two arms are compared seed by seed")
+
+
+def test_effects_in_words(five: Path) -> None:
+    table = study.runs("pico", results=five)
+    effects = matched.effects(table, ["rel_norm", "stable_rank", "hill_exponent"])
+    said = words.sizes(effects, "pico")
+    assert "5 seeds, 2 numbers that vary" in said
+    assert "loss \N{MINUS SIGN}20.0% of OPD's (relative norm)" in said
+    factors = paper.factors(table, ["rel_norm"])
+    said = conclusions.against_paper(effects, factors, {"rel_norm": 0.0102}, "pico")
+    assert "(loss) multiplies relative norm by 0.796 to 0.804 (paper's contrast: 254)" in said
+    assert shown.effects(effects).loc["Hill exponent"].isin(["-"]).all()
+
+
+@pytest.mark.parametrize("seeds", [0, 1])
+def test_without_runs_or_with_one_seed_nothing_is_claimed(seeds: int, tmp_path: Path) -> None:
+    write_study(tmp_path, seeds)
+    table, along = study.runs("pico", results=tmp_path), study.along("pico", results=tmp_path)
+    arms = ["opd-ce", "offline-rkl", "offline"]
+    end = matched.differing(matched.against_opd(table, arms, matched.HEADLINE))
+    effects = matched.effects(table, matched.HEADLINE)
+    at = {"one": norm.compared(along, arms, matched.HEADLINE, norm.norm_at(along, 10))}
+    factors = paper.factors(table, matched.HEADLINE)
+    accuracy = counts.accuracy(table)
+    tables = [
+        shown.means(table, matched.HEADLINE, arms),
+        shown.compared(end, norm.middle_error(along, matched.HEADLINE)),
+        shown.effects(effects),
+        shown.across({"end": end, **at}, arms),
+        shown.factors(factors),
+        shown.accuracy(accuracy),
+        shown.counts(counts.counted(end)),
+    ]
+    assert not any("nan" in str(cell).split() for text in tables for cell in text.to_numpy().ravel())
+    assert not end["verdict"].isin([OTHER]).any()
+    said = [
+        words.sparse(table, "pico"),
+        words.learned(accuracy, "pico"),
+        words.verdicts(end, table, "pico"),
+        words.sizes(effects, "pico"),
+        words.norms({"one": norm.norm_at(along, 10)}),
+        conclusions.equal_norm(end, at, {}, "pico"),
+        conclusions.rate(factors, "pico"),
+        conclusions.views(end, end, "pico"),
+        conclusions.chance(end, "pico"),
+        conclusions.against_paper(effects, factors, {}, "pico"),
+        conclusions.undecided_is_not_the_same([end], "pico"),
+        conclusions.accuracy_gap(accuracy, arms, "pico"),
+        conclusions.beyond_the_range(table, "pico"),
+    ]
+    assert all(text and "nan" not in text.split() for text in said)
+    assert "**Another**" not in " ".join(said)
+    assert "no interval" in said[8]
+    assert norm.middle_step(along) == (10 if seeds else None)

@@ -1,0 +1,316 @@
+"""Tables of the optimizer ablation: known answers, and no answer where there are no runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from opdlib.tables import optimizers, study, study_provenance
+from opdlib.tables.optimizers import best, cells, claims, compared, state, words, written
+from tests.optimizer_page import Page, page
+
+GAPS = ["accuracy", "exact_zero"]
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page(tmp_path_factory.mktemp("five"), 5, "adam-zero")
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page(tmp_path_factory.mktemp("single"), 1)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(tmp_path_factory.mktemp("empty"))
+
+
+def test_the_sweep_has_every_arm_that_differs_in_its_optimizer_alone(five: Page) -> None:
+    assert list(five.arms["arm"])[:4] == ["adamw-3e-6", "opd", "adamw-3e-5", "adamw-1e-4"]
+    assert five.arms["arm"].iloc[-1] == "adam-zero"
+    assert {"rlvr", "offline", "mask-own"}.isdisjoint(five.arms["arm"])
+    assert len(five.arms) == five.arms["arm"].nunique() >= 16
+    assert (five.run("opd")["runs"], five.run("sgd-3e-3")["runs"]) == (5, 0)
+    assert five.run("opd")["clipped"] == 1
+    assert five.run("adam-zero")["clipped"] == 0
+    assert math.isnan(five.run("sgd-3e-3")["clipped"])
+    assert "adam-zero" not in set(five.runs["arm"])
+
+
+def test_arms_without_runs_are_told_with_the_command_that_runs_them(five: Page, empty: Page) -> None:
+    shown = written.recipes("pico", five.arms)
+    assert shown.loc["sgd-3e-3", "seeds"] == "not run"
+    assert shown.loc["sgd-3e-3", "missing"] == "opd study pico --arms sgd-3e-3"
+    assert (shown.loc["opd", "seeds"], shown.loc["opd", "missing"]) == ("5 of 5", "")
+    assert (written.recipes("pico", empty.arms)["seeds"] == "not run").all()
+    assert "**60** are there" in words.there("pico", five.arms)
+    assert "`sgd-3e-3`" in words.there("pico", five.arms)
+    assert "**0** are there" in words.there("pico", empty.arms)
+
+
+def test_learning_has_mean_and_range_over_seeds(five: Page) -> None:
+    table = optimizers.learning(five.curves, five.runs, "accuracy")
+    own = table[table["arm"] == "opd"].set_index("step")
+    assert list(own.index) == [0, 10, 20]
+    assert own.loc[0, ["value", "low", "high"]].tolist() == [0.25, 0.25, 0.25]
+    assert own.loc[20, ["seeds", "value", "low", "high"]].tolist() == pytest.approx([5, 0.452, 0.45, 0.454])
+    loss = optimizers.learning(five.curves, five.runs, "loss")
+    assert loss[loss["arm"] == "sgd-1e-2"]["value"].tolist() == [3.0, 1.0]
+    assert set(optimizers.learning(five.curves, five.runs, "momentum_cosine")["step"]) == {1, 10, 20}
+
+
+def test_states_are_summed_up_run_by_run(five: Page) -> None:
+    own = five.states.query("arm == 'opd' and quantity == 'momentum_cosine'").set_index("when")
+    assert own["value"].tolist() == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert own["low"].tolist() == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert "sgd-1e-2" not in set(five.states["arm"])
+    shown = written.states(five.states, five.arms, "momentum_cosine")
+    assert shown.iloc[0].tolist() == ["1", "0.958", "0.280", "0.008", "-0.351"]
+    assert "0.200" in shown.loc["AdamW 1e-5 (opd)", "last"]
+    assert not any("RMSProp" in row for row in shown.index)
+
+
+@pytest.mark.parametrize("step", [1, 2, 30])
+def test_the_cosine_of_unrelated_gradients_is_that_of_orthogonal_ones(step: int) -> None:
+    momentum = np.zeros(step)
+    for gradient in np.eye(step):
+        momentum = 0.9 * momentum + 0.1 * gradient
+    cosine = momentum[-1] / np.linalg.norm(momentum)
+    assert state.unrelated_cosine(step) == pytest.approx(cosine)
+
+
+def test_averaging_alone_makes_the_second_moment_even() -> None:
+    random = np.random.default_rng(0)
+    spread = random.lognormal(size=1000)
+    gradients = spread * random.normal(size=(1000, 1000))
+    first = np.abs(gradients[0])
+    last = np.sqrt((gradients**2).mean(axis=0))
+    assert state.settled_cv(first.std() / first.mean()) == pytest.approx(last.std() / last.mean(), rel=0.15)
+    assert math.isnan(state.settled_cv(0.1))
+
+
+def test_sentences_on_the_state_put_the_paper_beside_the_null(five: Page, empty: Page) -> None:
+    assert "settles at 0.436. Here it ends at 0.200 (mean of 5 seeds). The paper's ends at 0.008, below" in (
+        state.cosine(five.states)
+    )
+    assert "Here it ends" not in state.cosine(empty.states)
+    assert "and from 4.00 to 2.00 here, where averaging alone would take it to 3.13." in state.variation(five.states)
+    assert state.variation(empty.states).startswith("The CV of sqrt(v) goes from 6.49 to 3.83 in the paper")
+
+
+def test_paired_tests(five: Page) -> None:
+    tests = compared.paired(five.runs).set_index("arm")
+    assert "opd" not in tests.index
+    assert tests.loc["sgd-3e-2", "difference"] == pytest.approx(0.15)
+    assert tests.loc["sgd-3e-2", "verdict"] == study.OTHER
+    assert tests.loc["rmsprop-1e-5", "verdict"] == study.SAME
+    # Differences 0.25 - 0.002 seed: mean 0.246, standard error sqrt(2)/1000, four degrees of freedom.
+    assert tests.loc["adamw-1e-4", "p"] == pytest.approx(6.55e-9, rel=1e-2)
+    assert tests.loc["adamw-1e-4", "holm"] == tests.loc["adamw-1e-4", "p"], "the largest p of a table stays"
+    shown = written.accuracies(five.runs, tests.reset_index(), five.arms)
+    assert shown.loc["SGD 0.03", "minus opd"] == "+15.0 (+15.0 to +15.0)"
+    assert shown.loc["AdamW 1e-5 (opd)", "minus opd"] == "-"
+
+
+def test_the_grid_of_rates(five: Page) -> None:
+    grid = compared.grid(five.runs)
+    assert len(grid) == 12
+    own = grid.set_index(["first", "second"])
+    assert own.loc[("opd", "sgd-1e-2"), "difference"] == pytest.approx(-0.05)
+    # opd and adamw-3e-6 against 0.5, 0.6 and 0.4: behind, behind, and ahead or the same.
+    assert "AdamW is ahead of SGD in **6**, SGD of AdamW in **5**; in 1 they are the same" in words.grid(grid)
+    assert written.grid(grid, five.arms).loc["AdamW 1e-5 (opd)", "minus SGD 0.01"] == "-5.0 (-5.0 to -5.0)"
+
+
+def test_each_at_its_best_rate(five: Page) -> None:
+    chosen = best.best(five.runs, five.arms).set_index("optimizer")
+    assert chosen["arm"].tolist() == ["adamw-1e-4", "rmsprop-3e-5", "sgd-3e-2", "sgdm-1e-2"]
+    assert chosen["edge"].tolist() == ["high", "high", "", "high"]
+    assert chosen["rates"].tolist() == [4, 2, 3, 2]
+    assert (chosen["swept"] >= chosen["rates"]).all()
+    assert chosen.loc["sgd", "unseen"] == pytest.approx(0.602)
+    assert "for AdamW, RMSProp and SGD, momentum: a better" in words.winners(chosen.reset_index())
+
+
+def test_a_rate_chosen_on_the_other_seeds_is_scored_on_its_own() -> None:
+    scores = {0.1: [0.9, 0.1, 0.1], 0.2: [0.2, 0.3, 0.4]}
+    rows = [
+        {"arm": f"sgd-{rate}", "optimizer": "sgd", "learning_rate": rate, "seed": seed, "accuracy": accuracy}
+        for rate, values in scores.items()
+        for seed, accuracy in enumerate(values)
+    ]
+    arms = pd.DataFrame({"optimizer": ["sgd", "sgd"], "gradient": "true"})
+    chosen = best.best(pd.DataFrame(rows), arms)
+    assert chosen["accuracy"].iloc[0] == pytest.approx(1.1 / 3)
+    assert chosen["unseen"].iloc[0] == pytest.approx((0.2 + 0.1 + 0.1) / 3)
+
+
+def test_best_against_best(five: Page) -> None:
+    pairs = best.best_pairs(five.runs, five.arms).set_index(["first", "second"])
+    assert pairs.loc[("adamw", "sgd"), "verdict"] == study.OTHER
+    matched = pairs.loc[("adamw", "rmsprop")]
+    assert (matched["arm"], matched["other"]) == ("adamw-3e-5", "rmsprop-3e-5"), "over the rates that both have"
+    told = words.against(pairs.reset_index(), five.arms)
+    assert (
+        "AdamW against SGD (both, against neither): +9.6 (+9.2 to +10.0) points over 5 seeds, **AdamW is ahead**"
+        in (told)
+    )
+
+
+def test_nobody_is_ahead_of_an_optimizer_whose_sweep_ends_too_early(five: Page) -> None:
+    runs = five.runs[five.runs["arm"] != "sgd-1e-1"]
+    pairs = best.best_pairs(runs, five.arms).set_index(["first", "second"])
+    assert pairs.loc[("adamw", "sgd"), "low"] > 0
+    assert pairs.loc[("adamw", "sgd"), "verdict"] == study.UNDECIDED
+
+
+def test_momentum_on_and_off_at_matching_rates(five: Page) -> None:
+    table = compared.momentum(five.runs).set_index("with")
+    assert dict(table["without"]) == {
+        "opd": "rmsprop-1e-5",
+        "adamw-3e-5": "rmsprop-3e-5",
+        "sgdm-1e-3": "sgd-1e-2",
+        "sgdm-1e-2": "sgd-1e-1",
+    }
+    assert table["difference"].tolist() == pytest.approx([0.0, -0.01, 0.0, 0.25])
+    assert "Where there is no scaling, +0.0 to +25.0 points at 2 rates; the interval is above zero at" in (
+        words.momentum(table.reset_index())
+    )
+
+
+def test_beside_adamw_at_the_same_norm(five: Page) -> None:
+    gaps = compared.beside_adamw(five.paths, GAPS).set_index(["arm", "quantity"])
+    # At 0.0075 the nearest steps of AdamW are those of opd at 0.005 and at 0.01.
+    share = math.log(1.5) / math.log(2)
+    adamw = (1 - share) * 0.35 + share * 0.45
+    assert gaps.loc[("sgd-1e-2", "accuracy"), "value"] == pytest.approx(0.50 - adamw, abs=2e-3)
+    assert gaps.loc[("rmsprop-1e-5", "exact_zero"), "value"] == pytest.approx(0, abs=1e-9)
+    assert gaps.loc[("sgdm-1e-3", "exact_zero"), "value"] == pytest.approx(0.3)
+    assert (gaps["seeds"] == 5).all()
+    told = words.beside(gaps.reset_index(), five.arms)
+    assert "- Unchanged weights, SGD, momentum: +30.0 to +30.0 points at 2 rates" in told
+    assert (
+        written.gaps(gaps.reset_index(), five.arms, GAPS).loc["SGD, momentum 0.001", "unchanged, bf16"][:5] == "+30.0"
+    )
+
+
+def test_steps(five: Page) -> None:
+    steps = optimizers.steps_taken(five.curves)
+    own = steps[steps["arm"] == "opd"].iloc[0]
+    assert own["step_length"] == pytest.approx(0.01)
+    assert own["straightness"] == pytest.approx(0.5)
+    assert written.ways(steps, five.arms).loc["SGD 0.01"].tolist() == ["0.01", "0.1", "0.5"]
+    still = study.curves("pico", ["adam-zero"], five.root)
+    assert math.isnan(optimizers.steps_taken(still)["straightness"].iloc[0])
+
+
+def test_deltas(five: Page) -> None:
+    table = optimizers.wide(five.runs, ["rel_norm", "exact_zero", "nobody.measured"])
+    own = table[table["arm"] == "opd"].set_index("quantity")
+    assert own.loc["exact_zero", "value"] == pytest.approx(0.5)
+    assert own.loc["nobody.measured", "seeds"] == 0
+    shown = written.numbers(table, five.arms, ["rel_norm", "exact_zero"])
+    assert shown.loc["AdamW 1e-5 (opd)"].tolist() == ["5", "1.00%", "50.00%"]
+    assert "Unchanged in bf16, means over seeds: 16.67% (AdamW 1e-4) to" in words.unchanged(table, five.arms)
+
+
+def test_without_a_gradient(five: Page, empty: Page) -> None:
+    runs = study.runs("pico", results=five.root)
+    assert "Over 5 seeds not one weight changed: 100.00%" in words.zero(runs)
+    assert "has not been run" in words.zero(study.runs("pico", results=empty.root))
+    moved = runs.assign(rel_norm=[0.5 if row == len(runs) - 1 else norm for row, norm in enumerate(runs["rel_norm"])])
+    assert "**1 of 5 runs changed weights**" in words.zero(moved)
+
+
+def test_clipping_and_size_are_told(five: Page, empty: Page) -> None:
+    assert "In every update of every arm" in words.clipping(five.arms)
+    some = five.arms.assign(clipped=0.25)
+    assert "In 25.00% or more of the updates" in words.clipping(some)
+    assert words.clipping(empty.arms) == "No gradient norms were logged."
+    assert "by 1.00% of their norm (mean of 5 seeds), and 50.00%" in words.regime("pico", five.runs)
+    assert "nothing can be said" in words.regime("pico", empty.runs)
+
+
+def test_verdicts_on_the_paper(five: Page) -> None:
+    table = claims.claims(five.runs, five.arms, five.curves).set_index("claim")
+    assert table.loc[claims.EVERY_RATE, "verdict"] == study.NOT_REPRODUCED
+    assert "SGD 0.01: -5.0" in table.loc[claims.EVERY_RATE, "ours"]
+    assert table.loc[claims.EVERY_RATE, "paper"] == "AdamW 42.40%, SGD 37.92%"
+    assert table.loc["AdamW ends ahead of SGD, each at its best rate", "verdict"] == study.REPRODUCED
+    assert table.loc["CV of sqrt(v) of AdamW, last", "verdict"] == study.NOT_REPRODUCED
+    assert table.loc["CV of sqrt(v) of AdamW falls during training", "verdict"] == study.REPRODUCED
+
+
+def test_ahead_of_every_rate_needs_every_rate(five: Page) -> None:
+    """Where SGD is behind at all rates with runs, one without runs still leaves it open."""
+    poor = five.runs[~five.runs["arm"].isin(["sgd-1e-2", "sgd-3e-2"])]
+    rows = claims.claims(poor, five.arms, five.curves).set_index("claim")
+    assert rows.loc[claims.EVERY_RATE, "verdict"] == study.UNDECIDED
+    complete = five.arms[~five.arms["arm"].isin(["sgd-1e-2", "sgd-3e-2", "sgd-3e-3"])]
+    rows = claims.claims(poor, complete, five.curves).set_index("claim")
+    assert rows.loc[claims.EVERY_RATE, "verdict"] == study.REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0.9, 1.1, study.REPRODUCED),
+        (0.5, 0.8, study.NOT_REPRODUCED),
+        (0.8, 1.0, study.UNDECIDED),
+        (math.nan, math.nan, study.UNDECIDED),
+    ],
+)
+def test_a_number_is_near_another(low: float, high: float, wanted: str) -> None:
+    assert claims.near(1.0, low, high, 0.1000001) == wanted
+
+
+def test_one_seed_decides_nothing(single: Page) -> None:
+    assert set(compared.paired(single.runs)["verdict"]) == {study.UNDECIDED}
+    assert set(claims.claims(single.runs, single.arms, single.curves)["verdict"]) == {study.UNDECIDED}
+    assert set(best.best_pairs(single.runs, single.arms)["verdict"]) == {study.UNDECIDED}
+    assert best.best(single.runs, single.arms)["unseen"].isna().all()
+    shown = written.accuracies(single.runs, compared.paired(single.runs), single.arms)
+    assert shown.loc["SGD 0.01"].tolist() == ["1", "50.00%", "+5.0", "-", "-", "undecided"]
+
+
+def test_an_empty_study_says_so(empty: Page) -> None:
+    nothing = "no runs yet"
+    tests, chosen = compared.paired(empty.runs), best.best(empty.runs, empty.arms)
+    gaps = compared.beside_adamw(empty.paths, GAPS)
+    switched = compared.momentum(empty.runs)
+    for table in (
+        written.accuracies(empty.runs, tests, empty.arms),
+        written.best(chosen),
+        written.grid(compared.grid(empty.runs), empty.arms),
+        written.momentum(switched, empty.arms),
+        written.numbers(optimizers.wide(empty.runs, ["rel_norm"]), empty.arms, ["rel_norm"]),
+        written.ways(optimizers.steps_taken(empty.curves), empty.arms),
+        written.gaps(gaps, empty.arms, GAPS),
+    ):
+        assert table.to_numpy().tolist() == [[nothing]]
+    assert len(written.states(empty.states, empty.arms, "second_moment_cv")) == 1
+    assert set(claims.claims(empty.runs, empty.arms, empty.curves)["verdict"]) == {study.NOT_TESTED}
+    assert words.winners(chosen) == "No optimizer has runs."
+    assert words.against(best.best_pairs(empty.runs, empty.arms), empty.arms).startswith("No two")
+    assert words.grid(compared.grid(empty.runs)).startswith("There are no runs")
+    assert words.momentum(switched).startswith("No two")
+    assert words.beside(gaps, empty.arms).startswith("No run")
+    assert words.unchanged(optimizers.wide(empty.runs, ["exact_zero"]), empty.arms).startswith("No run")
+    assert optimizers.learning(empty.curves, empty.runs, "loss").empty
+    assert study_provenance.origins("pico", empty.arms["arm"], empty.root).loc["runs", "pico"] == "0"
+
+
+def test_points_have_no_negative_zero() -> None:
+    assert cells.difference(-0.0001, -0.002, 0.001) == "+0.0 (-0.2 to +0.1)"
+    assert cells.difference(math.nan, math.nan, math.nan) == "-"
+
+
+def test_an_interval_ends_where_its_quantity_does() -> None:
+    row = {"value": 0.01, "low": -0.02, "high": 0.04}
+    assert cells.cell("exact_zero", row) == "1.00% (0.00% to 4.00%)"
+    assert cells.cell("exact_zero", {"value": 0.9, "low": 0.7, "high": 1.1}) == "90.00% (70.00% to 100.00%)"

@@ -1,0 +1,63 @@
+"""Arms compared over seeds, against answers known by construction, and the rule of sameness."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, mean_interval, over_seeds, verdict
+from tests.matched_runs import LOSS, along, runs
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """The seeds' own spread cancels, so that the interval has no width."""
+    found = differences(runs(), ["opd-ce"], ["stable_rank"]).iloc[0]
+    assert (found["seeds"], found["difference"]) == (4, pytest.approx(LOSS))
+    assert found["high"] - found["low"] == pytest.approx(0.0, abs=1e-12)
+    assert found["range"] == pytest.approx(0.4)
+    assert found["verdict"] == OTHER
+    assert differences(runs(), ["offline-rkl"], ["stable_rank"]).iloc[0]["verdict"] == OTHER  # 0.5 is outside 0.4
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "span", "expected"),
+    [
+        (-0.1, 0.1, 0.1, SAME),
+        (0.05, 0.1, 0.1, SAME),
+        (0.05, 0.2, 0.1, OTHER),
+        (-0.2, -0.15, 0.1, OTHER),
+        (-0.2, 0.05, 0.1, UNDECIDED),
+        (0.0, 0.2, 0.1, UNDECIDED),
+        (math.nan, math.nan, 0.1, UNDECIDED),
+        (0.0, 0.0, 0.0, SAME),
+    ],
+)
+def test_the_rule(low: float, high: float, span: float, expected: str) -> None:
+    assert verdict(low, high, span) == expected
+
+
+def test_the_interval_is_students() -> None:
+    mean, low, high = mean_interval([1.0, 2.0, 3.0])
+    assert (mean, high - mean) == (2.0, pytest.approx(4.302652729911275 / math.sqrt(3)))
+    assert mean - low == pytest.approx(high - mean)
+    alone = mean_interval([5.0])
+    assert alone[0] == 5.0
+    assert math.isnan(alone[1])
+    assert math.isnan(mean_interval([])[0])
+
+
+def test_undefined_numbers_are_no_seeds() -> None:
+    table = runs()
+    table.loc[table["seed"] == 1, "stable_rank"] = math.nan
+    assert set(over_seeds(table, ["stable_rank"])["seeds"]) == {3}
+    assert differences(table, ["offline"], ["stable_rank"]).iloc[0]["seeds"] == 3
+
+
+def test_at_equal_norm_a_number_is_interpolated_in_the_logarithm() -> None:
+    norms = pd.Series({0: 0.003, 1: 0.0015})
+    found = at_norm(along(), norms, ["stable_rank"]).set_index(["arm", "seed"])["stable_rank"]
+    assert found["opd", 0] == pytest.approx(3 + math.log(0.003))
+    assert found["offline", 1] == pytest.approx(4 + math.log(0.0015))
+    assert math.isnan(found["opd", 1])  # never so near after its first measured step

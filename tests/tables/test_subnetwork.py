@@ -1,0 +1,331 @@
+"""Tables on masked training: known answers, one seed, and no answer where there are no runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from opdlib import study_overlaps
+from opdlib.tables import stacked, subnetwork
+from opdlib.tables.subnetwork import claims, compared, overlap, overlap_words, overlap_written, words, written
+from opdlib.tables.text import points
+from tests.subnetwork_runs import LOST, SOURCE, write_masks, write_overlaps, write_run
+from tests.subnetwork_runs import overlap as overlap_row
+
+
+@dataclass
+class Page:
+    """What the notebook makes, from the results below a folder."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        self.standing = subnetwork.standing("pico", self.root)
+        self.runs = subnetwork.runs("pico", self.root)
+        self.masks = subnetwork.masks("pico", self.root)
+        self.means = subnetwork.over_seeds(self.runs)
+        self.paired = compared.paired(self.runs)
+        self.along = subnetwork.along("pico", self.root)
+        self.ends = compared.at_its_distance(self.along)
+        self.overlaps = overlap.by_comparison(overlap.overlaps("pico", self.root))
+        self.highest = overlap.at_highest(self.overlaps)
+        published = subnetwork.published()
+        self.beside = written.differences(self.paired, self.means, self.runs, published)
+        self.claims = claims.claims(self.runs, self.highest)
+
+    def test(self, arm: str, partner: str) -> pd.Series:
+        return self.paired.set_index(["arm", "partner"]).loc[(arm, partner)]
+
+    def compared(self, arm: str, seed: str) -> pd.Series:
+        return self.highest.set_index(["arm", "seed"]).loc[(arm, seed)]
+
+    def said(self) -> list[str]:
+        return [
+            words.there(self.standing, "pico"),
+            words.regime(self.runs, "pico"),
+            words.thresholds(self.masks, self.overlaps),
+            words.untouched(self.runs),
+            words.recovered(self.means),
+            words.special(self.paired),
+            words.travelled(self.ends),
+            words.concluded(self.means, self.paired),
+            words.printed(self.beside),
+            overlap_words.ceiling(self.highest),
+            overlap_words.explained(self.highest),
+            overlap_words.regimes(self.highest),
+            overlap_words.particular(self.highest),
+            overlap_words.thin(self.overlaps),
+        ]
+
+    def shown(self) -> list[pd.DataFrame]:
+        return [
+            written.standing(self.standing),
+            written.accuracies(self.means),
+            written.contents(self.means),
+            written.compared(self.paired),
+            written.distances(self.means, self.ends),
+            written.beside(self.beside),
+            overlap_written.overlaps(stacked(self.highest, overlap.published())),
+            overlap_written.ratios(stacked(self.overlaps, overlap.published())),
+        ]
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    root = tmp_path_factory.mktemp("five")
+    for arm in LOST:
+        for seed in range(5):
+            write_run(root, arm, seed)
+    write_masks(root, 5)
+    write_overlaps(root)
+    return Page(root)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    root = tmp_path_factory.mktemp("single")
+    for arm in ("opd", "mask-own", "mask-magnitude"):
+        write_run(root, arm, 0, curve=arm != "mask-magnitude")
+    return Page(root)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(tmp_path_factory.mktemp("empty"))
+
+
+# Runs and masks.
+
+
+def test_the_columns_are_those_that_the_command_writes() -> None:
+    assert subnetwork.MASKS == study_overlaps.MASKS
+    assert overlap.OVERLAPS == study_overlaps.OVERLAPS
+
+
+def test_what_is_missing_is_told_with_its_command(five: Page, single: Page) -> None:
+    assert list(five.standing["finished"]) == [5] * 6
+    assert "command for the rest" not in written.standing(five.standing)
+    shown = written.standing(single.standing)
+    assert shown.loc["mask-random", "state"] == "not run"
+    assert shown.loc["mask-random", "command for the rest"] == "opd study pico --arms mask-random"
+    assert (shown.loc["opd", "seeds"], shown.loc["opd", "state"]) == ("1 of 5", "partly run")
+    assert "Not run: RLVR's delta, random and smallest weights." in words.there(single.standing, "pico")
+    other = written.standing(subnetwork.standing("smollm2", single.root))
+    assert other.loc["mask-random", "seeds"] == "not in this scale"
+
+
+def test_scales_with_masked_runs_are_shown(five: Page, empty: Page) -> None:
+    assert subnetwork.scales("smollm2", five.root) == ["smollm2", "pico"]
+    assert subnetwork.scales("smollm2", empty.root) == ["smollm2"]
+    assert subnetwork.others(["pico"]) == ["smollm2"]
+
+
+def test_runs_have_their_masks_and_their_distance(five: Page) -> None:
+    row = five.runs.set_index(["arm", "seed"]).loc[("mask-rlvr", 1)]
+    assert (row["density"], row["in_own"], row["own_energy"]) == (0.2, 0.6, 0.5)
+    assert (row["distance"], row["changed"], row["moved_outside"]) == (0.3, 0.9, 0)
+    full = five.runs.set_index(["arm", "seed"]).loc[("opd", 2)]
+    assert (full["density"], full["own_energy"]) == (1.0, 1.0)
+    assert full["gain"] == pytest.approx(0.52 - SOURCE)
+    assert math.isnan(full["in_own"])
+    assert words.untouched(five.runs) == "In 25 runs inside a mask, 0 weights outside of it moved in bf16."
+
+
+def test_what_a_mask_keeps_of_the_gain(five: Page, single: Page) -> None:
+    means = five.means.set_index("arm")
+    assert means.loc["mask-own", "accuracy"] == pytest.approx(0.51, abs=2e-3)
+    assert means.loc["mask-random", "kept"] == pytest.approx(0.17 / 0.27, abs=0.01)
+    assert means.loc["opd", "kept"] == 1
+    assert means.loc["mask-random", "per_distance"] == pytest.approx(0.17 / 0.2, abs=0.01)
+    own = single.means.set_index("arm").loc["mask-own"]
+    assert math.isnan(own["low"])
+    assert own["kept"] == pytest.approx((0.25 - LOST["mask-own"]) / 0.25, abs=0.01)
+    assert math.isnan(own["density"]), "not counted"
+    assert "**not in the paper's sparse regime**" in words.regime(five.runs, "pico").replace("is not", "**not", 1)
+
+
+# Comparisons.
+
+
+def test_pairs_are_taken_seed_by_seed(five: Page) -> None:
+    own = five.test("mask-own", "opd")
+    assert own["difference"] == pytest.approx(-0.01, abs=2e-3)
+    assert own["high"] - own["low"] < 0.01, "the seeds' own spread, 0.04, is not in it"
+    assert own["verdict"] == "the same", "within full OPD's range from seed to seed"
+    assert five.test("mask-random", "opd")["verdict"] == "another"
+    assert five.test("mask-own", "mask-random")["verdict"] == "above"
+    assert five.test("mask-smallest", "mask-random")["verdict"] == "below"
+    assert five.test("mask-magnitude", "mask-random")["verdict"] == "undecided"
+
+
+def test_holm_counts_all_tests(five: Page) -> None:
+    assert len(five.paired) == 10
+    assert (five.paired["p_holm"] >= five.paired["p"]).all()
+    smallest = five.paired["p"].idxmin()
+    assert five.paired.loc[smallest, "p_holm"] == pytest.approx(10 * five.paired.loc[smallest, "p"])
+
+
+def test_what_the_controls_say(five: Page, single: Page, empty: Page) -> None:
+    said = words.special(five.paired)
+    assert "which weights are trained matters" in said
+    assert "the size of its weights does not explain" in said
+    assert "gains nothing over a plain random mask" in said
+    assert "is ahead of each of them." in words.concluded(five.means, five.paired)
+    assert words.special(single.paired).endswith(words.ALONE)
+    assert words.concluded(single.means, single.paired).endswith(words.ALONE)
+    worse = five.paired.assign(verdict="undecided")
+    assert "nothing here makes the own mask more than a mask of this density" in words.special(worse)
+    assert "the sizes of the weights alone does at least as well" in words.special(worse)
+    assert "not ahead of each" in words.concluded(five.means, worse)
+    assert "nothing is said" in words.special(empty.paired)
+
+
+def test_accuracy_along_the_way_starts_at_the_source(five: Page, single: Page) -> None:
+    own = five.along[(five.along["arm"] == "mask-own") & (five.along["seed"] == 1)]
+    assert list(own["step"]) == [0, 10, 20]
+    assert list(own["distance"]) == [0.0, 0.2, 0.4]
+    assert own["accuracy"].iloc[0] == SOURCE
+    assert set(single.along["arm"]) == {"opd", "mask-own"}, "the third has no curve"
+
+
+def test_full_training_when_it_had_come_as_far(five: Page) -> None:
+    ends = five.ends.set_index("arm")
+    assert ends.loc["mask-random", "full"] == pytest.approx((SOURCE + 0.52) / 2), "half of the way"
+    assert ends.loc["mask-random", "difference"] == pytest.approx(0.42 - 0.385, abs=2e-3)
+    assert ends.loc["mask-random", "verdict"] == "above"
+    assert ends.loc["mask-own", "difference"] == pytest.approx(-0.01, abs=2e-3)
+    assert ends.loc["mask-own", "seeds"] == 5
+    assert words.travelled(five.ends).startswith("Not every mask is below full OPD")
+    assert words.travelled(five.ends.query("arm == 'mask-own'")).startswith("A shorter way alone does not explain")
+
+
+def test_a_run_that_went_farther_than_full_training_is_not_compared() -> None:
+    points = pd.DataFrame(
+        [("opd", 0, 0, 0.0, 0.2), ("opd", 0, 9, 0.1, 0.4), ("mask-own", 0, 0, 0.0, 0.2), ("mask-own", 0, 9, 0.3, 0.4)],
+        columns=subnetwork.ALONG,
+    )
+    (row,) = compared.at_its_distance(points).to_dict("records")
+    assert (row["seeds"], row["verdict"]) == (0, "undecided")
+    assert math.isnan(row["difference"])
+
+
+# What runs share.
+
+
+def test_overlaps_over_pairs(five: Page) -> None:
+    own = five.compared("opd", "other seed")
+    assert (own["pairs"], own["o1"]) == (2, pytest.approx(0.84))
+    assert (own["o1_low"], own["o1_high"]) == (0.8, 0.88)
+    assert own["ratio_global"] == pytest.approx(0.21 / 0.0625)
+    assert own["ratio_magnitude"] == pytest.approx(0.21 / 0.0825)
+    assert own["excess"] == pytest.approx((0.21 - 0.0825) / (0.25 - 0.0825))
+    assert five.compared("rlvr", "same seed")["o1"] == pytest.approx(0.44)
+    assert five.compared("rlvr", "other seed")["o1"] == pytest.approx(0.40)
+    assert set(five.highest["atol"]) == {7e-4}
+
+
+def test_the_excess_is_one_when_the_smaller_lies_in_the_larger(tmp_path: Path) -> None:
+    file = tmp_path / "study" / "pico-overlaps.csv"
+    file.parent.mkdir()
+    rows = [
+        overlap_row("rlvr", (0, 0), 7e-4, both=0.05, b=0.05),
+        overlap_row("sft", (0, 0), 7e-4, both=0.25 * 0.05 + 0.02, b=0.05),
+    ]
+    pd.DataFrame(rows).to_csv(file, index=False)
+    table = overlap.overlaps("pico", tmp_path)
+    assert table["excess"].tolist() == pytest.approx([1.0, 0.0])
+    assert table["ratio_magnitude"].tolist()[1] == pytest.approx(1.0)
+
+
+def test_an_empty_mask_has_no_ratio(tmp_path: Path) -> None:
+    file = tmp_path / "study" / "pico-overlaps.csv"
+    file.parent.mkdir()
+    row = overlap_row("rlvr", (0, 0), 7e-4, both=0.0)
+    row |= dict.fromkeys(("density_b", "o1", "global_o1", "magnitude_o1"), 0.0)
+    pd.DataFrame([row]).to_csv(file, index=False)
+    table = overlap.overlaps("pico", tmp_path)
+    assert table["ratio_global"].isna().all()
+    assert table["excess"].isna().all()
+
+
+def test_sentences_about_overlaps(five: Page) -> None:
+    assert "(2 pairs) share 84.0% of the weights that change by more than 7e-4" in overlap_words.ceiling(five.highest)
+    assert "25.0% over all weights, 29.0% within each tensor, and 33.0%" in overlap_words.ceiling(five.highest)
+    assert "more than chance in every comparison" in overlap_words.explained(five.highest)
+    assert "RLVR 10%; SFT 40%. It is below that of two seeds in 2 of 2" in overlap_words.regimes(five.highest)
+    assert "That is below the span" in overlap_words.particular(five.highest)
+    assert "nothing particular" in overlap_words.particular(five.highest)
+    assert overlap_words.thin(five.overlaps).startswith(
+        "How large a ratio of two runs of OPD could be at all: 4.00 above 0"
+    )
+
+
+# Beside the paper.
+
+
+def test_the_papers_masks() -> None:
+    table = subnetwork.published().set_index(["setting", "run"])
+    own = table.loc[("DS-Qwen OPD", "full-OPD mask")]
+    assert (own["arm"], own["density"]) == ("mask-own", 0.175)
+    assert own["difference"] == pytest.approx(0.3510 - 0.3552)
+    assert own["late_difference"] == pytest.approx(0.3473 - 0.3427)
+    assert math.isnan(table.loc[("Qwen2.5-VL OPD", "GRPO mask"), "late"])
+
+
+def test_the_papers_overlaps_have_opd_first() -> None:
+    first, second, third = overlap.published().to_dict("records")
+    assert (first["arm"], first["o1"], first["o2"]) == ("rlvr", 0.672, 0.5321)
+    assert (first["global_o1"], first["global_o2"]) == (0.2211, 0.175)
+    assert second["ratio_global"] == pytest.approx(2.21, abs=0.005)
+    assert (third["arm"], third["o1"]) == ("opd-other-teacher", 0.8017)
+
+
+def test_noise_of_the_papers_differences(five: Page) -> None:
+    row = five.beside[five.beside["setting"] == "DS-Qwen OPD"].iloc[0]
+    assert row["noise"] == pytest.approx(math.sqrt((0.351 * 0.649 + 0.3552 * 0.6448) / 960))
+    assert five.beside[five.beside["setting"] != "DS-Qwen OPD"]["noise"].isna().all()
+    assert five.beside["span"].dropna().unique().tolist() == pytest.approx([0.04])
+    assert f"random mask {points(-0.026)} points, 1.2 standard errors" in words.printed(five.beside)
+
+
+def test_claims(five: Page, single: Page, empty: Page) -> None:
+    assert list(five.claims["verdict"]) == ["reproduced"] * 3 + ["reproduced", "not reproduced", "not tested"]
+    assert five.claims["paper"].iloc[0] == f"{points(-0.004)}, {points(-0.015)}"
+    assert five.claims["paper"].iloc[2] == "+2.2, +1.9", "masks of nearly one density"
+    assert set(empty.claims["verdict"]) == {"not tested"}
+    assert single.claims["verdict"].iloc[0] == "undecided", "one seed has no interval"
+
+
+def test_verdicts_by_side() -> None:
+    assert claims.side(1.0, 2.0, 0.5) == "reproduced"
+    assert claims.side(0.1, 0.2, 0.5) == "not reproduced"
+    assert claims.side(0.1, 0.7, 0.5) == "undecided"
+    assert claims.side(math.nan, math.nan, 0.5) == "undecided"
+
+
+# Whatever there is.
+
+
+@pytest.mark.parametrize("which", ["five", "single", "empty"])
+def test_every_sentence_and_table_can_be_made(which: str, request: pytest.FixtureRequest) -> None:
+    page = request.getfixturevalue(which)
+    for sentence in page.said():
+        assert sentence.endswith((".", ": it compares arms, and its densities are not those of the paper."))
+        assert "nan" not in sentence.split()
+    for table in page.shown():
+        assert all(isinstance(cell, str) for cell in table.to_numpy().flatten())
+        assert not any("nan" in cell for cell in table.to_numpy().flatten())
+
+
+def test_nothing_is_claimed_of_an_empty_study(empty: Page) -> None:
+    assert empty.means.empty
+    assert empty.paired.empty
+    assert empty.overlaps.empty
+    assert math.isnan(subnetwork.outside(empty.runs))
+    assert words.regime(empty.runs, "pico").startswith("Scale `pico`: full OPD was not run")
+    assert overlap_words.ceiling(empty.highest) == "There are no two seeds of full OPD, so there is no ceiling."
+    assert set(empty.beside["setting"]) == {"DS-Qwen OPD", "Qwen2.5-VL OPD"}, "the paper's rows stay"
