@@ -13,6 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from opdlib.checkpoints import open_checkpoint
+from opdlib.patch import make
+
 Weights = dict[str, torch.Tensor]
 
 HIDDEN, INNER, VOCABULARY = 16, 24, 40
@@ -84,6 +87,33 @@ def pico_pair(tmp_path: Path) -> tuple[Path, Path]:
         write_checkpoint(tmp_path / "source", source, config=tied),
         write_checkpoint(tmp_path / "trained", moved(source), config=tied),
     )
+
+
+ODD = "model.layers.1.mlp.up_proj.weight"
+"""The tensor of `weights_with_oddities` that holds bit patterns which are no numbers."""
+
+
+def weights_with_oddities() -> tuple[Weights, Weights]:
+    """A pico pair with a scalar, an empty, a 3-D and an unchanged tensor, and bit patterns that are no numbers."""
+    source = pico_weights() | {
+        "scalar": torch.tensor(2.5, dtype=torch.bfloat16),
+        "none": torch.zeros(0, 4, dtype=torch.bfloat16),
+        "experts": torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(2)).bfloat16(),
+    }
+    trained = moved(source) | {"model.norm.weight": source["model.norm.weight"]}
+    trained[ODD].view(torch.int16).view(-1)[:5] = torch.tensor([0x7FC1, -1, 0x7F80, -32768, 1], dtype=torch.int16)
+    source[ODD].view(torch.int16).view(-1)[:3] = torch.tensor([0x7FC2, 5, -32768], dtype=torch.int16)
+    return source, trained
+
+
+@pytest.fixture
+def patched(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Folders of source and trained, and the patch between them."""
+    source, trained = weights_with_oddities()
+    a = write_checkpoint(tmp_path / "source", source, config={"model_type": "llama"})
+    b = write_checkpoint(tmp_path / "trained", trained)
+    make(open_checkpoint(str(a)), open_checkpoint(str(b)), tmp_path / "x.safetensors")
+    return a, b, tmp_path / "x.safetensors"
 
 
 @pytest.fixture

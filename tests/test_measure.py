@@ -24,7 +24,7 @@ from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, count_of
 from opdlib.metrics.subspace import rank_of
 from opdlib.names import parse
 from opdlib.recording import Order, measure_into, measure_together, write
-from opdlib.results import differences, disagreements, read_provenance, read_summary
+from opdlib.results import read_provenance, read_summary
 from opdlib.summary import summarize, undefined
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 from tests.metrics import geometry_reference as slow
@@ -332,24 +332,3 @@ def test_results_of_another_measurement_do_not_stay_behind(tmp_path: Path, pico_
     with pytest.raises(MeasureError):
         measure_into(tmp_path / "out", source, open_checkpoint(str(write_checkpoint(tmp_path / "bad", bad))), name="x")
     assert not (tmp_path / "out" / "summary.json").exists()
-
-
-def test_committed_numbers_have_two_tolerances() -> None:
-    committed = {"rel_norm": 1.0, "layers": [], "stable_rank": 8.0}
-    assert disagreements(committed | {"stable_rank": 8.0 * (1 + 1e-7)}, committed) == []
-    assert disagreements(committed | {"stable_rank": 8.0 * (1 + 1e-5)}, committed)
-    assert disagreements(committed | {"rel_norm": 1.0 + 1e-7}, committed)
-    first = {"rel_norm": 1.0, "layers": []}
-    assert disagreements(first, committed) == ["stable_rank is only on one side"]
-    assert disagreements(first, committed, only="sparsity") == []
-
-
-def test_differences_are_told_by_key() -> None:
-    a = {"x": 1.0, "n": 3, "deep": [{"y": 2.0}], "none": None}
-    assert differences(a, a, 1e-9) == []
-    assert differences(a, a | {"x": 1.0 + 1e-12}, 1e-9) == []
-    assert differences(a, a | {"x": 1.1}, 1e-9) == ["x is 1.0, committed 1.1"]
-    assert differences(a, a | {"n": 4}, 1e-9) == ["n is 3, committed 4"]
-    assert differences(a, a | {"deep": [{"y": 2.5}]}, 1e-9) == ["deep.0.y is 2.0, committed 2.5"]
-    assert differences(a, {"x": 1.0, "n": 3, "deep": []}, 1e-9)
-    assert differences(a, a | {"none": 0.0}, 1e-9) == ["none is None, committed 0.0"]

@@ -1,41 +1,22 @@
+"""Patches: what comes back is the very checkpoint, bit for bit."""
+
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import pickle
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from opdlib.checkpoints import TensorInfo, open_checkpoint
-from opdlib.checkpoints.patched import PatchedCheckpoint, read_header
-from opdlib.checkpoints.writing import write_safetensors
-from opdlib.errors import CheckpointError, OutputError, PatchError
+from opdlib.checkpoints.patched import read_header
+from opdlib.errors import CheckpointError, PatchError
 from opdlib.patch import apply, make, verify
-from tests.conftest import Weights, moved, pico_weights, write_checkpoint
-
-ODD = "model.layers.1.mlp.up_proj.weight"
-
-
-def weights_with_oddities() -> tuple[Weights, Weights]:
-    """A pico pair with a scalar, an empty, a 3-D and an unchanged tensor, and bit patterns that are no numbers."""
-    source = pico_weights() | {
-        "scalar": torch.tensor(2.5, dtype=torch.bfloat16),
-        "none": torch.zeros(0, 4, dtype=torch.bfloat16),
-        "experts": torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(2)).bfloat16(),
-    }
-    trained = moved(source) | {"model.norm.weight": source["model.norm.weight"]}
-    trained[ODD].view(torch.int16).view(-1)[:5] = torch.tensor([0x7FC1, -1, 0x7F80, -32768, 1], dtype=torch.int16)
-    source[ODD].view(torch.int16).view(-1)[:3] = torch.tensor([0x7FC2, 5, -32768], dtype=torch.int16)
-    return source, trained
+from tests.conftest import ODD, weights_with_oddities, write_checkpoint
 
 
 def sha256(file: Path) -> str:
@@ -45,16 +26,6 @@ def sha256(file: Path) -> str:
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     assert one.dtype == other.dtype == torch.bfloat16
     return torch.equal(one.view(torch.int16), other.view(torch.int16))
-
-
-@pytest.fixture
-def patched(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Folders of source and trained, and the patch between them."""
-    source, trained = weights_with_oddities()
-    a = write_checkpoint(tmp_path / "source", source, config={"model_type": "llama"})
-    b = write_checkpoint(tmp_path / "trained", trained)
-    make(open_checkpoint(str(a)), open_checkpoint(str(b)), tmp_path / "x.safetensors")
-    return a, b, tmp_path / "x.safetensors"
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -187,200 +158,3 @@ def test_progress_sees_every_tensor(patched: tuple[Path, Path, Path]) -> None:
     verify(a, file, b, progress)
     apply(a, file, file.with_name("out"), progress)
     assert seen == 3 * sorted(a.tensors)
-
-
-def test_a_wrong_source_is_refused_with_both_digests(patched: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    source, trained, file = patched
-    wrong = open_checkpoint(str(trained))
-    right = open_checkpoint(str(source))
-    for action in (
-        lambda: apply(wrong, file, tmp_path / "out"),
-        lambda: verify(wrong, file, wrong),
-        lambda: PatchedCheckpoint(file, wrong, "x"),
-    ):
-        with pytest.raises(PatchError, match=f"{right.digest()[:12]}.*{wrong.digest()[:12]}.*give the") as caught:
-            action()
-        assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-    shutil.copy(trained / "model.safetensors", source / "model.safetensors")
-    with pytest.raises(PatchError, match="made over a source"):
-        open_checkpoint(f"patch:{file}")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda w: w | {ODD: w[ODD].float()}, rf"{ODD} is stored as F32.*round the checkpoint"),
-        (lambda w: w | {ODD: w[ODD][:3].clone()}, rf"{ODD} is \(24, 16\).*\(3, 16\).*equal shapes"),
-        (lambda w: {n: t for n, t in w.items() if n != ODD}, rf"lacks 1 of the .*{ODD}"),
-        (lambda w: w | {"lm_head.weight": w[ODD].clone()}, r"source: lacks 1 of the .*lm_head"),
-    ],
-)
-def test_pairs_that_no_patch_can_hold_are_refused(
-    patched: tuple[Path, Path, Path], tmp_path: Path, change: Callable[[Weights], Weights], message: str
-) -> None:
-    source, trained, file = patched
-    before = file.read_bytes()
-    other = write_checkpoint(tmp_path / "other", change(load_file(trained / "model.safetensors")))
-    for action in (
-        lambda: make(open_checkpoint(str(source)), open_checkpoint(str(other)), file),
-        lambda: verify(open_checkpoint(str(source)), file, open_checkpoint(str(other))),
-    ):
-        with pytest.raises(PatchError, match=message) as caught:
-            action()
-        assert "\n" not in str(caught.value)
-    assert file.read_bytes() == before
-
-
-def test_verify_names_the_first_tensor_that_differs(patched: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    source, trained, file = patched
-    weights = load_file(trained / "model.safetensors")
-    weights[ODD].view(torch.int16).view(-1)[7] ^= 1
-    other = open_checkpoint(str(write_checkpoint(tmp_path / "other", weights)))
-    with pytest.raises(PatchError, match=rf"{ODD} differs from .* in 1 of 384 coordinates, first at flat index 7"):
-        verify(open_checkpoint(str(source)), file, other)
-
-
-def test_a_patch_is_no_source(patched: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    _, trained, file = patched
-    with pytest.raises(PatchError, match="a patch cannot be a patch's source"):
-        make(open_checkpoint(f"patch:{file}"), open_checkpoint(str(trained)), tmp_path / "y.safetensors")
-    forge(file, tmp_path / "z.safetensors", source=f"patch:{tmp_path / 'z.safetensors'}")
-    with pytest.raises(PatchError, match="its source is a patch too"):
-        open_checkpoint(f"patch:{tmp_path / 'z.safetensors'}")
-
-
-def forge(file: Path, out: Path, **fields: str) -> None:
-    """Copy a patch with other fields in its header, sealed like a true one."""
-    header = read_header(file)
-    forged = type(header)(**(header.__dict__ | fields)).to_metadata()
-    with safe_open(file, "np") as stored, out.open("wb") as stream:
-        contents = {name: stored.get_tensor(name).tobytes() for name in stored.keys()}  # noqa: SIM118
-        infos = {name: TensorInfo((len(content),), "U8") for name, content in contents.items()}
-        write_safetensors(stream, forged, infos, contents.values())
-
-
-def test_what_is_no_patch_is_refused(patched: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    _, trained, file = patched
-    (tmp_path / "text.safetensors").write_text("not a safetensors file at all")
-    (tmp_path / "huge.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
-    (tmp_path / "empty.safetensors").write_bytes(b"")
-    for path, message in (
-        (trained / "model.safetensors", "a safetensors file, but no patch"),
-        (trained, "no such file"),
-        (tmp_path / "absent.safetensors", "no such file"),
-        (tmp_path / "text.safetensors", "not a whole safetensors file"),
-        (tmp_path / "huge.safetensors", "not a whole safetensors file"),
-        (tmp_path / "empty.safetensors", "not a whole safetensors file"),
-    ):
-        with pytest.raises(PatchError, match=message) as caught:
-            open_checkpoint(f"patch:{path}")
-        assert "\n" not in str(caught.value)
-    metadata = read_header(file).to_metadata()
-    save_file({"x": torch.zeros(1)}, tmp_path / "next.safetensors", metadata | {"version": "2"})
-    with pytest.raises(PatchError, match="a patch of version 2, this opdlib reads version 1"):
-        open_checkpoint(f"patch:{tmp_path / 'next.safetensors'}")
-    save_file({"x": torch.zeros(1)}, tmp_path / "edited.safetensors", metadata | {"source": "elsewhere"})
-    with pytest.raises(PatchError, match="its header is damaged"):
-        open_checkpoint(f"patch:{tmp_path / 'edited.safetensors'}")
-    save_file({"x": torch.zeros(1)}, tmp_path / "stray.safetensors", metadata)
-    with pytest.raises(PatchError, match=r"changes x, which .*source lacks"):
-        open_checkpoint(f"patch:{tmp_path / 'stray.safetensors'}")
-
-
-def test_a_truncated_patch_is_refused(patched: tuple[Path, Path, Path]) -> None:
-    _, _, file = patched
-    whole = file.read_bytes()
-    for size in (7, 8, 200, len(whole) // 2, len(whole) - 1):
-        file.write_bytes(whole[:size])
-        with pytest.raises(PatchError, match="not a whole safetensors file"):
-            open_checkpoint(f"patch:{file}")
-
-
-def test_no_flipped_bit_goes_unnoticed(patched: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    source, trained, file = patched
-    whole = file.read_bytes()
-    header = 8 + int.from_bytes(whole[:8], "little")
-    good, bad = open_checkpoint(str(source)), tmp_path / "bad.safetensors"
-    generator = np.random.default_rng(0)
-    positions = [*range(8), *generator.integers(8, header, 60), *generator.integers(header, len(whole), 60)]
-    passed = 0
-    for position in map(int, positions):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1 << int(generator.integers(8))
-        bad.write_bytes(damaged)
-        with contextlib.suppress(PatchError):
-            # Where it goes through, the bit meant nothing: blanks after the header, or the filling of a last byte.
-            apply(good, bad, tmp_path / "out.safetensors")
-            assert sha256(tmp_path / "out.safetensors") == sha256(trained / "model.safetensors")
-            (tmp_path / "out.safetensors").unlink()
-            passed += 1
-    assert passed < 0.1 * len(positions)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.safetensors", "source", "trained", "x.safetensors"]
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import OutputError
-from opdlib.patch import apply, make
-source, trained = map(open_checkpoint, sys.argv[1:3])
-resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-try:
-    if sys.argv[3] == "make":
-        make(source, trained, Path(sys.argv[5]))
-    else:
-        apply(source, Path(sys.argv[4]), Path(sys.argv[5]))
-except OutputError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(
-    ("action", "out"), [("make", "y.safetensors"), ("apply", "y.safetensors"), ("apply", "folder")]
-)
-def test_a_full_disk_leaves_what_was_there(patched: tuple[Path, Path, Path], action: str, out: str) -> None:
-    source, trained, file = patched
-    target = file.with_name(out)
-    if target.suffix:
-        target.write_text("from an earlier run")
-    before = sorted(file.parent.rglob("*"))
-    command = [sys.executable, "-c", FULL_DISK, *map(str, (source, trained, action, file, target))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{target}: cannot be written (File too large)"), done.stderr
-    assert sorted(file.parent.rglob("*")) == before
-    if target.suffix:
-        assert target.read_text() == "from an earlier run"
-
-
-def test_what_is_in_the_way_is_kept(patched: tuple[Path, Path, Path]) -> None:
-    source, trained, file = patched
-    checkpoint = open_checkpoint(str(source))
-    before = sorted(file.parent.rglob("*"))
-    with pytest.raises(OutputError, match="in the way"):
-        apply(checkpoint, file, trained)
-    with pytest.raises(OutputError, match="cannot be written"):
-        make(checkpoint, checkpoint, trained)
-    with pytest.raises(OutputError, match="cannot be written"):
-        make(checkpoint, checkpoint, file / "below-a-file")
-    assert sorted(file.parent.rglob("*")) == before
-    (file.parent / "empty").mkdir()
-    assert apply(checkpoint, file, file.parent / "empty").is_dir()
-
-
-def test_an_interrupted_patch_leaves_nothing(patched: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    source, _, file = patched
-    read = PatchedCheckpoint.read
-
-    def interrupted(self: PatchedCheckpoint, name: str) -> torch.Tensor:
-        if name == ODD:
-            raise KeyboardInterrupt
-        return read(self, name)
-
-    monkeypatch.setattr(PatchedCheckpoint, "read", interrupted)
-    before = sorted(file.parent.rglob("*"))
-    for out in ("y.safetensors", "folder"):
-        with pytest.raises(KeyboardInterrupt):
-            apply(open_checkpoint(str(source)), file, file.with_name(out))
-    assert sorted(file.parent.rglob("*")) == before

@@ -1,0 +1,41 @@
+"""What a notebook shows and stores for other pages."""
+
+from __future__ import annotations
+
+import math
+
+import myst_nb
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from opdlib import notebook
+from tests.notebook.outputs import shown
+
+
+@pytest.mark.parametrize("value", [0.25, 134515008, "mlp"])
+def test_glue_is_what_myst_nb_would_store(value: float | str) -> None:
+    _, (ours,) = shown(lambda: notebook.glue("key", value))
+    _, (theirs,) = shown(lambda: myst_nb.glue("key", value, display=False))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "'undefined'"), (math.nan, "'undefined'"), (np.float64(0.5), "0.5")]
+)
+def test_glue_of_what_is_undefined(value: float | None, text: str) -> None:
+    _, (output,) = shown(lambda: notebook.glue("key", value))
+    assert output["data"] == {"application/papermill.record/text/plain": text}
+
+
+def test_a_figure_is_shown_with_its_alt_text_and_closed() -> None:
+    def draw() -> None:
+        notebook.figure("fig_key", plt.figure().add_subplot(), alt="An empty plot.")
+
+    plt.switch_backend("agg")
+    _, (output,) = shown(draw)
+    assert output["metadata"]["image/png"] == {"alt": "An empty plot."}
+    assert output["metadata"]["scrapbook"]["name"] == "fig_key"
+    assert output["data"]["text/plain"] == "An empty plot."
+    assert output["data"]["image/png"].startswith("iVBOR")
+    assert plt.get_fignums() == []
