@@ -24,12 +24,17 @@ import pandas as pd
 
 from opdlib.locations import data_root
 from opdlib.results import SUMMARY, read_summary
-from opdlib.study import Arm, find_scale
+from opdlib.study import Arm, find_scale, study
 
 SAME, OTHER, UNDECIDED = "the same", "another", "undecided"
 REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
 """What is said of a claim of the paper, beside `undecided`; the pages have their own rules."""
 LEFT_OUT = ("pair", "view", "layers")
+
+
+def scales(first: str) -> list[str]:
+    """This scale, then the other scales of the study."""
+    return [first, *(name for name in study() if name != first)]
 
 
 def standing(scale: str, arms: Sequence[str], results: Path | None = None) -> pd.DataFrame:

@@ -53,6 +53,15 @@ def test_arms_without_runs_are_told_with_the_command_that_runs_them(five: Page, 
     assert "**0** are there" in words.there("pico", empty.arms)
 
 
+def test_what_is_measured_has_the_unchanged_weights_of_the_masters_beside_it(five: Page) -> None:
+    table = optimizers.measured("pico", five.arms, five.root)
+    both = table.set_index(["arm", "seed"])[["exact_zero", "stored"]].loc["opd"]
+    for view, column in (("bf16", "exact_zero"), ("stored", "stored")):
+        alone = study.runs("pico", ["opd"], view, five.root).set_index("seed")["exact_zero"]
+        assert both[column].tolist() == alone.tolist()
+    assert both["stored"].iloc[0] != both["exact_zero"].iloc[0]
+
+
 def test_learning_has_mean_and_range_over_seeds(five: Page) -> None:
     table = optimizers.learning(five.curves, five.runs, "accuracy")
     own = table[table["arm"] == "opd"].set_index("step")

@@ -25,7 +25,6 @@ from opdlib.tables.matched.arms import (
     effects,
     numbers,
     present,
-    scales,
     tested,
 )
 
@@ -50,7 +49,6 @@ __all__ = [
     "numbers",
     "paper",
     "present",
-    "scales",
     "shown",
     "tested",
     "words",

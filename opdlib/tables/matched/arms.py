@@ -82,11 +82,6 @@ def design(scale: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scales(first: str) -> list[str]:
-    """This scale, then the other scales of the study."""
-    return [first, *(name for name in study() if name != first)]
-
-
 def arms_of(scale: str, arms: Sequence[str]) -> list[str]:
     """Those of `arms` that the scale has."""
     return [arm for arm in arms if arm in find_scale(scale).arms]

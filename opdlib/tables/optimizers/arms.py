@@ -70,6 +70,14 @@ def labelled(table: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
     return known.merge(table, on="arm", how="inner")
 
 
+def measured(scale: str, arms: pd.DataFrame, results: Path | None = None) -> pd.DataFrame:
+    """`study.runs` of the arms, labelled, with a column stored: the share of unchanged weights in the fp32 masters."""
+    names = list(arms["arm"])
+    masters = study.runs(scale, names, "stored", results).reindex(columns=["arm", "seed", "exact_zero"])
+    masters = masters.rename(columns={"exact_zero": "stored"})
+    return labelled(study.runs(scale, names, results=results), arms).merge(masters, on=["arm", "seed"], how="left")
+
+
 def learning(curves: pd.DataFrame, runs: pd.DataFrame, quantity: str, every: int = 10) -> pd.DataFrame:
     """A quantity of the curves against the step: its mean over seeds, and the lowest and the highest seed.
 

@@ -41,10 +41,7 @@ def standing(scale: str, results: Path | None = None) -> pd.DataFrame:
 def scales(first: str, results: Path | None = None) -> list[str]:
     """`first`, and after it every other scale in which a mask was trained in."""
     inside = tuple(arm for arm in TRAINS if arm != FULL)
-    return [
-        first,
-        *(name for name in known_scales() if name != first and len(study.runs(name, inside, results=results))),
-    ]
+    return [name for name in study.scales(first) if name == first or len(study.runs(name, inside, results=results))]
 
 
 def others(shown: Sequence[str]) -> list[str]:
