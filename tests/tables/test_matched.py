@@ -47,6 +47,15 @@ def test_the_part_of_rate_and_length() -> None:
     assert paper.part_of_rate(table, "paper")["rel_norm"] == pytest.approx(1 / 2)
 
 
+def test_without_the_long_arm_data_and_loss_stand_beside_the_papers_contrast(tmp_path: Path) -> None:
+    table = study.runs("pico", results=write_study(tmp_path, 2, {"opd": 0.010, "offline": 0.008}))
+    said = conclusions.rate(paper.factors(table, ["rel_norm", "stable_rank"]), "pico")
+    assert said.startswith("**pico**: `offline-long` has no run, so that nothing is said about rate and length.")
+    norm = "multiply relative norm by 0.8 (0.8 to 0.8) where the paper's contrast is 254"
+    assert f"Data and loss alone, 2 seeds, {norm}; stable rank by 1.32 (" in said
+    assert conclusions.rate(paper.factors(table.iloc[:0], ["rel_norm"]), "pico").endswith("about rate and length.")
+
+
 def test_the_design_is_that_of_the_study() -> None:
     table = matched.design("pico")
     assert list(table["arm"]) == ["opd", "opd-ce", "offline-rkl", "offline"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.quantities import written
 from opdlib.tables.study import OTHER, SAME
 from opdlib.tables.summary_names import name
-from opdlib.tables.text import listed, percent, seeds
+from opdlib.tables.text import listed, number, percent, seeds, with_interval
 
 
 def equal_norm(end: pd.DataFrame, at: Mapping[str, pd.DataFrame], error: Mapping[str, float], scale: str) -> str:
@@ -68,7 +69,8 @@ def rate(factors: pd.DataFrame, scale: str) -> str:
     they go the paper's way."""
     made = factors[(factors["change"] == "rate and length") & (factors["seeds"] > 0)].set_index("quantity")
     if made.empty:
-        return f"**{scale}**: `{LONG}` has no run, so that rate and length cannot be told from data and loss."
+        missing = f"**{scale}**: `{LONG}` has no run, so that nothing is said about rate and length."
+        return f"{missing}{_data_and_loss(factors)}"
     data = factors[factors["change"] == "data and loss"].set_index("quantity")["value"]
     ours, paper = part_of_rate(factors), part_of_rate(factors, "paper")
     text = f"**{scale}**, {seeds(int(made['seeds'].max()))}."
@@ -83,6 +85,19 @@ def rate(factors: pd.DataFrame, scale: str) -> str:
     }
     ways = "; ".join(f"{way}: {listed(parts)}" for way, parts in shares.items())
     return f"{text} Number by number, as a part of the paper's contrast on that scale, rate and length go {ways}."
+
+
+def _data_and_loss(factors: pd.DataFrame) -> str:
+    """What data and loss make by themselves of each number that the paper's contrast has."""
+    own = factors[(factors["change"] == "data and loss") & (factors["seeds"] > 0)]
+    whole = factors[factors["change"] == "paper"].set_index("quantity")["value"]
+    told = [
+        f"{name(r['quantity'])} by {with_interval(r['value'], r['low'], r['high'], partial(number, form='.3g'))} "
+        f"where the paper's contrast is {whole[r['quantity']]:.3g}"
+        for r in own.to_dict("records")
+        if r["quantity"] in whole.index
+    ]
+    return f" Data and loss alone, {seeds(int(own['seeds'].max()))}, multiply {'; '.join(told)}." if told else ""
 
 
 def views(bf16: pd.DataFrame, stored: pd.DataFrame, scale: str) -> str:
