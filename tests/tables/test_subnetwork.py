@@ -199,7 +199,12 @@ def test_full_training_when_it_had_come_as_far(five: Page) -> None:
     assert ends.loc["mask-random", "verdict"] == "above"
     assert ends.loc["mask-own", "difference"] == pytest.approx(-0.01, abs=2e-3)
     assert ends.loc["mask-own", "seeds"] == 5
-    assert words.travelled(five.ends).startswith("Not every mask is below full OPD")
+    said = words.travelled(five.ends)
+    assert "Below full OPD at the same distance, so that a shorter way alone does not explain" in said
+    ahead = five.ends.query("arm == 'mask-own'").assign(difference=0.05, verdict="undecided")
+    assert words.travelled(ahead).startswith("On average ahead of full OPD at the same distance, so that nothing")
+    unclear = ahead.assign(difference=-0.001)
+    assert words.travelled(unclear).startswith("Not clearly below full OPD at the same distance")
     assert words.travelled(five.ends.query("arm == 'mask-own'")).startswith("A shorter way alone does not explain")
 
 

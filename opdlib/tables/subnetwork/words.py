@@ -106,13 +106,19 @@ def travelled(ends: pd.DataFrame) -> str:
     own = ends[ends["seeds"] > 0]
     if own.empty:
         return "The distance was not recorded on the way, so runs cannot be set beside each other at the same distance."
-    left = own["verdict"] == BELOW
-    if left.all():
+    below = own["verdict"] == BELOW
+    if below.all():
         return "A shorter way alone does not explain what the masks lack: all are below full OPD at the same distance."
-    rest = listed([TRAINS[arm] for arm in own[~left]["arm"]])
-    return (
-        f"Not every mask is below full OPD at the same distance ({rest}), so a shorter way may explain what those lack."
-    )
+    ahead = ~below & (own["difference"] > 0)
+    told = {
+        "Below full OPD at the same distance, so that a shorter way alone does not explain what is lacking": below,
+        "On average ahead of full OPD at the same distance, so that nothing is lacking there": ahead,
+        "Not clearly below full OPD at the same distance, so that a shorter way may explain what is lacking": (
+            ~below & ~ahead
+        ),
+    }
+    groups = {what: [TRAINS[arm] for arm in own[those]["arm"]] for what, those in told.items()}
+    return " ".join(f"{what}: {listed(names)}." for what, names in groups.items() if names)
 
 
 def concluded(means: pd.DataFrame, paired: pd.DataFrame) -> str:
