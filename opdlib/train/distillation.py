@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "l
 """Keys of a model's config that change its logits; TRL's divergence applies them, the losses here do not."""
 ROWS = 1024
 """Positions whose logits are held at once: 0.6 GB in float32 for a vocabulary of 151,936 tokens."""
+
+
+IMAGE_FIELDS = tuple(inspect.signature(DistillationTrainer._get_last_hidden_state).parameters)[5:]
+"""What a batch holds of its images, as far as TRL hands it to a model: pixel_values, image_grid_thw, ..."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
         self._shown: tuple[Tensor, Tensor] | None = None
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["prompt", "privileged"]
+        self._signature_columns = ["prompt", "images", "privileged"]
 
     def _generate_single_turn(self, *prompts: Any, **options: Any) -> Any:
         if self.objective.samples == "student":
@@ -107,8 +112,9 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
         ids = torch.cat([inputs["prompt_ids"], tokens], dim=1)
         mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         valid = inputs["completion_mask"].bool()
-        hidden = self._get_last_hidden_state(student, ids, mask, tokens.shape[1])[valid]
-        said = self._said_by_teacher(ids, mask, valid, tokens[valid])
+        seen = {name: inputs[name] for name in IMAGE_FIELDS if name in inputs}
+        hidden = self._get_last_hidden_state(student, ids, mask, tokens.shape[1], **seen)[valid]
+        said = self._said_by_teacher(ids, mask, valid, tokens[valid], **seen)
         loss, entropies = hidden.new_zeros((), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
         for rows in range(0, len(hidden), ROWS):
             part = slice(rows, rows + ROWS)
@@ -130,13 +136,15 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
         return logits
 
     @torch.no_grad()
-    def _said_by_teacher(self, ids: Tensor, mask: Tensor, valid: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+    def _said_by_teacher(
+        self, ids: Tensor, mask: Tensor, valid: Tensor, tokens: Tensor, **seen: Tensor
+    ) -> tuple[Tensor, ...]:
         """What the loss needs of the teacher at each valid position, small beside its logits."""
         if self.objective.loss == "cross-entropy" and self.objective.samples == "teacher":
             return (tokens,)
         self.teacher_model.eval()
         teacher = self.accelerator.unwrap_model(self.teacher_model)
-        hidden = self._get_last_hidden_state(teacher, ids, mask, valid.shape[1])[valid]
+        hidden = self._get_last_hidden_state(teacher, ids, mask, valid.shape[1], **seen)[valid]
         blocks: list[tuple[Tensor, ...]] = []
         for rows in range(0, len(hidden), ROWS):
             logits = self._logits(teacher, hidden[rows : rows + ROWS])

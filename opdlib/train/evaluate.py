@@ -9,8 +9,10 @@ import torch
 from tqdm import tqdm
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.train.models import load_model, load_tokenizer, scoring_device
-from opdlib.train.prompts import check_text, end_tokens, prompt_text
+from opdlib.errors import ParameterError
+from opdlib.train.images import shows_images
+from opdlib.train.models import load_config, load_model, load_reader, scoring_device, tokenizer_of
+from opdlib.train.prompts import encode, end_tokens
 from opdlib.train.tasks import find_task, wilson
 
 
@@ -30,33 +32,35 @@ def evaluate(spec: str, task: str = "arithmetic", seed: int = 0, n: int | None =
     """Ask the checkpoint `spec` the first `n` held-out problems that `seed` draws; by default 500, or all of fewer.
 
     Weights are upcast to float32 and decoding is greedy, so the result depends on the checkpoint
-    alone. Raises ParameterError for an unknown task, one of images or an impossible `n`, CheckpointError for what
-    cannot be opened.
+    alone. Raises ParameterError for an unknown task, one of images that the model is not shown or an impossible `n`,
+    CheckpointError for what cannot be opened.
     """
     chosen = find_task(task)
-    check_text(chosen)
+    if chosen.images and not shows_images(config := load_config(open_checkpoint(spec))):
+        raise ParameterError(
+            f"task {task} asks about images, which {spec}, a {config.model_type}, is not shown; choose an image-text "
+            "model, or a task of text"
+        )
     asked = min(500, len(chosen.split().held_out)) if n is None else n
     chosen.held_out(asked, seed)  # a wrong name or number is told before a model is loaded
     checkpoint = open_checkpoint(spec)
     model = load_model(checkpoint).to(scoring_device())
-    return evaluate_model(model, load_tokenizer(checkpoint), task, seed, asked)
+    return evaluate_model(model, load_reader(checkpoint, chosen.images), task, seed, asked)
 
 
 @torch.inference_mode()
-def evaluate_model(model: Any, tokenizer: Any, task: str, seed: int, n: int) -> Evaluation:
-    """`evaluate` for a float32 model and a left-padding tokenizer that are already in memory."""
-    chosen = find_task(task)
+def evaluate_model(model: Any, reader: Any, task: str, seed: int, n: int) -> Evaluation:
+    """`evaluate` for a float32 model and its left-padding tokenizer or processor that are already in memory."""
+    chosen, tokenizer = find_task(task), tokenizer_of(reader)
     problems = chosen.held_out(n, seed)
     stops = end_tokens(chosen, tokenizer)
     model.eval()
     correct = 0
     for start in tqdm(range(0, n, chosen.batch), desc="evaluate", unit="batch", disable=None):
         batch = problems[start : start + chosen.batch]
-        prompts = [prompt_text(problem.prompt, chosen, tokenizer) for problem in batch]
-        encoded = tokenizer(prompts, return_tensors="pt", padding=True).to(model.device)
+        encoded = {name: tensor.to(model.device) for name, tensor in encode(batch, chosen, reader).items()}
         output = model.generate(
-            input_ids=encoded["input_ids"],
-            attention_mask=encoded["attention_mask"],
+            **encoded,
             max_new_tokens=chosen.max_new_tokens,
             do_sample=False,
             eos_token_id=stops,

@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoTokenizer
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.train.fresh import FRESH, find_architecture
-from opdlib.train.prompts import check_text
-from opdlib.train.recipe import PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
+from opdlib.train.images import shows_images
+from opdlib.train.models import load_config
+from opdlib.train.recipe import KINDS, PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
 from opdlib.train.tasks import find_task
 
 
@@ -64,7 +65,7 @@ def plan(path: Path, recipe: Recipe, folder: Path, above: tuple[str, ...] = ()) 
     """The run of `recipe`, read from `path`, in `folder`; its parents' folders lie beside it.
 
     A student and a teacher are run with their own seed, the owner of a mask with this run's. Raises RecipeError for a
-    circle, a missing recipe, or models that do not fit each other, ParameterError for a task that no model here can do.
+    circle, a missing recipe, or models that do not fit each other or the task.
     """
     above = (*above, recipe.name)
     parents = {}
@@ -87,7 +88,8 @@ def plan(path: Path, recipe: Recipe, folder: Path, above: tuple[str, ...] = ()) 
 
 
 def _check(run: Run) -> None:
-    check_text(find_task(run.recipe.task))
+    if find_task(run.recipe.task).images:
+        _sighted(run)
     if isinstance(run.recipe, SftRecipe) and run.recipe.student.startswith(FRESH):
         find_architecture(run.recipe.student)
     elif run.recipe.student.startswith(FRESH):
@@ -105,6 +107,26 @@ def _origin(run: Run, role: str) -> str:
     if role in run.parents:
         return _origin(run.parents[role], "student")
     return str(names(run.recipe)[role])
+
+
+def _sighted(run: Run) -> None:
+    """Raises RecipeError unless objective and models can do with images."""
+    recipe = run.recipe
+    if not isinstance(recipe, DistillRecipe):
+        able = (objective for objective, kind in KINDS.items() if issubclass(kind, DistillRecipe))
+        raise RecipeError(
+            f"{run.path}: objective is {recipe.objective!r}, which shows no images, and task {recipe.task} asks about "
+            f"them; choose one of: {', '.join(sorted(able))}"
+        )
+    for role in ("student", "teacher"):
+        spec = _origin(run, role)
+        config = None if spec.startswith(FRESH) else load_config(open_checkpoint(spec))
+        if not shows_images(config):
+            raise RecipeError(
+                f"{run.path}: {role} is {spec!r}, a language model"
+                f"{f' ({config.model_type})' if config else ''}, and task {recipe.task} asks about images; choose an "
+                "image-text model, or a task of text"
+            )
 
 
 def _same_vocabulary(run: Run) -> None:

@@ -28,6 +28,7 @@ from transformers import TrainerCallback
 from opdlib.checkpoints import Checkpoint
 from opdlib.errors import RecipeError
 from opdlib.train import optimizers
+from opdlib.train.images import module_names
 from opdlib.train.recipe import Mask
 
 
@@ -72,7 +73,7 @@ def drawn_mask(kind: str, changed: Tensor, weights: Tensor, rng: np.random.Gener
 
 
 class InsideMask(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
-    """Keeps every coordinate outside `masks` (by the name of the parameter) at the bits of `source`."""
+    """Keeps every coordinate outside `masks` (by the source's name of the parameter) at the bits of `source`."""
 
     def __init__(self, masks: dict[str, Tensor], source: Checkpoint) -> None:
         self.masks, self.source = masks, source
@@ -80,9 +81,11 @@ class InsideMask(TrainerCallback):  # type: ignore[misc]  # transformers is Any 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hook gradients and optimizer; nothing is left to a trainer's order of events."""
         held = []
-        for name, parameter in kwargs["model"].named_parameters():
-            mask = self.masks[name].to(parameter.device)
-            frozen = self.source.read(name).to(parameter.device, parameter.dtype)
+        model = kwargs["model"]
+        stored = {inside: name for name, inside in module_names(model.config, self.source.tensors).items()}
+        for inside, parameter in model.named_parameters():
+            mask = self.masks[stored[inside]].to(parameter.device)
+            frozen = self.source.read(stored[inside]).to(parameter.device, parameter.dtype)
             parameter.register_post_accumulate_grad_hook(partial(_mask_gradient, mask))
             held.append((parameter, mask, frozen))
 

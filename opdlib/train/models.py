@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+    ProcessorMixin,
+)
 
 from opdlib.checkpoints import Checkpoint
-from opdlib.errors import CheckpointError
+from opdlib.errors import CheckpointError, MissingDependencyError
+from opdlib.train.images import module_names, shows_images
+
+PROCESSOR_FILES = (
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+)
+"""What a processor is loaded from beside its tokenizer's files."""
+
+
+def load_config(checkpoint: Checkpoint) -> Any:
+    """The transformers config of a checkpoint. Raises CheckpointError if there is none that transformers knows."""
+    folder = _folder(checkpoint)
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(checkpoint, "config.json", error) from error
 
 
 def load_model(checkpoint: Checkpoint) -> Any:
-    """The causal language model of a checkpoint, every weight upcast to float32.
+    """The causal language model of a checkpoint, or its image-text model, every weight upcast to float32.
 
     The tensors come from the checkpoint, not from its folder, so that a patch over a source loads
     too. Raises CheckpointError if config.json is missing or does not fit the tensors.
     """
-    folder = _folder(checkpoint)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unusable(checkpoint, "config.json", error) from error
+    config = load_config(checkpoint)
     config.name_or_path = ""  # else the folder's path would travel into everything that is saved
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    state = {name: checkpoint.read(name).float() for name in checkpoint.tensors}
+    names = module_names(config, checkpoint.tensors)
+    if shows_images(config):
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+        # What transformers saves on the way keeps the module's names: it resumes from no others, and does not say so.
+        model._weight_conversions = []
+    else:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    state = {names[name]: checkpoint.read(name).float() for name in checkpoint.tensors}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -68,6 +97,37 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
+def load_reader(checkpoint: Checkpoint, images: bool) -> Any:
+    """What turns prompts into a model's input: the tokenizer, or with `images` the processor, padding on the left.
+
+    Raises CheckpointError if the checkpoint has none, MissingDependencyError if its processor needs another package.
+    """
+    if not images:
+        return load_tokenizer(checkpoint)
+    try:
+        processor = AutoProcessor.from_pretrained(_folder(checkpoint), local_files_only=True, padding_side="left")
+    except ImportError as error:
+        why = " ".join(str(error).split())[:200]
+        raise MissingDependencyError(
+            f"{checkpoint.spec}: its processor needs a package that is not installed ({why}); for most, torchvision: "
+            "pip install torchvision"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise _unusable(checkpoint, "processor", error) from error
+    if not isinstance(processor, ProcessorMixin):  # transformers falls back to the tokenizer, and does not say so
+        raise CheckpointError(
+            f"{checkpoint.spec}: found a tokenizer and no processor for images; put preprocessor_config.json there"
+        )
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return processor
+
+
+def tokenizer_of(reader: Any) -> Any:
+    """The tokenizer of what `load_reader` gives."""
+    return reader.tokenizer if isinstance(reader, ProcessorMixin) else reader
+
+
 def stop_tokens(tokenizer: Any) -> list[int]:
     """The tokens that end a completion: end of sequence and newline.
 
@@ -80,18 +140,21 @@ def stop_tokens(tokenizer: Any) -> list[int]:
 
 
 def save_state(state: dict[str, torch.Tensor], source: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
-    """Write a model's weights, by their names in it, in `dtype` into the existing `folder`.
+    """Write a model's weights, given by their names in it, in `dtype` into the existing `folder`.
 
-    Tensor names, config and tokenizer are the source's, so that the two align by name.
+    Tensor names, config, tokenizer and processor are the source's, so that the two align by name.
     """
-    tensors = {name: state[name].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors}
+    origin, config = _folder(source), load_config(source)
+    names = module_names(config, source.tensors)
+    tensors = {name: state[names[name]].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    origin = _folder(source)
-    config = AutoConfig.from_pretrained(origin, local_files_only=True)
     config.dtype = dtype
     config.save_pretrained(folder)
     _generation_config(source).save_pretrained(folder)
     AutoTokenizer.from_pretrained(origin, local_files_only=True).save_pretrained(folder)
+    for file in PROCESSOR_FILES:
+        if (origin / file).is_file():
+            shutil.copyfile(origin / file, folder / file)
 
 
 def _folder(checkpoint: Checkpoint) -> Path:

@@ -17,9 +17,9 @@ from trl import DistillationConfig, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrain
 from opdlib.errors import RecipeError
 from opdlib.train import processes
 from opdlib.train.distillation import Distillation, Objective
-from opdlib.train.models import cut_head
+from opdlib.train.models import cut_head, tokenizer_of
 from opdlib.train.optimizers import SETTINGS
-from opdlib.train.prompts import end_tokens, prompt_text
+from opdlib.train.prompts import end_tokens, prompt_row, prompt_text
 from opdlib.train.recipe import DistillRecipe, OpsdRecipe, Recipe, RlvrRecipe, SftRecipe, TopKRecipe
 from opdlib.train.tasks import Task, find_task
 
@@ -40,12 +40,14 @@ DISTILLATIONS = {
 def build_trainer(
     recipe: Recipe,
     model: Any,
-    tokenizer: Any,
+    reader: Any,
     teacher: Any | None,
     output: Path,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
     """The TRL trainer of a recipe over float32 models; `teacher` is None for sft and rlvr, the source for opsd.
+
+    `reader` is the tokenizer, or the processor where the task has images (`models.load_reader`).
 
     A teacher whose head has more rows of padding than the student's loses them.
     The data are exactly one epoch, in the order the task drew them: a resumed run then needs to
@@ -53,11 +55,11 @@ def build_trainer(
     """
     # TRL reports every start to its makers; what runs here stays here, whatever was imported first.
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    task = find_task(recipe.task)
+    task, tokenizer = find_task(recipe.task), tokenizer_of(reader)
     model.generation_config.eos_token_id = end_tokens(task, tokenizer)
     if teacher is not None:
         cut_head(teacher, model.config.get_text_config().vocab_size)
-    shared = {"model": model, "processing_class": tokenizer, "callbacks": callbacks}
+    shared = {"model": model, "processing_class": reader, "callbacks": callbacks}
     trainer: Trainer
     if isinstance(recipe, SftRecipe):
         trainer = SFTTrainer(args=_sft_config(recipe, output), train_dataset=_gold_answers(recipe, tokenizer), **shared)
@@ -68,22 +70,22 @@ def build_trainer(
         objective = DISTILLATIONS[recipe.objective]
         if isinstance(recipe, TopKRecipe):
             objective = replace(objective, top_k=recipe.top_k)
-        args, data = _distillation_config(recipe, objective, tokenizer, output), _prompts(recipe, tokenizer)
+        args, data = _distillation_config(recipe, objective, tokenizer, output), _prompts(recipe, reader)
         trainer = Distillation(objective, args=args, train_dataset=data, teacher_model=teacher, **shared)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _prompts(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, tokenizer: Any) -> Dataset:
+def _prompts(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, reader: Any) -> Dataset:
     """One row a prompt for GRPO, which repeats them itself; one row a completion for the distillations."""
     generations = 1 if isinstance(recipe, OpsdRecipe) else recipe.generations
     task = find_task(recipe.task)
     problems = task.training(recipe.steps * recipe.batch_size // generations, recipe.seed)
-    rows = [{"prompt": prompt_text(problem.prompt, task, tokenizer)} for problem in problems]
+    rows = [prompt_row(problem, task, reader) for problem in problems]
     if isinstance(recipe, RlvrRecipe):
         rows = [row | {"reference": problem.reference} for row, problem in zip(rows, problems, strict=True)]
     elif isinstance(recipe, OpsdRecipe):
-        shown = [prompt_text(problem.privileged, task, tokenizer) for problem in problems]
+        shown = [prompt_text(problem.privileged, task, reader) for problem in problems]
         rows = [row | {"privileged": text} for row, text in zip(rows, shown, strict=True)]
     else:
         rows = [row for row in rows for _ in range(generations)]

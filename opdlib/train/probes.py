@@ -33,8 +33,8 @@ from opdlib.train.recipe import Recipe
 class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
     """Writes `probes.jsonl` at the steps that the recipe asks for; `model` is the source still."""
 
-    def __init__(self, recipe: Recipe, model: Any, tokenizer: Any, path: Path) -> None:
-        self.recipe, self.tokenizer, self.journal = recipe, tokenizer, Journal(path)
+    def __init__(self, recipe: Recipe, model: Any, reader: Any, path: Path) -> None:
+        self.recipe, self.reader, self.journal = recipe, reader, Journal(path)
         # Now, before a checkpoint of the run is loaded over them; a source holds bf16 numbers.
         self.source = [p.detach().to(torch.bfloat16) for p in model.parameters()] if recipe.probe_every else []
         self.before: list[Tensor] = []
@@ -65,7 +65,7 @@ class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to m
             model, recipe = kwargs["model"], self.recipe
             asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
             training = model.training
-            found = asdict(evaluate_model(model, self.tokenizer, *asked))
+            found = asdict(evaluate_model(model, self.reader, *asked))
             model.train(training)
             self.row |= {key: found[key] for key in ("accuracy", "interval", "n")}
         if self.row:

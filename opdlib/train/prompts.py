@@ -1,16 +1,21 @@
-"""How a task's problems reach a model: prompts as text, and the tokens that end a completion.
+"""How a task's problems reach a model: prompts as text or as conversations, and the tokens that end a completion.
 
-Prompts stay text to the last: a chat template is applied here, once, so that every trainer, the teacher's privileged
-prompt and the evaluation see the same.
+Prompts without images stay text to the last: a chat template is applied here, once, so that every trainer, the
+teacher's privileged prompt and the evaluation see the same. Prompts with images are conversations: TRL puts images into
+a template only itself, and the evaluation does it with TRL's own function.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from trl import prepare_multimodal_messages
+
 from opdlib.errors import ParameterError
 from opdlib.train.models import stop_tokens
-from opdlib.train.tasks import Task
+from opdlib.train.tasks import IMAGE, Problem, Task
+
+Conversation = list[dict[str, Any]]
 
 
 def prompt_text(prompt: str, task: Task, tokenizer: Any) -> str:
@@ -35,7 +40,44 @@ def end_tokens(task: Task, tokenizer: Any) -> list[int]:
     return [tokenizer.eos_token_id] if task.chat else stop_tokens(tokenizer)
 
 
-def check_text(task: Task) -> None:
-    """Raises ParameterError for a task of images: models are loaded as language models, which see none."""
+def conversation(problem: Problem) -> Conversation:
+    """What a user says who shows images: blocks of text, and an empty block of type image for each of them.
+
+    Raises ParameterError for a problem that does not mark a place for every image.
+    """
+    first, *others = problem.prompt.split(IMAGE)
+    if len(others) != len(problem.images):
+        raise ParameterError(
+            f"problem {problem.prompt[:60]!r} has {len(problem.images)} images and {len(others)} places marked "
+            f"{IMAGE}; wanted as many"
+        )
+    blocks: Conversation = [{"type": "text", "text": first}]
+    for text in others:
+        blocks += [{"type": "image"}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": [block for block in blocks if block.get("text") != ""]}]
+
+
+def prompt_row(problem: Problem, task: Task, reader: Any) -> dict[str, Any]:
+    """The columns in which TRL's trainers expect a prompt: `prompt`, and `images` where the task has them."""
     if task.images:
-        raise ParameterError(f"task {task.name} asks about images, which no model here is shown; choose a task of text")
+        return {"prompt": conversation(problem), "images": list(problem.images)}
+    return {"prompt": prompt_text(problem.prompt, task, reader)}
+
+
+def encode(problems: list[Problem], task: Task, reader: Any) -> dict[str, Any]:
+    """What `generate` takes for a batch: tensors by name, padded on the left. `reader` is from `models.load_reader`."""
+    if not task.images:
+        prompts = [prompt_text(problem.prompt, task, reader) for problem in problems]
+        encoded = reader(prompts, return_tensors="pt", padding=True)
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    said = [prepare_multimodal_messages(conversation(problem), images=list(problem.images)) for problem in problems]
+    return dict(
+        reader.apply_chat_template(
+            said,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+    )

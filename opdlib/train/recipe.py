@@ -50,7 +50,7 @@ class _Common(BaseModel):
     """Checkpoint spec of the model that is trained, the source of the pair; or `recipe:NAME`; or `fresh:NAME`, random
     weights of a named architecture drawn from `seed`."""
     task: str
-    """A name from `opdlib.train.tasks`."""
+    """A name from `opdlib.train.tasks`; one with images needs image-text models and a teacher."""
     seed: int = Field(ge=0, lt=2**31)
     """Draws the training problems and the sampled tokens."""
     steps: int = Field(ge=1)

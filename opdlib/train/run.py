@@ -36,7 +36,7 @@ from opdlib.train.folder import COMPLETE, check_existing, prepare, write_json
 from opdlib.train.fresh import find_architecture, write_fresh
 from opdlib.train.lineage import Run, plan
 from opdlib.train.masks import InsideMask, ZeroGradient, training_masks
-from opdlib.train.models import load_model, load_tokenizer, save_state, scoring_device
+from opdlib.train.models import load_model, load_reader, save_state, scoring_device
 from opdlib.train.objectives import build_trainer
 from opdlib.train.probes import Probes
 from opdlib.train.processes import check_processes, first, first_alone, meet
@@ -154,12 +154,12 @@ def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
     # In self-distillation the teacher is the source, which stays where it is.
     teacher = source if isinstance(recipe, OpsdRecipe) else models.get("teacher")
     checkpoints = folder / "checkpoints"
-    model, tokenizer = load_model(source), load_tokenizer(source)
-    watching = [*observers(run, source, model, tokenizer), Bar()] if first() else []
+    model, reader = load_model(source), load_reader(source, find_task(recipe.task).images)
+    watching = [*observers(run, source, model, reader), Bar()] if first() else []
     trainer = build_trainer(
         recipe,
         model,
-        tokenizer,
+        reader,
         load_model(teacher) if teacher else None,
         checkpoints,
         [*_interventions(run, source), *watching, Checkpoints()],
@@ -190,12 +190,12 @@ def _interventions(run: Run, source: Checkpoint) -> list[TrainerCallback]:
     return callbacks
 
 
-def observers(run: Run, source: Checkpoint, model: Any, tokenizer: Any) -> list[TrainerCallback]:
+def observers(run: Run, source: Checkpoint, model: Any, reader: Any) -> list[TrainerCallback]:
     """What only looks on: metrics, probes, weights that are kept. `model` is still the source."""
     folder, recipe = run.folder, run.recipe
     callbacks: list[TrainerCallback] = [Metrics(folder / "metrics.jsonl")]
     if recipe.probe_every or recipe.evaluate_every:
-        callbacks.append(Probes(recipe, model, tokenizer, folder / "probes.jsonl"))
+        callbacks.append(Probes(recipe, model, reader, folder / "probes.jsonl"))
     if recipe.keep_every:
 
         def keep(step: int) -> None:
@@ -226,4 +226,5 @@ def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:
         if (found["task"], found["seed"], found["n"]) == (recipe.task, recipe.evaluation_seed, recipe.evaluation_size):
             return found
     asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
-    return asdict(evaluate_model(load_model(model).to(scoring_device()), load_tokenizer(model), *asked))
+    reader = load_reader(model, find_task(recipe.task).images)
+    return asdict(evaluate_model(load_model(model).to(scoring_device()), reader, *asked))

@@ -323,7 +323,9 @@ def test_evaluation_data_cannot_be_trained_on(tmp_path: Path, write_recipe: Call
 def test_problems_about_images_are_refused_before_anything_is_loaded(
     tmp_path: Path, write_recipe: Callable[..., Path]
 ) -> None:
-    with pytest.raises(ParameterError, match="asks about images, which no model here is shown"):
+    with pytest.raises(
+        RecipeError, match=r"student is '.*', a language model \(llama\), and task hub:geo3k asks about"
+    ):
         train(write_recipe(tmp_path, "opd", task="hub:geo3k"), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -9,10 +9,9 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from opdlib.errors import ParameterError, RecipeError
+from opdlib.errors import RecipeError
 from opdlib.train.processes import check_processes
 from opdlib.train.recipe import Recipe, load_recipe
-from opdlib.train.run import train
 
 FOLDER = Path(__file__).parents[2] / "data" / "recipes" / "paper"
 FSDP = FOLDER / "fsdp.yaml"
@@ -105,8 +104,3 @@ def test_accelerate_reads_the_file_for_fsdp() -> None:
     assert (config.distributed_type, config.num_processes) == ("FSDP", 4)
     known = {option for action in launch_command_parser()._actions for option in action.option_strings}
     assert {f"--{key}" for key in config.fsdp_config} <= known
-
-
-def test_what_cannot_be_run_yet_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="hub:geo3k asks about images"):
-        train(PATHS["qwen2.5-vl-opd"], out=tmp_path / "run")

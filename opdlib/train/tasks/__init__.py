@@ -20,9 +20,9 @@ from opdlib.errors import ParameterError
 from opdlib.train.tasks import gym, hub
 from opdlib.train.tasks.operands import arithmetic, sums
 from opdlib.train.tasks.scoring import is_correct, wilson
-from opdlib.train.tasks.task import Problem, Split, Task, split_by_hash
+from opdlib.train.tasks.task import IMAGE, Problem, Split, Task, split_by_hash
 
-__all__ = ["TASKS", "Problem", "Split", "Task", "find_task", "is_correct", "wilson"]
+__all__ = ["IMAGE", "TASKS", "Problem", "Split", "Task", "find_task", "is_correct", "wilson"]
 
 TASKS = {
     task.name: task

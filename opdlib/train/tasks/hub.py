@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | `hub:dapo-math-17k` | DAPO-Math-17k, without what AIME asks | AIME 2024 and AIME 2025: the paper's validation |
 | `hub:aime-2024`, `hub:aime-2025` | nothing | 30 problems each |
-| `hub:geo3k` | Geometry3K, training part | its test part; questions about an image |
+| `hub:geo3k` | Geometry3K, training part | its test part; questions about an image, for image-text models |
 
 Fetched once, into the cache of the package datasets. `hub:NAME@REVISION` takes a commit, branch or tag instead of what
 the Hub has now; where NAME has several data sets, as `hub:dapo-math-17k` has DAPO, AIME 2024 and AIME 2025, it takes

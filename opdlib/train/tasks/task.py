@@ -11,6 +11,9 @@ from typing import Any
 from opdlib.errors import ParameterError
 from opdlib.train.tasks.scoring import is_correct
 
+IMAGE = "<image>"
+"""Marks the place of an image in a prompt."""
+
 HELD_OUT_SHARE = 3
 """One pair of twins in this many is held out."""
 
@@ -26,7 +29,7 @@ class Problem:
     form: str = "{}"
     """How the answer is to be given; `{}` is the answer."""
     images: tuple[Any, ...] = ()
-    """What is to be seen where the prompt says `<image>`."""
+    """What is to be seen, one for every `<image>` of the prompt; PIL images."""
 
     @property
     def completion(self) -> str:
