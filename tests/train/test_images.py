@@ -336,6 +336,17 @@ def test_an_image_is_where_it_is_marked() -> None:
         conversation(dataclasses.replace(problem, images=("a",)))
 
 
+def test_a_batch_is_padded_on_the_left(sighted: Path) -> None:
+    reader = load_reader(open_checkpoint(str(sighted)), images=True)
+    asked = {p.images[0].size: p for p in TASKS["squares"].split().training}
+    together = encode([asked[32, 32], asked[32, 48]], TASKS["squares"], reader)
+    padding = (together["attention_mask"] == 0).int()
+    assert padding.sum(dim=1).tolist() == [8, 0]  # of the larger image 6 x 4 tokens in place of 4 x 4
+    assert padding[0].tolist() == sorted(padding[0].tolist(), reverse=True)
+    alone = encode([asked[32, 32]], TASKS["squares"], reader)
+    assert torch.equal(together["input_ids"][0, 8:], alone["input_ids"][0])
+
+
 def test_a_mask_knows_the_tensors_by_the_names_of_the_source(
     recipe: Callable[..., Path], sighted: Path, tmp_path: Path
 ) -> None:
