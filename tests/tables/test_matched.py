@@ -33,6 +33,8 @@ def test_effects_need_all_four_corners() -> None:
 
 def test_arms_are_compared_where_both_have_been() -> None:
     assert norm.largest_common(along(), ["opd", "offline"]).to_dict() == {0: 0.004, 1: 0.004}
+    partly = along().query("arm == 'opd' or seed == 0")
+    assert norm.largest_common(partly, ["opd", "offline", "opd-ce"]).to_dict() == {0: 0.004}, "seed 1 has one arm alone"
     found = norm.compared(along(), ["offline"], ["rel_norm", "stable_rank"])
     assert list(found["quantity"]) == ["stable_rank"]
     assert found["difference"].iloc[0] == pytest.approx(1.0)

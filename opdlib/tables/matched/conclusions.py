@@ -119,10 +119,11 @@ def views(bf16: pd.DataFrame, stored: pd.DataFrame, scale: str) -> str:
 
 def chance(differences: pd.DataFrame, scale: str) -> str:
     """How many tests there were, how many were another, and how many chance would give."""
-    counts = counted(differences)
-    tested = int(counts["tested"].sum()) if len(counts) else 0
-    if not tested:
+    every = counted(differences)
+    counts = every[every["tested"] > 0] if len(every) else every
+    if counts.empty:
         return f"**{scale}**: no interval, so no test."
+    tested = int(counts["tested"].sum())
     return (
         f"**{scale}**: {tested} differences were tested ({len(counts)} arms, {seeds(int(counts['seeds'].min()))}); "
         f"{int(counts[OTHER].sum())} are another. If no number differed, up to {LEVEL * tested:.0f} intervals of "

@@ -17,7 +17,7 @@ from opdlib.tables.study import at_norm, differences
 
 GROUPS: Mapping[str, str] = (
     {PARTNER: "OPD, any rate"}
-    | dict.fromkeys(("adamw-3e-6", "adamw-3e-5", "adamw-1e-4"), "OPD, any rate")
+    | dict.fromkeys((f"adamw-{rate}" for rate in ("3e-6", "3e-5", "1e-4", "3e-4", "1e-3")), "OPD, any rate")
     | {arm: "other corners of the 2 x 2" for arm in CORNERS if arm != PARTNER}
     | dict.fromkeys(REGIMES, "other regimes")
     | {LONG: LONG}
@@ -26,12 +26,12 @@ GROUPS: Mapping[str, str] = (
 
 
 def largest_common(along: pd.DataFrame, arms: Sequence[str]) -> pd.Series:
-    """The largest relative norm that each of `arms` reached, by seed; only seeds that all of them have."""
+    """The largest relative norm that each of `arms` with a run of the seed reached, by seed; of two arms at least."""
     if "rel_norm" not in along:
         return pd.Series(dtype=float)
     own = along[along["arm"].isin([*arms])]
     largest = own.pivot_table(index="seed", columns="arm", values="rel_norm", aggfunc="max").reindex(columns=[*arms])
-    return largest.dropna().min(axis=1)
+    return largest[largest.notna().sum(axis=1) > 1].min(axis=1)
 
 
 def middle_step(along: pd.DataFrame, arm: str = PARTNER) -> int | None:
