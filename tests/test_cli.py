@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import opdlib.train
 from opdlib.cli import main
 from tests.conftest import HIDDEN, VOCABULARY, moved, pico_weights, write_checkpoint
 
@@ -317,6 +318,8 @@ def test_a_missing_extra_gives_the_pip_command(
     for name in [m for m in sys.modules if m.split(".")[0] == "transformers" or m.startswith("opdlib.train")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "transformers", None)
+    # The import below binds a second `opdlib.train` in the package; what was there comes back with the modules.
+    monkeypatch.setattr(opdlib, "train", opdlib.train)
     code = main(["evaluate", "x"])
     complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), "pip install 'opdlib[train]'")
 
