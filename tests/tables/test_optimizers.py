@@ -54,7 +54,7 @@ def test_arms_without_runs_are_told_with_the_command_that_runs_them(five: Page, 
 
 
 def test_what_is_measured_has_the_unchanged_weights_of_the_masters_beside_it(five: Page) -> None:
-    table = optimizers.measured("pico", five.arms, five.root)
+    table = optimizers.with_masters(five.runs, "pico", five.root)
     both = table.set_index(["arm", "seed"])[["exact_zero", "stored"]].loc["opd"]
     for view, column in (("bf16", "exact_zero"), ("stored", "stored")):
         alone = study.runs("pico", ["opd"], view, five.root).set_index("seed")["exact_zero"]

@@ -7,22 +7,14 @@ interpolated, see `opdlib.tables.study.at_norm`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
+from opdlib.study import study
 from opdlib.tables.matched.arms import CORNERS, LONG, PARTNER, REGIMES, against_opd, present
 from opdlib.tables.matched.paper import published
 from opdlib.tables.study import at_norm, differences
-
-GROUPS: Mapping[str, str] = (
-    {PARTNER: "OPD, any rate"}
-    | dict.fromkeys((f"adamw-{rate}" for rate in ("3e-6", "3e-5", "1e-4", "3e-4", "1e-3")), "OPD, any rate")
-    | {arm: "other corners of the 2 x 2" for arm in CORNERS if arm != PARTNER}
-    | dict.fromkeys(REGIMES, "other regimes")
-    | {LONG: LONG}
-)
-"""Arm -> the group that it is drawn with, where all of them are drawn together."""
 
 
 def largest_common(along: pd.DataFrame, arms: Sequence[str]) -> pd.Series:
@@ -96,10 +88,23 @@ def drawn(along: pd.DataFrame, quantity: str, arms: Sequence[str] = tuple(CORNER
     return columns.assign(group=table["arm"], value=table[quantity], quantity=quantity)
 
 
+def groups() -> dict[str, str]:
+    """Arm -> the group that it is drawn with, where all of them are drawn together."""
+    arms = [arm for scale in study().values() for arm in scale.arms.values()]
+    rates = [arm.name for arm in arms if arm.partner == PARTNER and arm.differs == ("learning_rate",)]
+    return (
+        dict.fromkeys([PARTNER, *rates], "OPD, any rate")
+        | {arm: "other corners of the 2 x 2" for arm in CORNERS if arm != PARTNER}
+        | dict.fromkeys(REGIMES, "other regimes")
+        | {LONG: LONG}
+    )
+
+
 def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """The same of every arm in `GROUPS`, by its group, and the paper's pairs as the group `paper`: arm is the pair."""
-    ours = drawn(along, quantity, tuple(GROUPS))
-    ours["group"] = ours["arm"].map(GROUPS)
+    """The same of every arm in `groups`, by its group, and the paper's pairs as the group `paper`: arm is the pair."""
+    group = groups()
+    ours = drawn(along, quantity, tuple(group))
+    ours["group"] = ours["arm"].map(group)
     wide = published().pivot_table(index="pair", columns="quantity", values="value")
     theirs = wide.reindex(columns=[*dict.fromkeys(["rel_norm", quantity])]).dropna().reset_index(names="arm")
     paper = theirs[["arm", "rel_norm"]].assign(group="paper", value=theirs[quantity], quantity=quantity)

@@ -16,13 +16,13 @@ from opdlib.tables.optimizers.arms import (
     ZERO,
     labelled,
     learning,
-    measured,
     path_means,
     paths,
     published,
     steps_taken,
     sweep,
     wide,
+    with_masters,
 )
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "compared",
     "labelled",
     "learning",
-    "measured",
     "path_means",
     "paths",
     "published",
@@ -44,6 +43,7 @@ __all__ = [
     "steps_taken",
     "sweep",
     "wide",
+    "with_masters",
     "words",
     "written",
 ]

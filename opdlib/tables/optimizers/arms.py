@@ -70,12 +70,11 @@ def labelled(table: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
     return known.merge(table, on="arm", how="inner")
 
 
-def measured(scale: str, arms: pd.DataFrame, results: Path | None = None) -> pd.DataFrame:
-    """`study.runs` of the arms, labelled, with a column stored: the share of unchanged weights in the fp32 masters."""
-    names = list(arms["arm"])
-    masters = study.runs(scale, names, "stored", results).reindex(columns=["arm", "seed", "exact_zero"])
-    masters = masters.rename(columns={"exact_zero": "stored"})
-    return labelled(study.runs(scale, names, results=results), arms).merge(masters, on=["arm", "seed"], how="left")
+def with_masters(runs: pd.DataFrame, scale: str, results: Path | None = None) -> pd.DataFrame:
+    """Runs of `study.runs` with a column stored: the share of weights that are unchanged in the fp32 masters."""
+    masters = study.runs(scale, list(runs["arm"].unique()), "stored", results)
+    stored = masters.reindex(columns=["arm", "seed", "exact_zero"]).rename(columns={"exact_zero": "stored"})
+    return runs.merge(stored, on=["arm", "seed"], how="left")
 
 
 def learning(curves: pd.DataFrame, runs: pd.DataFrame, quantity: str, every: int = 10) -> pd.DataFrame:
