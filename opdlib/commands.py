@@ -179,6 +179,10 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train a recipe and measure what came out."""
+    from opdlib.train import arithmetic
+    from opdlib.train.recipe import load_recipe
+
+    arithmetic.choose(load_recipe(options.recipe).kernels)
     from opdlib.laboratory import measure_run
     from opdlib.train.processes import first
     from opdlib.train.run import train

@@ -75,6 +75,9 @@ class _Common(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads. The last bits of a sum depend on them, so a run that must be repeated to the bit on another machine
     says how many; absent: as many as torch takes."""
+    kernels: Literal["any-x86", "intel-avx2", "native"] = "native"
+    """Which instructions compute (`opdlib.train.arithmetic`): any-x86 and intel-avx2 with precision fp32 give the same
+    bits on every such CPU, native on one kind of CPU only. Nothing on a GPU."""
     gradient: Literal["true", "zero"] = "true"
     """zero: every gradient is replaced by 0 before the optimizer sees it; a control."""
     mask: Mask | None = None

@@ -30,6 +30,7 @@ import transformers
 from transformers import TrainerCallback
 
 from opdlib.checkpoints import Checkpoint, open_checkpoint
+from opdlib.train import arithmetic
 from opdlib.train.callbacks import Bar, Checkpoints, Keep, Metrics, last_checkpoint
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.folder import COMPLETE, check_existing, prepare, write_json
@@ -66,6 +67,8 @@ def train(
     folder = out or Path("runs") / "train" / f"{recipe.name}-s{recipe.seed}"
     run = plan(recipe_path, recipe, folder)
     for each in (*run.ancestors(), run):
+        if not (each.folder / COMPLETE).exists():
+            arithmetic.choose(each.recipe.kernels)
         check_processes(each.recipe)
         find_task(each.recipe.task).held_out(each.recipe.evaluation_size, each.recipe.evaluation_seed)
     check_existing(folder, recipe, resume)
