@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from opdlib.checkpoints import Checkpoint, open_checkpoint
-from opdlib.pairs import DEFAULT, find_pair
+from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.registry.pairs import DEFAULT, find_pair
 
 TIME, MEMORY, SECOND_PAIR = 1 / 4, 1 / 2, 5 / 3
 SHAPES = {"q": (1536, 1536), "k": (256, 1536), "o": (1536, 1536), "up": (8960, 1536), "down": (1536, 8960)}
@@ -44,11 +45,11 @@ for name, a in source.items():
 
 OURS = """
 import sys
-from opdlib.process import prepare
+from opdlib.cli.process import prepare
 prepare()  # as opd does
 from pathlib import Path
 from opdlib.checkpoints import open_checkpoint
-from opdlib.recording import Order, measure_together
+from opdlib.results.measure import Order, measure_together
 out, source, *trained = sys.argv[1:-1]
 orders = [Order(Path(out) / str(i), str(i), open_checkpoint(t)) for i, t in enumerate(trained)]
 measure_together(open_checkpoint(source), orders)

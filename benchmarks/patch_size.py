@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from opdlib.checkpoints import Checkpoint, grid, open_checkpoint
+from opdlib.checkpoints import grid, open_checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.patch import make
 from opdlib.checkpoints.patched import flat_bits
-from opdlib.patch import make
 
 Bits = NDArray[np.uint16]
 Pairs = Callable[[], Iterator[tuple[Bits, Bits]]]

@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from opdlib.checkpoints import Checkpoint, open_checkpoint
-from opdlib.measure import measure
-from opdlib.pairs import DEFAULT, find_pair
+from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.measurement.schedule import measure
+from opdlib.registry.pairs import DEFAULT, find_pair
 
 GOAL, LIMIT = 6, 12
 REPEATS = 7
@@ -33,7 +34,7 @@ PEAK = """
 import json, sys
 from pathlib import Path
 from opdlib.checkpoints import open_checkpoint
-from opdlib.measure import measure
+from opdlib.measurement.schedule import measure
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

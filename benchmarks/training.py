@@ -21,15 +21,16 @@ import transformers
 from datasets import Dataset
 from trl import DistillationTrainer
 
-from opdlib.checkpoints import Checkpoint, open_checkpoint
-from opdlib.locations import data_root
-from opdlib.process import prepare
+from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.cli.process import prepare
+from opdlib.files import data_root
+from opdlib.registry.recipes import DistillRecipe, load_recipe
 from opdlib.train.callbacks import Checkpoints
 from opdlib.train.fresh import ARCHITECTURES, write_fresh
-from opdlib.train.lineage import Run
 from opdlib.train.models import load_model, load_tokenizer, stop_tokens
 from opdlib.train.objectives import build_trainer
-from opdlib.train.recipe import DistillRecipe, load_recipe
+from opdlib.train.parents import Run
 from opdlib.train.run import observers
 from opdlib.train.tasks import find_task
 

@@ -19,7 +19,7 @@ import pandas as pd
 import opdlib
 from opdlib import claims
 from opdlib.claims import GENERAL
-from opdlib.pairs import DEFAULT, Pair, registry
+from opdlib.registry.pairs import DEFAULT, Pair, registry
 from opdlib.tables import Results, open_results
 
 TRAINING = ("losses", "masks", "optimizers", "probes", "run", "tasks/gym", "tasks/hub")

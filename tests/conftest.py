@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.patch import make
+from opdlib.checkpoints.patch import make
 
 Weights = dict[str, torch.Tensor]
 

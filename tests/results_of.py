@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.recording import measure_into
+from opdlib.results.measure import measure_into
 from opdlib.tables import Results
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 

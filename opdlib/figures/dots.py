@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
+from opdlib.checkpoints.names import BLOCKS
 from opdlib.figures.theme import HERE, REGIMES, figure, legend_above, plain_percent
-from opdlib.names import BLOCKS
 from opdlib.tables.text import short
 
 SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4

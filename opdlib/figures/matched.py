@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, STYLE, figure, legend_above
-from opdlib.tables.quantities import PLAIN, TINY
+from opdlib.quantities import PLAIN, TINY
 from opdlib.tables.summary_names import name
 
 ARMS = {"opd": (BLUE, "o"), "opd-ce": (SKY, "v"), "offline-rkl": (GREEN, "s"), "offline": (ORANGE, "^")}

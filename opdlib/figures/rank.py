@@ -10,8 +10,8 @@ from matplotlib.ticker import NullLocator
 from opdlib.figures.curves import LINES
 from opdlib.figures.dots import dots, pairs_of
 from opdlib.figures.theme import GREY, figure, legend_above
+from opdlib.quantities import name_of
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.quantities import name_of
 
 MARKED = (1, 8, 16)
 """Numbers of singular values that the paper tabulates (Table 9)."""

@@ -13,8 +13,8 @@ from matplotlib.ticker import NullLocator
 from opdlib.figures.curves import LINES
 from opdlib.figures.dots import dots, pairs_of
 from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above, plain_percent
+from opdlib.quantities import name_of
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.quantities import name_of
 from opdlib.tables.text import short_percent
 
 SIDES = {"joint": (BLUE, "o"), "left": (GREEN, "s"), "right": (ORANGE, "^")}

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from opdlib.errors import CheckpointError, MissingDependencyError, ParameterError, PatchError, RegistryError
-from opdlib.locations import data_root, find
+from opdlib.files import data_root, find
 from opdlib.notebook.display import say
-from opdlib.pairs import DEFAULT, Pair, find_pair
-from opdlib.results import SUMMARY, cached_folder, find_by_content
+from opdlib.registry.pairs import DEFAULT, Pair, find_pair
+from opdlib.results.layout import SUMMARY, cached_folder, find_by_content
 from opdlib.tables import Results, headed
 
 
@@ -131,8 +131,8 @@ def _measured(
     source: str, trained: str, view: str, skip: Sequence[str], metrics: Sequence[str], name: str, pair: Pair | None
 ) -> Results:
     from opdlib.checkpoints import open_checkpoint
-    from opdlib.measure import METRICS, identity
-    from opdlib.recording import measure_into
+    from opdlib.measurement.schedule import METRICS, identity
+    from opdlib.results.measure import measure_into
 
     before, after = open_checkpoint(source), open_checkpoint(trained)
     everything, wanted = (identity(before.digest(), after.digest(), view, skip, m) for m in (METRICS, metrics))

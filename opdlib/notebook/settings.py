@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 
 from opdlib.errors import ParameterError
-from opdlib.pairs import DEFAULT, find_pair
-from opdlib.study import find_scale
+from opdlib.registry.pairs import DEFAULT, find_pair
+from opdlib.registry.study import find_scale
 from opdlib.tables.readable import headed
 from opdlib.tables.text import short
 

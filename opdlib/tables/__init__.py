@@ -11,6 +11,7 @@ own: `optimizers`, `subnetwork` and `matched`. How numbers become text is in `te
 
 from __future__ import annotations
 
+from opdlib.results.open import Results, open_results
 from opdlib.tables import geometry, paper, paper_geometry, rounding, subspace, words, written
 from opdlib.tables.measured import (
     blocks,
@@ -24,7 +25,6 @@ from opdlib.tables.measured import (
     well_populated,
 )
 from opdlib.tables.readable import headed, readable
-from opdlib.tables.results import Results, open_results
 from opdlib.tables.select import among, at, beside, stacked
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Tables of the geometry of a pair: numbers of single matrices, and their medians and quartiles.
 
-A number has a name (`opdlib.tables.quantities`). Only matrices that changed have numbers; each fused expert is one.
+A number has a name (`opdlib.quantities`). Only matrices that changed have numbers; each fused expert is one.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from opdlib.errors import ParameterError, RegistryError
-from opdlib.locations import data_root
-from opdlib.pairs import registry
-from opdlib.results import SUMMARY
+from opdlib.files import data_root
+from opdlib.quantities import KEYS, name_of
+from opdlib.registry.pairs import registry
+from opdlib.results.layout import SUMMARY
+from opdlib.results.open import Results
 from opdlib.tables.measured import GROUPS
-from opdlib.tables.quantities import KEYS, name_of
-from opdlib.tables.results import Results
 
 
 def has_geometry(results: Results) -> bool:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from opdlib.errors import ParameterError
-from opdlib.tables.results import Results
+from opdlib.results.open import Results
 from opdlib.tables.select import among, at
 
 GROUPS: Mapping[str, Sequence[str]] = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from opdlib.locations import data_root
-from opdlib.names import BLOCKS
-from opdlib.pairs import registry
+from opdlib.checkpoints.names import BLOCKS
+from opdlib.files import data_root
+from opdlib.registry.pairs import registry
 
 OPD_STYLE = ("OPD", "OPSD")
 """The regimes that the paper calls OPD-style: six of its ten rows."""

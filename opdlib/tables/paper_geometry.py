@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from opdlib.pairs import registry
+from opdlib.quantities import name_of
+from opdlib.registry.pairs import registry
 from opdlib.tables import paper
-from opdlib.tables.quantities import name_of
 from opdlib.tables.select import stacked
 from opdlib.tables.text import short_percent
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from opdlib.quantities import name_of
+from opdlib.results.open import Results
 from opdlib.tables.geometry import matrices
-from opdlib.tables.quantities import name_of
-from opdlib.tables.results import Results
 
 
 def budget(results: Results, stored: Results, top: int = 16) -> pd.DataFrame:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from opdlib.locations import data_root
-from opdlib.results import SUMMARY, read_summary
-from opdlib.study import Arm, find_scale, study
+from opdlib.files import data_root
+from opdlib.registry.study import Arm, find_scale, study
+from opdlib.results.layout import SUMMARY, read_summary
 
 SAME, OTHER, UNDECIDED = "the same", "another", "undecided"
 REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from opdlib.locations import data_root
-from opdlib.study import find_scale
+from opdlib.files import data_root
+from opdlib.registry.study import find_scale
 from opdlib.tables.readable import headed
 
 DIGITS = 16

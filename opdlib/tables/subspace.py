@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from opdlib.quantities import name_of
+from opdlib.results.open import Results
 from opdlib.tables import paper_geometry
 from opdlib.tables.geometry import matrices, overview, spread
-from opdlib.tables.quantities import name_of
-from opdlib.tables.results import Results
 from opdlib.tables.text import short_percent
 
 UPDATE_ATOL = (0.0, 1e-5)

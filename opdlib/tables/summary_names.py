@@ -1,13 +1,13 @@
 """The numbers of a summary by the names that the pages use: `projection.joint.0.1` is the joint projection, 10%.
 
-The name says how a number is written: see `opdlib.tables.quantities.written`.
+The name says how a number is written: see `opdlib.quantities.written`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from opdlib.tables.quantities import name_of
+from opdlib.quantities import name_of
 from opdlib.tables.text import short, short_percent
 
 SINGLE = {

@@ -1,6 +1,6 @@
 """Numbers, counts and lists as text, for cells of tables and for sentences. A dash stands for what is undefined.
 
-The form that a number of a given name takes in every table is that of `opdlib.tables.quantities.written`; here is what
+The form that a number of a given name takes in every table is that of `opdlib.quantities.written`; here is what
 does not depend on a name.
 """
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opdlib.quantities import name_of, written
+from opdlib.results.open import Results
 from opdlib.tables import paper_geometry
 from opdlib.tables.geometry import overview, spread
-from opdlib.tables.quantities import name_of, written
-from opdlib.tables.results import Results
 
 TOP16, JOINT = name_of("energy_top", at=16), name_of("projection", "joint", 0.1)
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from opdlib.quantities import written
+from opdlib.results.open import Results
 from opdlib.tables.geometry import spread
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.quantities import written
 from opdlib.tables.readable import headed
-from opdlib.tables.results import Results
 from opdlib.tables.text import MISSING
 
 

@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from opdlib.checkpoints import Checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RecipeError
+from opdlib.registry.recipes import Mask
 from opdlib.train import optimizers
 from opdlib.train.images import module_names
-from opdlib.train.recipe import Mask
 
 
 def training_masks(mask: Mask, source: Checkpoint, owner: Checkpoint, seed: int) -> dict[str, Tensor]:

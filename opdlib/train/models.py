@@ -18,7 +18,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from opdlib.checkpoints import Checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import CheckpointError, MissingDependencyError
 from opdlib.train.images import module_names, shows_images
 

@@ -15,12 +15,12 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from trl import DistillationConfig, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from opdlib.errors import RecipeError
+from opdlib.registry.recipes import DistillRecipe, OpsdRecipe, Recipe, RlvrRecipe, SftRecipe, TopKRecipe
 from opdlib.train import processes
 from opdlib.train.distillation import Distillation, Objective
 from opdlib.train.models import cut_head, tokenizer_of
 from opdlib.train.optimizers import SETTINGS
 from opdlib.train.prompts import end_tokens, prompt_row, prompt_text
-from opdlib.train.recipe import DistillRecipe, OpsdRecipe, Recipe, RlvrRecipe, SftRecipe, TopKRecipe
 from opdlib.train.tasks import Task, find_task
 
 DISTILLATIONS = {

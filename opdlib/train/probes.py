@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from opdlib.registry.recipes import Recipe
 from opdlib.train import optimizers
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.journal import Journal
-from opdlib.train.recipe import Recipe
 
 
 class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy

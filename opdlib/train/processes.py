@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 
 from opdlib.errors import RecipeError
-from opdlib.train.recipe import Recipe
+from opdlib.registry.recipes import Recipe
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for another: the first one alone evaluates, which on the paper's tasks takes longer than the

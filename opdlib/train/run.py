@@ -29,19 +29,20 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from opdlib.checkpoints import Checkpoint, open_checkpoint
+from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.registry.recipes import OpsdRecipe, Recipe, check_recipe, load_recipe
 from opdlib.train import arithmetic
 from opdlib.train.callbacks import Bar, Checkpoints, Keep, Metrics, last_checkpoint
 from opdlib.train.evaluate import evaluate_model
-from opdlib.train.folder import COMPLETE, check_existing, prepare, write_json
 from opdlib.train.fresh import find_architecture, write_fresh
-from opdlib.train.lineage import Run, plan
 from opdlib.train.masks import InsideMask, ZeroGradient, training_masks
 from opdlib.train.models import load_model, load_reader, save_state, scoring_device
 from opdlib.train.objectives import build_trainer
+from opdlib.train.parents import Run, plan
 from opdlib.train.probes import Probes
 from opdlib.train.processes import check_processes, first, first_alone, meet
-from opdlib.train.recipe import OpsdRecipe, Recipe, check_recipe, load_recipe
+from opdlib.train.run_folder import COMPLETE, check_existing, prepare, write_json
 from opdlib.train.tasks import find_task
 
 FORMS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -58,7 +59,7 @@ def train(
 
     `max_steps` (>= 1) and `seed` replace the recipe's. What is named as `recipe:NAME`, be it student, teacher or the
     owner of a mask, is the recipe NAME.yaml beside this one: it is trained first, in full, into a folder beside, and
-    reused from there (`opdlib.train.lineage`). An existing folder is refused unless `resume`; then a run
+    reused from there (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run
     continues from its last checkpoint, and a complete one is returned as it is. Everything is
     checked before a model is loaded. Raises RecipeError, OutputError, or CheckpointError for a
     model that cannot be opened.

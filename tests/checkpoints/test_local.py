@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from opdlib.checkpoints import TensorInfo, open_checkpoint
+from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.checkpoint import TensorInfo
 from opdlib.errors import CheckpointError
 from tests.conftest import pico_weights, write_checkpoint
 

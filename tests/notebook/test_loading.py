@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import opdlib.locations
-from opdlib import notebook, patch
-from opdlib.checkpoints import open_checkpoint
+import opdlib.files
+from opdlib import notebook
+from opdlib.checkpoints import open_checkpoint, patch
 from opdlib.errors import AlignmentError, ParameterError, RegistryError
-from opdlib.pairs import registry
-from opdlib.recording import measure_into
-from opdlib.results import SUMMARY
+from opdlib.registry.pairs import registry
+from opdlib.results.layout import SUMMARY
+from opdlib.results.measure import measure_into
 from tests.conftest import moved, pico_weights, write_checkpoint
 from tests.notebook.outputs import shown
 
@@ -54,7 +54,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder, view, checkpoint in ((out, "bf16", trained), (out / "stored", "stored", masters)):
         before, after = open_checkpoint(str(source)), open_checkpoint(str(checkpoint))
         measure_into(folder, before, after, name="pico-opd-s0", view=view, note="a note")
-    monkeypatch.setattr(opdlib.locations, "PACKAGE", tmp_path / "opdlib")
+    monkeypatch.setattr(opdlib.files, "PACKAGE", tmp_path / "opdlib")
     monkeypatch.setenv("OPDLIB_CACHE", str(tmp_path / "cache"))
     registry.cache_clear()
     yield tmp_path
@@ -176,8 +176,8 @@ def test_committed_results_need_no_torch(repository: Path) -> None:
     shutil.rmtree(repository / "data/patches")
     code = f"""
 import pathlib, sys
-import opdlib.locations
-opdlib.locations.PACKAGE = pathlib.Path({str(repository / "opdlib")!r})
+import opdlib.files
+opdlib.files.PACKAGE = pathlib.Path({str(repository / "opdlib")!r})
 from opdlib import claims, figures, notebook, tables
 notebook.setup()
 results = notebook.load("pico-opd")

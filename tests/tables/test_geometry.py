@@ -11,7 +11,9 @@ import torch
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import ParameterError, RegistryError
-from opdlib.recording import measure_into
+from opdlib.quantities import name_of
+from opdlib.results import open as of_results
+from opdlib.results.measure import measure_into
 from opdlib.tables import (
     Results,
     geometry,
@@ -19,8 +21,6 @@ from opdlib.tables import (
     rounding,
     subspace,
 )
-from opdlib.tables import results as of_results
-from opdlib.tables.quantities import name_of
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 from tests.results_of import results_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from opdlib.study import find_scale
+from opdlib.registry.study import find_scale
 from opdlib.tables import matched, study
 from opdlib.tables.matched import conclusions, counts, norm, paper, shown, words
 from opdlib.tables.study import OTHER, SAME, UNDECIDED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opdlib.metrics.subspace import expected_projection, rank_of
-from opdlib.pairs import registry
+from opdlib.registry.pairs import registry
 from opdlib.tables import (
     geometry,
     open_results,

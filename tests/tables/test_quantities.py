@@ -6,11 +6,11 @@ import math
 
 import pytest
 
+from opdlib.quantities import name_of
+from opdlib.quantities import written as text_of
 from opdlib.tables import (
     summary_names,
 )
-from opdlib.tables.quantities import name_of
-from opdlib.tables.quantities import written as text_of
 
 
 def test_names() -> None:

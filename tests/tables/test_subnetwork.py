@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from opdlib import study_overlaps
+from opdlib.study import overlaps as study_overlaps
 from opdlib.tables import stacked, subnetwork
 from opdlib.tables.subnetwork import claims, compared, overlap, overlap_words, overlap_written, words, written
 from opdlib.tables.text import points

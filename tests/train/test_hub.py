@@ -16,10 +16,10 @@ from datasets import Dataset
 from PIL import Image
 
 from opdlib.errors import ParameterError, RecipeError
-from opdlib.train.folder import prepare
-from opdlib.train.lineage import plan
-from opdlib.train.recipe import load_recipe
+from opdlib.registry.recipes import load_recipe
+from opdlib.train.parents import plan
 from opdlib.train.run import train
+from opdlib.train.run_folder import prepare
 from opdlib.train.tasks import find_task, hub
 from opdlib.train.tasks.task import Problem
 from tests.train.hub_rows import DAPO_PROMPT, aime_row, dapo_row

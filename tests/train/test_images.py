@@ -28,16 +28,16 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.cli import main
-from opdlib.delta import align
+from opdlib.cli.main import main
 from opdlib.errors import CheckpointError, MissingDependencyError, ParameterError, RecipeError
+from opdlib.measurement.align import align
+from opdlib.registry.recipes import load_recipe
 from opdlib.train import run
 from opdlib.train.callbacks import Metrics
 from opdlib.train.evaluate import evaluate
 from opdlib.train.models import load_model, load_reader, load_tokenizer
 from opdlib.train.objectives import build_trainer
 from opdlib.train.prompts import conversation, encode
-from opdlib.train.recipe import load_recipe
 from opdlib.train.run import train
 from opdlib.train.tasks import TASKS, Problem, Split, Task
 

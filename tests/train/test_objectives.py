@@ -13,10 +13,10 @@ import torch
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
+from opdlib.registry.recipes import DistillRecipe, RlvrRecipe, load_recipe
 from opdlib.train.models import load_model, load_tokenizer, stop_tokens
 from opdlib.train.objectives import DISTILLATIONS, _distillation_config, _rlvr_config, _sampling, build_trainer
 from opdlib.train.processes import PATIENCE
-from opdlib.train.recipe import DistillRecipe, RlvrRecipe, load_recipe
 from opdlib.train.tasks import Task, is_correct
 
 # TRL 1.16 still asks the model by the name that transformers 5.23 deprecates; `run` silences the same.

@@ -10,8 +10,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
 from opdlib.errors import RecipeError
+from opdlib.registry.recipes import Recipe, load_recipe
 from opdlib.train.processes import check_processes
-from opdlib.train.recipe import Recipe, load_recipe
 
 FOLDER = Path(__file__).parents[2] / "data" / "recipes" / "paper"
 FSDP = FOLDER / "fsdp.yaml"

@@ -11,12 +11,12 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from opdlib.checkpoints import open_checkpoint
+from opdlib.registry.recipes import load_recipe
 from opdlib.train import objectives
 from opdlib.train.evaluate import evaluate
 from opdlib.train.models import load_model, load_tokenizer
 from opdlib.train.objectives import build_trainer
 from opdlib.train.prompts import end_tokens, prompt_text
-from opdlib.train.recipe import load_recipe
 from opdlib.train.tasks import TASKS, Split, Task, find_task, split_by_hash
 from opdlib.train.tasks.operands import arithmetic
 

@@ -18,11 +18,11 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, OutputError, RecipeError
+from opdlib.registry.recipes import load_recipe
 from opdlib.train import run
 from opdlib.train.evaluate import evaluate
 from opdlib.train.fresh import ARCHITECTURES, write_fresh
-from opdlib.train.lineage import plan
-from opdlib.train.recipe import load_recipe
+from opdlib.train.parents import plan
 from opdlib.train.run import train
 
 OBJECTIVES = ["sft", "opd", "opd-topk", "opd-k1", "opsd", "opd-ce", "offline", "offline-rkl", "rlvr"]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import yaml
 
-from opdlib.study import find_scale
+from opdlib.registry.study import find_scale
 from opdlib.tables.study import differences, mean_interval, verdict
 
 PARTNER = "opd"

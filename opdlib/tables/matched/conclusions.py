@@ -8,12 +8,12 @@ from functools import partial
 
 import pandas as pd
 
+from opdlib.quantities import written
 from opdlib.tables.matched.arms import LONG, PARTNER
 from opdlib.tables.matched.counts import LEVEL, counted
 from opdlib.tables.matched.paper import part_of_rate, rows
 from opdlib.tables.matched.words import JOINT, over_chance
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.quantities import written
 from opdlib.tables.study import OTHER, SAME
 from opdlib.tables.summary_names import name
 from opdlib.tables.text import listed, number, percent, seeds, with_interval

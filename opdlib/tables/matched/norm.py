@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from opdlib.study import study
+from opdlib.registry.study import study
 from opdlib.tables.matched.arms import CORNERS, LONG, PARTNER, REGIMES, against_opd, present
 from opdlib.tables.matched.paper import published
 from opdlib.tables.study import at_norm, differences

@@ -8,10 +8,10 @@ from functools import partial
 
 import pandas as pd
 
+from opdlib.quantities import written
 from opdlib.tables.matched import counts as counting
 from opdlib.tables.matched.arms import BESIDE
 from opdlib.tables.matched.paper import part_of_rate
-from opdlib.tables.quantities import written
 from opdlib.tables.readable import headed
 from opdlib.tables.study import mean_interval
 from opdlib.tables.summary_names import name

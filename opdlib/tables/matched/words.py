@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from opdlib.quantities import written
 from opdlib.tables.matched import paper
 from opdlib.tables.matched.arms import BESIDE, MAIN, PARTNER
 from opdlib.tables.matched.shown import share_of
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.quantities import written
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 from opdlib.tables.summary_names import name
 from opdlib.tables.text import listed, seeds

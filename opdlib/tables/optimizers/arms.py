@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from opdlib.locations import data_root
-from opdlib.study import find_scale
+from opdlib.files import data_root
+from opdlib.registry.study import find_scale
 from opdlib.tables import study
 
 BASE, ZERO = "opd", "adam-zero"

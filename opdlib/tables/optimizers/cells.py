@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.quantities import PLAIN, written
 from opdlib.tables.optimizers.arms import BASE, OPTIMIZERS
-from opdlib.tables.quantities import PLAIN, written
 from opdlib.tables.readable import headed
 from opdlib.tables.text import MISSING, points, short, with_interval
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from opdlib.stats import holm, p_value
 from opdlib.tables import study
 from opdlib.tables.optimizers.arms import BASE
-from opdlib.tables.significance import holm, p_value
 
 GAIN = {"rmsprop": 1.0, "sgd": 1 / (1 - 0.9)}
 """Optimizer without momentum -> how much further the same gradient, repeated, carries with momentum 0.9 at one rate."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.quantities import written
 from opdlib.tables import paper, study
 from opdlib.tables.optimizers.arms import BASE, OPTIMIZERS, ZERO
 from opdlib.tables.optimizers.cells import difference, names
-from opdlib.tables.quantities import written
 from opdlib.tables.text import listed, points, seeds
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.quantities import written
 from opdlib.tables import study
 from opdlib.tables.optimizers.arms import BASE, DELTA, OPTIMIZERS, published, wide
 from opdlib.tables.optimizers.cells import NAMES, by, cell, difference, label, most_seeds, names, table_of
 from opdlib.tables.optimizers.state import WHEN, published_state
-from opdlib.tables.quantities import written
 from opdlib.tables.readable import headed
 from opdlib.tables.text import number, percent, probability, short, with_interval
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from opdlib.locations import data_root
-from opdlib.study import study as known_scales
+from opdlib.files import data_root
+from opdlib.registry.study import study as known_scales
 from opdlib.tables import paper, study
 
 FULL, OWN, RANDOM, MAGNITUDE = "opd", "mask-own", "mask-random", "mask-magnitude"

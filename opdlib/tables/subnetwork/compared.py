@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from opdlib.stats import holm, p_value
 from opdlib.tables import study
-from opdlib.tables.significance import holm, p_value
 from opdlib.tables.subnetwork.arms import FULL, MAGNITUDE, OWN, RANDOM, TRAINS
 
 COMPARED = (

@@ -1,0 +1,173 @@
+"""Lossless sparse patches: a trained bf16 checkpoint as its difference from the source, in one small file.
+
+    sizes = make(open_checkpoint("base"), open_checkpoint("trained"), Path("trained.patch.safetensors"))
+    apply(open_checkpoint("base"), Path("trained.patch.safetensors"), Path("rebuilt"))
+
+`open_checkpoint("patch:FILE")` reads the trained checkpoint from the patch without rebuilding it. Files appear whole or
+not at all, and the same two checkpoints give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from opdlib.checkpoints import bf16
+from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
+from opdlib.checkpoints.local import LocalCheckpoint
+from opdlib.checkpoints.patched import PatchedCheckpoint, PatchHeader, columns, flat_bits
+from opdlib.checkpoints.writing import new_file, new_folder, write_safetensors
+from opdlib.errors import PatchError
+
+Progress = Callable[[list[str]], Iterable[str]]
+"""Hands on the names of the tensors while they are worked on; a progress bar, for example."""
+
+COMPANIONS = ("*.json", "*.jinja", "*.model", "tokenizer*", "merges.txt", "vocab.txt")
+"""What `apply` copies from the source's folder: configuration and tokenizer, never weights."""
+
+
+@dataclass(frozen=True)
+class PatchSizes:
+    """What a patch saves."""
+
+    tensors: int
+    """Number of tensors."""
+    changed_tensors: int
+    """Number of tensors with a changed coordinate."""
+    coordinates: int
+    """Number of coordinates of all tensors."""
+    changed: int
+    """Number of coordinates whose bits changed."""
+    full_bytes: int
+    """Bytes of all tensors of the trained checkpoint, 2 for each coordinate."""
+    patch_bytes: int
+    """Bytes of the patch file."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.patch_bytes:,} bytes, {self.patch_bytes / max(1, self.full_bytes):.2%} of {self.full_bytes:,}: "
+            f"{self.changed:,} of {self.coordinates:,} coordinates changed, in {self.changed_tensors} of "
+            f"{self.tensors} tensors"
+        )
+
+
+def make(source: Checkpoint, trained: Checkpoint, file: Path, progress: Progress = iter) -> PatchSizes:
+    """Write to `file` the patch that turns `source` into `trained`.
+
+    Both must hold the same bf16 tensors; PatchError says where they do not. Raises OutputError if the file cannot be
+    written. A source given as a relative path is recorded relative to the patch, so the two can move together.
+    """
+    _check(source, trained)
+    spec = _spec_from(source, file)
+    digests: dict[str, str] = {}
+    streams: dict[str, bytes] = {}
+    changed = 0
+    for name in progress(sorted(source.tensors)):
+        before, after = flat_bits(source.read(name)), flat_bits(trained.read(name))
+        digests[name] = hashlib.sha256(after.data).hexdigest()
+        count = int(np.count_nonzero(before != after))
+        if count:
+            streams[name] = bf16.encode(before, after, columns(source.tensors[name]))
+            changed += count
+    metadata = trained.metadata if isinstance(trained, LocalCheckpoint) else {"format": "pt"}
+    header = PatchHeader(spec, source.digest(), trained.digest(), digests, metadata)
+    infos = {name: TensorInfo((len(stream),), "U8") for name, stream in streams.items()}
+    with new_file(file) as out:
+        write_safetensors(out, header.to_metadata(), infos, streams.values())
+    coordinates = sum(info.numel for info in source.tensors.values())
+    return PatchSizes(len(source.tensors), len(streams), coordinates, changed, 2 * coordinates, file.stat().st_size)
+
+
+def apply(source: Checkpoint, file: Path, out: Path, progress: Progress = iter) -> Path:
+    """Rebuild the trained checkpoint of the patch `file` and return `out`.
+
+    `out` is one file if it ends in .safetensors, else a new folder with model.safetensors and the configuration and
+    tokenizer of the source. A trained checkpoint that was one file written by safetensors comes back with the very same
+    bytes. Raises PatchError if `source` is the wrong one or the patch is damaged, OutputError if `out` cannot be
+    written.
+    """
+    patched = PatchedCheckpoint(file, source, f"patch:{file}")
+    if out.suffix == ".safetensors":
+        with new_file(out) as stream:
+            _write_checkpoint(stream, patched, progress)
+        return out
+    with new_folder(out) as folder:
+        with (folder / "model.safetensors").open("wb") as stream:
+            _write_checkpoint(stream, patched, progress)
+        for path in _companions(source.folder):
+            shutil.copyfile(path, folder / path.name)
+    return out
+
+
+def verify(source: Checkpoint, file: Path, trained: Checkpoint, progress: Progress = iter) -> None:
+    """Check that the patch `file` over `source` gives `trained`, bit for bit.
+
+    Raises PatchError that names the first tensor that differs, or says why the patch cannot be read.
+    """
+    patched = PatchedCheckpoint(file, source, f"patch:{file}")
+    _check(source, trained)
+    for name in progress(sorted(patched.tensors)):
+        ours, theirs = flat_bits(patched.read(name)), flat_bits(trained.read(name))
+        differing = np.flatnonzero(ours != theirs)
+        if differing.size:
+            raise PatchError(
+                f"{file}: {name} differs from {trained.spec} in {differing.size} of {ours.size} coordinates, "
+                f"first at flat index {differing[0]}; the patch belongs to another checkpoint, make it again"
+            )
+
+
+def _check(source: Checkpoint, trained: Checkpoint) -> None:
+    for one, other in ((source, trained), (trained, source)):
+        missing = sorted(set(one.tensors) - set(other.tensors))
+        if missing:
+            raise PatchError(
+                f"{other.spec}: lacks {len(missing)} of the {len(one.tensors)} tensors of {one.spec}, "
+                f"first {missing[0]}; a patch needs the same names on both sides, so save both in the same way"
+            )
+    for name, info in sorted(source.tensors.items()):
+        if info.shape != trained.tensors[name].shape:
+            raise PatchError(
+                f"{name} is {info.shape} in {source.spec} and {trained.tensors[name].shape} in {trained.spec}; "
+                "a patch needs equal shapes"
+            )
+        for side in (source, trained):
+            dtype = side.tensors[name].dtype
+            if dtype != "BF16":
+                raise PatchError(
+                    f"{side.spec}: {name} is stored as {dtype}, a patch holds BF16; "
+                    "round the checkpoint first: tensor.to(torch.bfloat16), then safetensors.torch.save_file"
+                )
+
+
+def _spec_from(source: Checkpoint, file: Path) -> str:
+    """The source's spec as it should be read from the patch's place: pinned to its commit, relative to the patch."""
+    if source.spec.startswith("patch:"):
+        raise PatchError(f"{source.spec}: a patch cannot be a patch's source; apply it first and give the result")
+    if source.revision:
+        return f"{source.spec.partition('@')[0]}@{source.revision}"
+    path = Path(source.spec)
+    if path.exists() and not path.is_absolute():
+        # The last part may be a link whose name matters: the Hub's cache links x.safetensors to a nameless file.
+        relative = Path(os.path.relpath(path.parent.resolve() / path.name, file.parent.resolve())).as_posix()
+        return f"./{relative}"  # never mistaken for a name on the Hub
+    return source.spec
+
+
+def _companions(folder: Path | None) -> list[Path]:
+    if folder is None or not (folder / "config.json").is_file():
+        return []  # a lone weights file; what lies beside it may be anything
+    found = {path for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not path.name.endswith(".safetensors.index.json"))
+
+
+def _write_checkpoint(out: BinaryIO, patched: PatchedCheckpoint, progress: Progress) -> None:
+    infos = {name: patched.tensors[name] for name in sorted(patched.tensors)}
+    tensors = (flat_bits(patched.read(name)).data for name in progress(list(infos)))
+    write_safetensors(out, patched.header.file_metadata, infos, tensors)

@@ -1,0 +1,1 @@
+"""The `opd` command. Thin: arguments in, library calls, one line of error out."""

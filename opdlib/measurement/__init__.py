@@ -1,0 +1,1 @@
+"""Two checkpoints to numbers: aligned, then measured tensor by tensor."""

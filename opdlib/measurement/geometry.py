@@ -1,0 +1,199 @@
+"""The geometry of every matrix of a pair: one decomposition of a source matrix for all checkpoints over it.
+
+Numbers leave here as rows, because that is how they are kept, written and read: a row says which metric, on which side
+or in which mask, at which share, tolerance or rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.errors import MeasureError
+from opdlib.measurement.align import Match, view_of
+from opdlib.metrics.eigen import LinAlgError, one_blas_thread
+from opdlib.metrics.geometry import Geometry, geometries
+
+CURVE = 24
+"""Points of the spectrum that are kept, evenly spread over the logarithm of the rank index."""
+
+LARGE_SIDE, LARGE_WORK = 1024, 1 << 34
+"""A matrix gets all cores to itself from this shorter side on, because its Gram matrices fill memory and keep several
+cores busy, or from this many multiplications of a Gram product; smaller matrices share the cores out."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One measured number of one matrix."""
+
+    metric: str
+    side: str
+    """left, right, joint, principal, low, ...; empty where there is no such thing."""
+    at: float | None
+    """Share, tolerance, index or None."""
+    value: float
+    """NaN if undefined."""
+    expected: float | None = None
+    """What chance alone would give, where that is known."""
+    atol: float | None = None
+    """Of the update mask: a coordinate is updated if abs(delta) > atol."""
+
+
+@dataclass(frozen=True)
+class MatrixResult:
+    """What was measured of one matrix: a 2-D tensor, or one expert of a fused tensor."""
+
+    tensor: str
+    expert: int | None
+    route: str
+    numbers: tuple[Number, ...]
+    reasons: Mapping[str, str]
+
+
+def numbers_of(g: Geometry) -> tuple[Number, ...]:
+    """Everything a `Geometry` holds, as rows."""
+    rows = [Number("energy_top", "", k, v) for k, v in g.energy_top.items()]
+    rows += [Number("energy_rank", "", share, v) for share, v in g.energy_rank.items()]
+    rows += [Number("rank_share", "", tolerance, v) for tolerance, v in g.rank_share.items()]
+    rows += [
+        Number("stable_rank", "", None, g.stable_rank),
+        Number("effective_rank", "", None, g.effective_rank),
+        Number("hill_exponent", "", None, g.hill),
+        Number("spectral_drift", "source", None, g.drift),
+        Number("spectral_drift", "delta", None, g.drift_of_delta),
+    ]
+    for side in ("joint", "left", "right"):
+        found, chance = getattr(g.projection, side), getattr(g.expected, side)
+        rows += [Number("projection", side, share, found[share], chance[share]) for share in found]
+    for side in ("left", "right"):
+        rows.append(Number("sine_mean", side, 0.1, getattr(g.turning, f"{side}_mean")))
+        rows.append(Number("sine_max", side, 0.1, getattr(g.turning, f"{side}_max")))
+    for atol, c in g.coverage.items():
+        rows.append(Number("density", "", None, c.density, atol=atol))
+        for mask in ("principal", "low", "principal_not_low", "nonprincipal_or_low"):
+            rows += [Number("coverage", mask, share, v, atol=atol) for share, v in getattr(c, mask).items()]
+        rows += [Number("coverage_ceiling", "", share, v, atol=atol) for share, v in c.ceiling.items()]
+        for mask, found in (("principal", c.changed_principal), ("low", c.changed_low)):
+            rows += [Number("changed_in", mask, share, v, c.density, atol) for share, v in found.items()]
+    return tuple(rows + _curve(g))
+
+
+def _curve(g: Geometry) -> list[Number]:
+    """Share of energy of single singular values, by index from 1."""
+    sigma = g.spectrum.sigma
+    squares = sigma**2 / (sigma**2).sum()
+    indices = sorted({round(len(sigma) ** (i / (CURVE - 1))) for i in range(CURVE)})
+    return [Number("energy_at", "", i, float(squares[i - 1])) for i in indices]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One trained checkpoint over the source, and the tensors of it that have a geometry."""
+
+    trained: Checkpoint
+    matches: Mapping[str, Match]
+    """By the source's name."""
+
+
+def measure_geometry(
+    source: Checkpoint,
+    targets: Sequence[Target],
+    view: str,
+    device: torch.device,
+    workers: int,
+    store: Callable[[int, str, list[MatrixResult]], None],
+) -> Iterator[str]:
+    """Measure every matrix of every target, hand each result to `store(target, tensor, results)`, yield finished
+    tensors.
+
+    Tensors outside, targets inside: a source matrix is decomposed once. Large matrices come first and one at a time, on
+    all cores; then small ones, `workers` at a time, each on one core. So the arithmetic of a matrix depends on its
+    shape alone, and no number on `workers`. Raises MeasureError for a matrix that no solver can decompose.
+    """
+    names = {name: match for target in targets for name, match in target.matches.items()}
+    ordered = sorted(names, key=lambda name: (-work(names[name].info.shape), name))
+    large = [name for name in ordered if is_large(names[name].info.shape) or device.type != "cpu"]
+
+    def one(name: str) -> str:
+        for number, results in _tensor(source, targets, name, view, device).items():
+            store(number, name, results)
+        return name
+
+    with one_blas_thread():
+        yield from map(one, large)
+        # torch counts the threads of its BLAS for each thread of the pool, so it is told in each of them.
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(one, [name for name in ordered if name not in large])
+
+
+def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two finite tensors of one shape differ in any value; their dtypes may differ."""
+    common = torch.promote_types(a.dtype, b.dtype)
+    return not torch.equal(a.to(common), b.to(common))
+
+
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Whether a matrix of this shape is measured alone."""
+    return min(shape[-2:]) >= LARGE_SIDE or work(shape) >= LARGE_WORK
+
+
+def work(shape: tuple[int, ...]) -> int:
+    """Multiplications of a Gram product of one matrix of this shape: what its geometry costs, up to a factor."""
+    return max(shape[-2:]) * min(shape[-2:]) ** 2
+
+
+def _tensor(
+    source: Checkpoint, targets: Sequence[Target], name: str, view: str, device: torch.device
+) -> dict[int, list[MatrixResult]]:
+    """The results of one tensor for every target that has it, expert by expert."""
+    before = view_of(source.read(name), view)
+    after = {
+        number: view_of(target.trained.read(target.matches[name].trained), view)
+        for number, target in enumerate(targets)
+        if name in target.matches
+    }
+    results: dict[int, list[MatrixResult]] = {number: [] for number in after}
+    for expert in range(len(before)) if before.ndim == 3 else [None]:
+        matrix, others = (
+            (before, after) if expert is None else (before[expert], {n: t[expert] for n, t in after.items()})
+        )
+        matrix = matrix.to(device)
+        changed = {number: other.to(device) for number, other in others.items()}
+        changed = {number: other for number, other in changed.items() if differ(matrix, other)}
+        if not changed:
+            continue
+        try:
+            found = geometries(matrix, list(changed.values()))
+        except LinAlgError as error:
+            raise MeasureError(
+                f"{source.spec}: {name}: no solver could decompose this {tuple(matrix.shape)} matrix ({error}); "
+                "leave the tensor out under skip (--skip NAME)"
+            ) from error
+        for number, g in zip(changed, found, strict=True):
+            results[number].append(MatrixResult(name, expert, g.route, numbers_of(g), g.reasons))
+    return results
+
+
+def has_geometry(shape: tuple[int, ...], name: str) -> str:
+    """Why a tensor has no geometry, in a few words; empty if it has: 2-D, or fused experts (3-D)."""
+    if math.prod(shape) == 0:
+        return "no coordinates"
+    if len(shape) == 2 or (len(shape) == 3 and "experts" in name.split(".")):
+        return ""
+    return f"{len(shape)}-D, a spectrum needs a matrix"
+
+
+def to_json(result: MatrixResult) -> dict[str, Any]:
+    """A JSON object; NaN stays NaN, which Python's reader takes back."""
+    return asdict(result)
+
+
+def from_json(row: dict[str, Any]) -> MatrixResult:
+    """The inverse of `to_json`."""
+    return MatrixResult(**(row | {"numbers": tuple(Number(**number) for number in row["numbers"])}))

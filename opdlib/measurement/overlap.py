@@ -1,0 +1,93 @@
+"""Overlap of what two checkpoints changed in one source: in total, by layer, module and tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.names import Param
+from opdlib.errors import AlignmentError, ParameterError
+from opdlib.measurement.align import VIEWS, align, view_of
+from opdlib.metrics import overlap as of
+from opdlib.metrics.overlap import Counts, Overlap
+
+ATOL = 1e-5
+"""The paper's Table 4."""
+
+
+def measure_overlap(
+    source: Checkpoint,
+    a: Checkpoint,
+    b: Checkpoint,
+    *,
+    atol: float = ATOL,
+    view: str = "bf16",
+    skip: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Overlap of the update masks abs(delta) > atol of two checkpoints over one source.
+
+    Beside each number stands what independent masks of the same densities would give: over all coordinates (`global`,
+    the paper's baseline), within each tensor (`tensor`), and within each binade of abs(source) of each tensor
+    (`magnitude`). An undefined share is None. Raises AlignmentError if the three do not hold the same tensors,
+    ParameterError for atol < 0 or an unknown view.
+    """
+    if not (math.isfinite(atol) and atol >= 0):
+        raise ParameterError(f"atol {atol}; wanted a finite number from 0 up")
+    if view not in VIEWS:
+        raise ParameterError(f"view {view!r}; wanted one of {', '.join(VIEWS)}")
+    first, second = align(source, a, skip), align(source, b, skip)
+    partners = {m.source: m.trained for m in second.matches}
+    names = {m.source for m in first.matches}
+    if names != set(partners):
+        stray = sorted(names.symmetric_difference(partners))[0]
+        raise AlignmentError(f"{a.spec} and {b.spec} differ in {stray}; both must hold every tensor of {source.spec}")
+    tensors: list[tuple[Param, list[Counts]]] = []
+    for match in first.matches:
+        before = view_of(source.read(match.source), view)
+        after_a, after_b = view_of(a.read(match.trained), view), view_of(b.read(partners[match.source]), view)
+        tensors.append((match.param, of.count(before, after_a, after_b, atol)))
+    return {
+        "view": view,
+        "atol": atol,
+        **_block([c for _, c in tensors]),
+        "layers": _grouped(tensors, "layer", lambda p: p.layer if p.part == "language" else None),
+        "modules": _grouped(tensors, "module", lambda p: p.module),
+        "tensors": _grouped(tensors, "tensor", lambda p: p.name),
+    }
+
+
+def _block(tensors: Sequence[Sequence[Counts]]) -> dict[str, Any]:
+    """The numbers of some tensors, each given as its binades."""
+    wholes = [of.total(binades) for binades in tensors]
+    whole = of.total(wholes)
+    expected = {
+        "global": of.expected_globally(whole),
+        "tensor": of.expected_within(wholes),
+        "magnitude": of.expected_within([counts for binades in tensors for counts in binades]),
+    }
+    return {
+        **_shares(of.overlap(whole)),
+        "density_a": _number(whole.a / whole.size if whole.size else math.nan),
+        "density_b": _number(whole.b / whole.size if whole.size else math.nan),
+        "expected": {baseline: _shares(overlap) for baseline, overlap in expected.items()},
+    }
+
+
+def _grouped(
+    tensors: Sequence[tuple[Param, list[Counts]]], name: str, key: Callable[[Param], Any]
+) -> list[dict[str, Any]]:
+    groups: dict[Any, list[list[Counts]]] = {}
+    for param, binades in tensors:
+        if key(param) is not None:
+            groups.setdefault(key(param), []).append(binades)
+    return [{name: value, **_block(groups[value])} for value in sorted(groups)]
+
+
+def _shares(found: Overlap) -> dict[str, float | None]:
+    return {"o1": _number(found.o1), "o2": _number(found.o2), "jaccard": _number(found.jaccard)}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

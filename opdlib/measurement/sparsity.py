@@ -1,0 +1,157 @@
+"""The sparsity pass: one look at every tensor of a pair, and sums that are added in the same order every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.errors import MeasureError
+from opdlib.measurement.align import Alignment, Delta, Match, deltas, read_delta
+from opdlib.measurement.ledger import Ledger
+from opdlib.metrics.histogram import DeltaHistogram, Finer, Members, NonFiniteError, Scan, scan, total
+from opdlib.metrics.sparsity import Sparsity, sparsity, top_energies
+
+GROUP = 1 << 25
+"""Coordinates after which a group of tensors is written to the ledger."""
+
+
+@dataclass(frozen=True)
+class TensorResult:
+    """What was measured of one parameter."""
+
+    match: Match
+    sparsity: Sparsity
+    changed_matrices: int
+    """Matrices with a nonzero delta: 0 or 1 for a 2-D tensor, the number of changed experts for fused ones (3-D), else
+    0."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one sparsity pass over a pair gives."""
+
+    tensors: tuple[TensorResult, ...]
+    histogram: DeltaHistogram
+    """Of all compared coordinates together."""
+    top: Mapping[float, float]
+    """p -> energy of the largest coordinates in one ranking over the whole model."""
+
+
+def sparsity_pass(
+    source: Checkpoint,
+    trained: Checkpoint,
+    alignment: Alignment,
+    view: str,
+    pool: Executor,
+    ledger: Ledger | None,
+    bar: tqdm[Any],
+) -> Pass:
+    """Measure every parameter; `pool` shares a tensor out, `bar` counts coordinates.
+
+    Finished groups are kept in `ledger` and taken from it. Raises MeasureError for NaN and Inf.
+    """
+    results: list[TensorResult] = []
+    histogram = total([])
+    for number, matches in enumerate(_groups(alignment)):
+        part = f"sparsity-{number:05d}"
+        known = ledger.load(part) if ledger else None
+        if known is None:
+            measured, own = _measure_group(source, trained, matches, view, pool)
+            if ledger:
+                ledger.store(part, [_to_json(r) for r in measured], _to_arrays(own))
+        else:
+            measured = [_from_json(m, row) for m, row in zip(matches, known[0], strict=True)]
+            own = _from_arrays(known[1])
+        results += measured
+        histogram = total([histogram, own])
+        bar.update(own.size)
+    top = top_energies(histogram, lambda bins: _members(source, trained, alignment, view, bins))
+    return Pass(tuple(results), histogram, top)
+
+
+def _groups(alignment: Alignment) -> Iterator[list[Match]]:
+    """Consecutive tensors of at least GROUP coordinates: fixed, so that sums are added in the same order every time."""
+    group: list[Match] = []
+    size = 0
+    for match in alignment.matches:
+        group.append(match)
+        size += match.info.numel
+        if size >= GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _measure_group(
+    source: Checkpoint, trained: Checkpoint, matches: list[Match], view: str, pool: Executor
+) -> tuple[list[TensorResult], DeltaHistogram]:
+    results, histograms = [], []
+    for match in matches:
+        delta = read_delta(source, trained, match, view)
+        seen = _scan(source, trained, delta, pool)
+        numbers = sparsity(seen.histogram, seen.members)
+        results.append(TensorResult(match, numbers, _changed_matrices(delta, seen.histogram)))
+        histograms.append(seen.histogram)
+    return results, total(histograms)
+
+
+def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, pool: Executor) -> Scan:
+    try:
+        return scan(delta.source, delta.trained, pool)
+    except NonFiniteError as error:
+        checkpoint, name = (source, delta.match.source) if error.side == "source" else (trained, delta.match.trained)
+        place = [int(i) for i in np.unravel_index(error.index, delta.match.info.shape)]
+        raise MeasureError(
+            f"{checkpoint.spec}: {name} holds {error.count} NaN or Inf, the first {error.value} at {place}; "
+            "wanted finite weights. Copy or save the checkpoint again, or leave the tensor out under skip (--skip NAME)"
+        ) from error
+
+
+def _changed_matrices(delta: Delta, histogram: DeltaHistogram) -> int:
+    shape = delta.match.info.shape
+    if len(shape) == 2:
+        return int(histogram.changed > 0)
+    if len(shape) == 3 and "experts" in delta.match.source.split("."):
+        return int((delta.source != delta.trained).flatten(1).any(1).sum())
+    return 0
+
+
+def _members(
+    source: Checkpoint, trained: Checkpoint, alignment: Alignment, view: str, bins: Sequence[int]
+) -> dict[int, Members]:
+    """A second pass over the whole model: only when a cut of the model's ranking falls among inexact differences."""
+    finer = Finer(bins)
+    for delta in deltas(source, trained, alignment, view):
+        finer.add(delta.source, delta.trained)
+    return finer.members()
+
+
+def _to_json(result: TensorResult) -> dict[str, Any]:
+    row = asdict(result.sparsity)
+    for key in ("absolute", "relative", "top"):  # JSON has no float keys
+        row[key] = list(row[key].items())
+    return row | {"changed_matrices": result.changed_matrices, "name": result.match.source}
+
+
+def _from_json(match: Match, row: dict[str, Any]) -> TensorResult:
+    numbers = {f.name: row[f.name] for f in fields(Sparsity)}
+    for key in ("absolute", "relative", "top"):
+        numbers[key] = {float(at): value for at, value in numbers[key]}
+    return TensorResult(match, Sparsity(**numbers), row["changed_matrices"])
+
+
+def _to_arrays(histogram: DeltaHistogram) -> dict[str, NDArray[Any]]:
+    return {f.name: np.asarray(getattr(histogram, f.name)) for f in fields(DeltaHistogram)}
+
+
+def _from_arrays(arrays: Any) -> DeltaHistogram:
+    values = {f.name: arrays[f.name] for f in fields(DeltaHistogram)}
+    return DeltaHistogram(**{name: v.item() if v.ndim == 0 else v for name, v in values.items()})

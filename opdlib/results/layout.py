@@ -1,0 +1,125 @@
+"""Results as a folder of small tidy tables: written by `opd measure`, read by tables, notebooks and `opd summary`.
+
+| file | a row is |
+| --- | --- |
+| `summary.json` | the numbers of the paper's tables; its presence means that the folder is complete |
+| `provenance.json` | what was compared, with digests, versions and reasons for everything left out |
+| `tensors.csv` | one parameter |
+| `sparsity.csv` | one parameter at one threshold |
+| `energy.csv` | one parameter at one share of coordinates; an empty `tensor` is the whole model |
+| `curve.csv` | one threshold, over the whole model |
+| `magnitude.csv` | one binade of abs(source), over the whole model |
+| `geometry.csv` | one number of one matrix (unless only sparsity was measured) |
+| `undefined.csv` | one number of one matrix that is undefined, with the reason |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from opdlib.errors import RegistryError
+from opdlib.files import cache_root, data_root
+from opdlib.registry.pairs import find_pair
+
+SUMMARY = "summary.json"
+SPARSITY_TOLERANCE, GEOMETRY_TOLERANCE = 1e-9, 1e-6
+"""Relative differences within which two machines must agree: sums of squares, and what goes through an eigensolver."""
+PROVENANCE = "provenance.json"
+TENSORS = "tensors.csv"
+
+
+def results_folder(name: str, view: str = "bf16") -> Path:
+    """The folder of `name`: a folder of results itself, or a pair with committed results.
+
+    A pair's bf16 results are in data/results/<key>/, other views in a folder of that name inside it. Raises
+    RegistryError with what to run if there are none.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if (folder / SUMMARY).is_file():
+            return folder
+        raise RegistryError(f"{folder}: no {SUMMARY}, so no complete results; run: opd measure ... --out {folder}")
+    pair = find_pair(name)
+    committed = data_root() / "results" / pair.key / ("" if view == "bf16" else view)
+    if (committed / SUMMARY).is_file():
+        return committed
+    raise RegistryError(
+        f"pair {pair.key!r} has no committed results in view {view}; run: opd measure {pair.key} --view {view}"
+    )
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a results folder. Raises RegistryError if it is missing or damaged."""
+    return _read(folder / SUMMARY)
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """The provenance of a results folder. Raises RegistryError if it is missing or damaged."""
+    return _read(folder / PROVENANCE)
+
+
+def find_by_content(identity: dict[str, Any]) -> Path | None:
+    """The results of exactly this measurement (`opdlib.measurement.schedule.identity`), committed ones first, then the
+    user's cache.
+
+    Folders without tables are passed over: of the study's runs only summaries are committed.
+    """
+    committed = sorted(p.parent for p in (data_root() / "results").rglob(TENSORS))
+    cached = cached_folder(identity)
+    for folder in [*committed, *([cached] if (cached / SUMMARY).is_file() else [])]:
+        if read_provenance(folder).get("identity") == identity:
+            return folder
+    return None
+
+
+def cached_folder(identity: dict[str, Any]) -> Path:
+    """Where results of this measurement lie in the user's cache, whether or not they are there."""
+    name = f"{identity['source'][:16]}-{identity['trained'][:16]}-{identity['view']}"
+    skip = f"-skip{len(identity['skip'])}" if identity["skip"] else ""
+    return cache_root() / "results" / f"{name}{skip}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RegistryError(f"{file}: not readable ({error}); measure the pair again") from error
+    return content
+
+
+def disagreements(ours: dict[str, Any], committed: dict[str, Any], only: str | None = None) -> list[str]:
+    """Where two summaries differ by more than the tolerances above; empty if they agree.
+
+    `only` "sparsity" compares the first block alone, up to and including the layers.
+    """
+    sparsity = set(list(committed)[: list(committed).index("layers") + 1])
+    blocks = [(SPARSITY_TOLERANCE, sparsity)]
+    if only is None:
+        blocks.append((GEOMETRY_TOLERANCE, {*ours, *committed} - sparsity))
+    found = []
+    for rtol, keys in blocks:
+        mine, theirs = ({key: value for key, value in side.items() if key in keys} for side in (ours, committed))
+        found += differences(mine, theirs, rtol)
+    return found
+
+
+def differences(ours: Any, theirs: Any, rtol: float, key: str = "") -> list[str]:
+    """Where two summaries differ: one line for each key that is missing, or whose numbers differ by more than `rtol`.
+
+    Counts, names and None must be equal. Empty if there is nothing to tell.
+    """
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = sorted({*ours, *theirs})
+        missing = [f"{f'{key}.{k}' if key else k} is only on one side" for k in keys if (k in ours) != (k in theirs)]
+        shared: Iterable[tuple[Any, Any, str]] = [(ours[k], theirs[k], k) for k in keys if k in ours and k in theirs]
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        missing, shared = [], [(a, b, str(i)) for i, (a, b) in enumerate(zip(ours, theirs, strict=True))]
+    elif isinstance(ours, float) and isinstance(theirs, float) and math.isclose(ours, theirs, rel_tol=rtol):
+        return []
+    else:
+        return [] if ours == theirs else [f"{key} is {ours}, committed {theirs}"]
+    return [*missing, *(line for a, b, k in shared for line in differences(a, b, rtol, f"{key}.{k}" if key else k))]

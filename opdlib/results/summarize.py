@@ -1,0 +1,186 @@
+"""The numbers of the paper's tables for one pair, as one nested dictionary: what `opd summary --json` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from opdlib.checkpoints.names import BLOCKS
+from opdlib.measurement.geometry import MatrixResult
+from opdlib.measurement.schedule import Measurement
+from opdlib.measurement.sparsity import TensorResult
+from opdlib.metrics.histogram import ETA
+from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, relative_norm
+from opdlib.metrics.spectrum import RANK_SHARES, RANK_TOLERANCES, TOP
+from opdlib.metrics.subspace import ANGLE_SHARE, SHARES
+
+Summary = dict[str, Any]
+Key = tuple[str, str, float | None, float | None]
+FIRST_BLOCK = (
+    "exact_zero",
+    "sparsity",
+    "sparsity_rms",
+    "sparsity_ulp",
+    "top_energy",
+    "top_energy_global",
+    "blocks",
+    "layers",
+)
+
+
+def threshold_key(eps: float) -> str:
+    """How a threshold is written as a key: 1e-05."""
+    return f"{eps:.0e}"
+
+
+def share_key(share: float) -> str:
+    """How a share is written as a key: 0.01."""
+    return f"{share:g}"
+
+
+def summarize(measurement: Measurement) -> Summary:
+    """Weighted over coordinates throughout; a ratio that is undefined (nothing changed, zero source) is None."""
+    tensors = measurement.tensors
+    size, energy = _size(tensors), _energy(tensors)
+    groups = [(block, [t for t in tensors if t.match.param.summary_block == block]) for block in BLOCKS]
+    stack: dict[int, list[TensorResult]] = {}
+    for t in tensors:
+        if t.match.param.part == "language" and t.match.param.layer is not None:
+            stack.setdefault(t.match.param.layer, []).append(t)
+    first = {
+        "pair": measurement.name,
+        "view": measurement.view,
+        "tensors": len(tensors),
+        "parameters": size,
+        "measured_2d": sum(t.changed_matrices for t in tensors),
+        "rel_norm": _rel_norm(tensors),
+        "exact_zero": _share(sum(t.sparsity.exact_zero for t in tensors), size),
+        "sparsity": _absolute(tensors),
+        "sparsity_rms": {
+            threshold_key(tau): _share(sum(t.sparsity.relative[tau] for t in tensors), size) for tau in RELATIVE
+        },
+        "sparsity_ulp": {threshold_key(ETA): _share(sum(t.sparsity.ulp for t in tensors), size)},
+        "top_energy": {share_key(p): _share(math.fsum(t.sparsity.top[p] for t in tensors), energy) for p in TOP_SHARES},
+        "top_energy_global": {share_key(p): _share(measurement.top[p], energy) for p in TOP_SHARES},
+        "blocks": {
+            block: {
+                "rel_norm": _rel_norm(members),
+                "energy_share": _share(_energy(members), energy),
+                "exact_zero": _share(sum(t.sparsity.exact_zero for t in members), _size(members)),
+                "parameters": _size(members),
+            }
+            for block, members in groups
+            if members
+        },
+        "layers": [
+            {
+                "layer": number,
+                "exact_zero": _share(sum(t.sparsity.exact_zero for t in members), _size(members)),
+                "sparsity": _absolute(members),
+                "rel_norm": _rel_norm(members),
+                "energy_share": _share(_energy(members), energy),
+            }
+            for number, members in sorted(stack.items())
+        ],
+    }
+    return first if measurement.matrices is None else first | _geometry(measurement.matrices)
+
+
+def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
+    """The second block: the median over the measured matrices of every number that is defined there."""
+    values: dict[Key, list[float]] = {}
+    expected: dict[Key, list[float]] = {}
+    for matrix in matrices:
+        for n in matrix.numbers:
+            key = (n.metric, n.side, n.at, n.atol)
+            values.setdefault(key, []).append(n.value)
+            if n.expected is not None:
+                expected.setdefault(key, []).append(n.expected)
+
+    def median(metric: str, side: str = "", at: float | None = None, atol: float | None = None) -> float | None:
+        return _median(values.get((metric, side, at, atol), []))
+
+    def by_share(metric: str, side: str, atol: float | None = None) -> dict[str, float | None]:
+        return {share_key(s): median(metric, side, s, atol) for s in SHARES}
+
+    def chance(side: str) -> dict[str, float | None]:
+        return {share_key(s): _median(expected.get(("projection", side, s, None), [])) for s in SHARES}
+
+    sides, masks = ("joint", "left", "right"), ("principal", "low", "principal_not_low", "nonprincipal_or_low")
+    return {
+        "svd_energy": {str(k): median("energy_top", at=k) for k in TOP},
+        "svd_energy_rank": {share_key(s): median("energy_rank", at=s) for s in RANK_SHARES},
+        "stable_rank": median("stable_rank"),
+        "effective_rank": median("effective_rank"),
+        "rank_share": {threshold_key(t): median("rank_share", at=t) for t in RANK_TOLERANCES},
+        "hill_exponent": median("hill_exponent"),
+        "projection": {side: by_share("projection", side) for side in sides},
+        "projection_expected": {side: chance(side) for side in sides},
+        "rotation": {share_key(ANGLE_SHARE): median("sine_mean", "left", ANGLE_SHARE)},
+        "sines": {
+            side: {what: median(f"sine_{what}", side, ANGLE_SHARE) for what in ("mean", "max")}
+            for side in ("left", "right")
+        },
+        "spectral_drift": median("spectral_drift", "source"),
+        "spectral_drift_delta": median("spectral_drift", "delta"),
+        "coverage": {mask: by_share("coverage", mask, 0.0) for mask in masks},
+        "coverage_1e-05": {mask: by_share("coverage", mask, 1e-5) for mask in masks},
+        "coverage_ceiling": {mask: by_share("coverage_ceiling", "", 0.0) for mask in ("principal", "low")},
+        "changed_in": {mask: by_share("changed_in", mask, 0.0) for mask in ("principal", "low")},
+    }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    defined = [v for v in values if not math.isnan(v)]
+    return float(np.median(defined)) if defined else None
+
+
+def undefined(summary: Summary) -> dict[str, str]:
+    """Reasons for the numbers that are None, by their dotted key."""
+    reasons = {}
+    for key, value in _leaves(summary):
+        if value is None:
+            reasons[key] = _reason(key)
+    return reasons
+
+
+def _reason(key: str) -> str:
+    if key == "rel_norm" or key.endswith(".rel_norm"):
+        return "source norm is zero"
+    if key.split(".")[0] in FIRST_BLOCK:
+        return "nothing changed, so there is no energy to share"
+    return "no matrix has it; see the reasons in geometry.csv"
+
+
+def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield key, value
+        return
+    for name, inner in items:
+        yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+
+
+def _size(tensors: Sequence[TensorResult]) -> int:
+    return sum(t.sparsity.size for t in tensors)
+
+
+def _energy(tensors: Sequence[TensorResult]) -> float:
+    return math.fsum(t.sparsity.energy for t in tensors)
+
+
+def _absolute(tensors: Sequence[TensorResult]) -> dict[str, float | None]:
+    size = _size(tensors)
+    return {threshold_key(eps): _share(sum(t.sparsity.absolute[eps] for t in tensors), size) for eps in ABSOLUTE}
+
+
+def _rel_norm(tensors: Sequence[TensorResult]) -> float | None:
+    norm = relative_norm(_energy(tensors), math.fsum(t.sparsity.source_energy for t in tensors))
+    return None if math.isnan(norm) else norm
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,1 @@
+"""The study: its runs trained, measured and collected."""

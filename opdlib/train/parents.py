@@ -1,0 +1,185 @@
+"""What a run stands on: the runs of other recipes that give its student, its teacher and its mask.
+
+Everything that can be refused is refused here, before a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer
+
+from opdlib.checkpoints import open_checkpoint
+from opdlib.errors import RecipeError
+from opdlib.registry.recipes import KINDS, PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
+from opdlib.train.fresh import FRESH, find_architecture
+from opdlib.train.images import shows_images
+from opdlib.train.models import load_config
+from opdlib.train.tasks import find_task
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe, the folder it runs in, and the runs that come before it, by role."""
+
+    path: Path
+    recipe: Recipe
+    folder: Path
+    parents: dict[str, Run]
+
+    def ancestors(self) -> Iterator[Run]:
+        """Every run that must be complete before this one, earliest first; one may come twice."""
+        for parent in self.parents.values():
+            yield from parent.ancestors()
+            yield parent
+
+    def spec(self, role: str) -> str | None:
+        """Checkpoint spec of `role`, a key of `names`; None where the recipe names nothing or `fresh:`.
+
+        A parent is what it would publish: the rounded weights.
+        """
+        if role in self.parents:
+            return str(self.parents[role].folder / "bf16")
+        named = names(self.recipe)[role]
+        return None if named is None or named.startswith(FRESH) else named
+
+    def commits(self) -> dict[str, str]:
+        """What the run has from the Hub, models and data, and the commits that it came in; its parents are complete."""
+        models = (open_checkpoint(spec) for role in names(self.recipe) if (spec := self.spec(role)) is not None)
+        found = {model.spec.partition("@")[0]: model.revision for model in models if model.revision is not None}
+        return found | dict(find_task(self.recipe.task).split().commits)
+
+
+def names(recipe: Recipe) -> dict[str, str | None]:
+    """What the recipe says of each role."""
+    return {
+        "student": recipe.student,
+        "teacher": recipe.teacher if isinstance(recipe, DistillRecipe) else None,
+        "mask": recipe.mask.of if recipe.mask else None,
+    }
+
+
+def plan(path: Path, recipe: Recipe, folder: Path, above: tuple[str, ...] = ()) -> Run:
+    """The run of `recipe`, read from `path`, in `folder`; its parents' folders lie beside it.
+
+    A student and a teacher are run with their own seed, the owner of a mask with this run's. Raises RecipeError for a
+    circle, a missing recipe, or models that do not fit each other or the task.
+    """
+    above = (*above, recipe.name)
+    parents = {}
+    for role, named in names(recipe).items():
+        if named is None or not named.startswith(PARENT):
+            continue
+        parent = named.removeprefix(PARENT)
+        if parent in above:
+            raise RecipeError(f"{path}: {role} {named!r} leads back to itself")
+        beside = path.with_name(f"{parent}.yaml")
+        if not beside.is_file():
+            raise RecipeError(f"{path}: {role} is {named!r}, but there is no {beside.name} beside it")
+        theirs = load_recipe(beside)
+        if role == "mask":
+            theirs = check_recipe(theirs.model_dump(exclude_none=True) | {"seed": recipe.seed}, str(beside))
+        parents[role] = plan(beside, theirs, folder.parent / f"{theirs.name}-s{theirs.seed}", above)
+    run = Run(path, recipe, folder, parents)
+    _check(run)
+    return run
+
+
+def _check(run: Run) -> None:
+    if find_task(run.recipe.task).images:
+        _sighted(run)
+    if isinstance(run.recipe, SftRecipe) and run.recipe.student.startswith(FRESH):
+        find_architecture(run.recipe.student)
+    elif run.recipe.student.startswith(FRESH):
+        raise RecipeError(
+            f"{run.path}: student is {run.recipe.student!r}; only objective sft starts from random weights"
+        )
+    if names(run.recipe)["teacher"] is not None:
+        _same_vocabulary(run)
+    if run.recipe.mask is not None:
+        _same_source(run)
+
+
+def _origin(run: Run, role: str) -> str:
+    """The spec at the root of a role's lineage: its shapes, vocabulary and tokenizer are those of the role's model."""
+    if role in run.parents:
+        return _origin(run.parents[role], "student")
+    return str(names(run.recipe)[role])
+
+
+def _sighted(run: Run) -> None:
+    """Raises RecipeError unless objective and models can do with images."""
+    recipe = run.recipe
+    if not isinstance(recipe, DistillRecipe):
+        able = (objective for objective, kind in KINDS.items() if issubclass(kind, DistillRecipe))
+        raise RecipeError(
+            f"{run.path}: objective is {recipe.objective!r}, which shows no images, and task {recipe.task} asks about "
+            f"them; choose one of: {', '.join(sorted(able))}"
+        )
+    for role in ("student", "teacher"):
+        spec = _origin(run, role)
+        config = None if spec.startswith(FRESH) else load_config(open_checkpoint(spec))
+        if not shows_images(config):
+            raise RecipeError(
+                f"{run.path}: {role} is {spec!r}, a language model"
+                f"{f' ({config.model_type})' if config else ''}, and task {recipe.task} asks about images; choose an "
+                "image-text model, or a task of text"
+            )
+
+
+def _same_vocabulary(run: Run) -> None:
+    """Raises RecipeError unless student and teacher read and write the same tokens.
+
+    The teacher's head may be padded to more rows (`models.cut_head`).
+    """
+    student, teacher = _origin(run, "student"), _origin(run, "teacher")
+    if student == teacher:
+        return
+    (ours, our_rows), (theirs, their_rows) = _vocabulary(student), _vocabulary(teacher)
+    if ours != theirs:
+        token = min(str(token) for token, _ in ours.items() ^ theirs.items())
+        what = f"{len(theirs)} and {len(ours)} tokens, {token!r} differs"
+    elif our_rows > their_rows:
+        what = f"the same tokens, but only {their_rows} of the {our_rows} rows that the student can sample"
+    else:
+        return
+    raise RecipeError(
+        f"{run.path}: teacher {teacher} has another vocabulary than student {student} ({what}); choose a teacher "
+        "over the student's vocabulary"
+    )
+
+
+def _vocabulary(spec: str) -> tuple[dict[str, int], int]:
+    """The tokens of a checkpoint's tokenizer, and its rows of logits."""
+    folder = None if spec.startswith(FRESH) else open_checkpoint(spec).folder
+    if folder is None or not (folder / "config.json").is_file():
+        raise RecipeError(
+            f"{spec}: no config.json and tokenizer to compare vocabularies by; put them beside the tensors"
+        )
+    rows: int = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().vocab_size
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True).get_vocab(), rows
+
+
+def _same_source(run: Run) -> None:
+    """Raises RecipeError if the owner of the mask is not a training of this run's source."""
+    if "mask" in run.parents:
+        owner = run.parents["mask"].recipe
+        if owner.student != run.recipe.student:
+            raise RecipeError(
+                f"{run.path}: mask is of {owner.name}, whose student is {owner.student}; this run's is "
+                f"{run.recipe.student}, and a mask belongs to one source"
+            )
+        return
+    root = _origin(run, "student")
+    if root.startswith(FRESH):
+        return
+    source, owner_ = open_checkpoint(root), open_checkpoint(str(run.spec("mask")))
+    shapes = [{name: info.shape for name, info in model.tensors.items()} for model in (source, owner_)]
+    if shapes[0] != shapes[1]:
+        name = min(str(name) for name, _ in shapes[0].items() ^ shapes[1].items())
+        raise RecipeError(
+            f"{run.path}: mask is of {owner_.spec}, another model than student {root} ({name} differs); "
+            "choose a training of this source"
+        )

@@ -1,0 +1,82 @@
+"""Writing of patches and of what they give fails without a trace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.patch import apply, make
+from opdlib.checkpoints.patched import PatchedCheckpoint
+from opdlib.errors import OutputError
+from tests.conftest import ODD
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from opdlib.checkpoints import open_checkpoint
+from opdlib.errors import OutputError
+from opdlib.checkpoints.patch import apply, make
+source, trained = map(open_checkpoint, sys.argv[1:3])
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+try:
+    if sys.argv[3] == "make":
+        make(source, trained, Path(sys.argv[5]))
+    else:
+        apply(source, Path(sys.argv[4]), Path(sys.argv[5]))
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "out"), [("make", "y.safetensors"), ("apply", "y.safetensors"), ("apply", "folder")]
+)
+def test_a_full_disk_leaves_what_was_there(patched: tuple[Path, Path, Path], action: str, out: str) -> None:
+    source, trained, file = patched
+    target = file.with_name(out)
+    if target.suffix:
+        target.write_text("from an earlier run")
+    before = sorted(file.parent.rglob("*"))
+    command = [sys.executable, "-c", FULL_DISK, *map(str, (source, trained, action, file, target))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{target}: cannot be written (File too large)"), done.stderr
+    assert sorted(file.parent.rglob("*")) == before
+    if target.suffix:
+        assert target.read_text() == "from an earlier run"
+
+
+def test_what_is_in_the_way_is_kept(patched: tuple[Path, Path, Path]) -> None:
+    source, trained, file = patched
+    checkpoint = open_checkpoint(str(source))
+    before = sorted(file.parent.rglob("*"))
+    with pytest.raises(OutputError, match="in the way"):
+        apply(checkpoint, file, trained)
+    with pytest.raises(OutputError, match="cannot be written"):
+        make(checkpoint, checkpoint, trained)
+    with pytest.raises(OutputError, match="cannot be written"):
+        make(checkpoint, checkpoint, file / "below-a-file")
+    assert sorted(file.parent.rglob("*")) == before
+    (file.parent / "empty").mkdir()
+    assert apply(checkpoint, file, file.parent / "empty").is_dir()
+
+
+def test_an_interrupted_patch_leaves_nothing(patched: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _, file = patched
+    read = PatchedCheckpoint.read
+
+    def interrupted(self: PatchedCheckpoint, name: str) -> torch.Tensor:
+        if name == ODD:
+            raise KeyboardInterrupt
+        return read(self, name)
+
+    monkeypatch.setattr(PatchedCheckpoint, "read", interrupted)
+    before = sorted(file.parent.rglob("*"))
+    for out in ("y.safetensors", "folder"):
+        with pytest.raises(KeyboardInterrupt):
+            apply(open_checkpoint(str(source)), file, file.with_name(out))
+    assert sorted(file.parent.rglob("*")) == before

