@@ -1,11 +1,51 @@
-"""Tests of differences over seeds, and their correction for being many."""
+"""Intervals, and tests of differences over seeds with their correction for being many, by scipy.stats."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+
+from opdlib.errors import ParameterError
+
+LEVEL = 0.05
+"""One minus the level of the intervals."""
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of the share `correct` of `n` >= 1: (low, high), both in [0, 1].
+
+    Raises ParameterError unless 0 <= correct <= n.
+    """
+    from scipy.stats import binomtest
+
+    if not 0 <= correct <= n or n < 1:
+        raise ParameterError(f"{correct} correct of {n}: wanted 0 <= correct <= n and n >= 1")
+    interval = binomtest(correct, n).proportion_ci(confidence_level=1 - LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mean_interval(values: Sequence[float] | pd.Series) -> tuple[float, float, float]:
+    """Mean and Student's 95% interval of its expectation: (mean, low, high); NaN where there are too few values."""
+    from scipy.stats import t
+
+    numbers = np.asarray(values, dtype=float)
+    if len(numbers) < 2:
+        return (float(numbers[0]) if len(numbers) else math.nan), math.nan, math.nan
+    mean = float(numbers.mean())
+    half = float(t.ppf(1 - LEVEL / 2, len(numbers) - 1) * numbers.std(ddof=1) / math.sqrt(len(numbers)))
+    return mean, mean - half, mean + half
+
+
+def bonferroni(half: pd.Series, seeds: pd.Series, tests: int) -> pd.Series:
+    """Half widths of Student's 95% intervals over `seeds`, widened so that all `tests` of them hold together at 95%."""
+    from scipy.stats import t
+
+    freedom = (seeds - 1).clip(lower=1)
+    wider: pd.Series = half * t.ppf(1 - LEVEL / (2 * max(tests, 1)), freedom) / t.ppf(1 - LEVEL / 2, freedom)
+    return wider
 
 
 def p_value(values: pd.Series) -> float:

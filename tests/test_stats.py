@@ -1,4 +1,4 @@
-"""P values and their correction, against numbers by hand."""
+"""Intervals, p values and their correction, against numbers by hand."""
 
 from __future__ import annotations
 
@@ -6,18 +6,59 @@ import math
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from opdlib import stats as significance
+from opdlib.errors import ParameterError
+from opdlib.stats import bonferroni, holm, mean_interval, p_value, wilson
+
+
+def test_wilson_known_answers() -> None:
+    assert wilson(0, 10) == pytest.approx((0, 0.2775328), abs=1e-6)
+    assert wilson(155, 500) == pytest.approx((0.2710389, 0.3518583), abs=1e-6)
+    assert wilson(10, 10) == pytest.approx((1 - 0.2775328, 1), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_encloses_the_share_and_is_symmetric(counts: tuple[int, int]) -> None:
+    correct, n = counts
+    low, high = wilson(correct, n)
+    assert 0 <= low <= correct / n <= high <= 1
+    assert wilson(n - correct, n) == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_refuses_impossible_counts(correct: int, n: int) -> None:
+    with pytest.raises(ParameterError):
+        wilson(correct, n)
+
+
+def test_the_interval_is_students() -> None:
+    mean, low, high = mean_interval([1.0, 2.0, 3.0])
+    assert (mean, high - mean) == (2.0, pytest.approx(4.302652729911275 / math.sqrt(3)))
+    assert mean - low == pytest.approx(high - mean)
+    alone = mean_interval([5.0])
+    assert alone[0] == 5.0
+    assert math.isnan(alone[1])
+    assert math.isnan(mean_interval([])[0])
+
+
+def test_intervals_that_hold_together() -> None:
+    """Student's quantiles at 95% and at 99%, of two and of three degrees of freedom."""
+    half = pd.Series([4.302652729911275, 3.182446305284263])
+    assert bonferroni(half, pd.Series([3, 4]), 1).tolist() == pytest.approx(half.tolist())
+    assert bonferroni(half, pd.Series([3, 4]), 5).tolist() == pytest.approx([9.92484320, 5.84090931])
 
 
 def test_holm() -> None:
-    corrected = significance.holm(pd.Series([0.04, 0.01, math.nan, 0.03]))
+    corrected = holm(pd.Series([0.04, 0.01, math.nan, 0.03]))
     assert corrected.tolist()[:2] == pytest.approx([0.06, 0.03])
     assert math.isnan(corrected[2])
     assert corrected[3] == pytest.approx(0.06)
 
 
 def test_p_values() -> None:
-    assert significance.p_value(pd.Series([1.0, 2.0, 3.0])) == pytest.approx(0.0742, abs=1e-4)
-    assert math.isnan(significance.p_value(pd.Series([1.0])))
-    assert math.isnan(significance.p_value(pd.Series([1.0, 1.0])))
+    assert p_value(pd.Series([1.0, 2.0, 3.0])) == pytest.approx(0.0742, abs=1e-4)
+    assert math.isnan(p_value(pd.Series([1.0])))
+    assert math.isnan(p_value(pd.Series([1.0, 1.0])))

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, figure, legend_above
-from opdlib.tables.study import mean_interval
+from opdlib.stats import mean_interval
 from opdlib.tables.subnetwork import FULL, TRAINS
 from opdlib.tables.subnetwork.overlap import NAMES, OTHER_SEED, SAME_SEED
 

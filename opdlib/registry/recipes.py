@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from opdlib.errors import RecipeError
-from opdlib.train.tasks import find_task
+from opdlib.registry.tasks import find_data
 
 PARENT = "recipe:"
 """A student, a teacher or the owner of a mask that starts so is the run of the recipe NAME.yaml beside this one."""
@@ -50,7 +50,7 @@ class _Common(BaseModel):
     """Checkpoint spec of the model that is trained, the source of the pair; or `recipe:NAME`; or `fresh:NAME`, random
     weights of a named architecture drawn from `seed`."""
     task: str
-    """A name from `opdlib.train.tasks`; one with images needs image-text models and a teacher."""
+    """A name from `opdlib.registry.tasks`; one with images needs image-text models and a teacher."""
     seed: int = Field(ge=0, lt=2**31)
     """Draws the training problems and the sampled tokens."""
     steps: int = Field(ge=1)
@@ -98,10 +98,10 @@ class _Common(BaseModel):
     @classmethod
     def _known(cls, task: str) -> str:
         try:
-            found = find_task(task)
+            data = find_data(task)
         except ValueError as error:
             raise ValueError(str(error).partition("; ")[2]) from None
-        if not found.trains:
+        if data is not None and not data.training:
             raise ValueError("it has no training problems, and is for evaluation only")
         return task
 

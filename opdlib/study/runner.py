@@ -10,12 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RegistryError
 from opdlib.files import write_together
-from opdlib.registry.recipes import check_recipe
+from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.layout import PROVENANCE, SUMMARY
 from opdlib.results.measure import Order, measure_into, measure_together
@@ -102,8 +100,7 @@ def run_arm(scale: Scale, arm: str, seed: int, results: Path, runs: Path = RUNS)
 
 
 def _run(recipe_path: Path, folder: Path) -> Run:
-    recorded = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf8"))
-    return plan(recipe_path, check_recipe(recorded, str(folder / "recipe.yaml")), folder)
+    return plan(recipe_path, load_recipe(folder / "recipe.yaml"), folder)
 
 
 def _curve(folder: Path) -> str:

@@ -25,6 +25,7 @@ import pandas as pd
 from opdlib.files import data_root
 from opdlib.registry.study import Arm, find_scale, study
 from opdlib.results.layout import SUMMARY, read_summary
+from opdlib.stats import mean_interval
 
 SAME, OTHER, UNDECIDED = "the same", "another", "undecided"
 REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
@@ -164,18 +165,6 @@ def at_norm(table: pd.DataFrame, norms: pd.Series, quantities: Sequence[str]) ->
             row[quantity] = float(at)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def mean_interval(values: Sequence[float] | pd.Series) -> tuple[float, float, float]:
-    """Mean and Student's 95% interval of its expectation: (mean, low, high); NaN where there are too few values."""
-    from scipy.stats import t
-
-    numbers = np.asarray(values, dtype=float)
-    if len(numbers) < 2:
-        return (float(numbers[0]) if len(numbers) else math.nan), math.nan, math.nan
-    mean = float(numbers.mean())
-    half = float(t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / math.sqrt(len(numbers)))
-    return mean, mean - half, mean + half
 
 
 def flat(summary: dict[str, Any], above: str = "") -> dict[str, float]:

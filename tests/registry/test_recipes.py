@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,9 @@ import yaml
 
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import DistillRecipe, SftRecipe, check_recipe, load_recipe
+from tests.recipe_files import recipe_writer
 
+write_recipe = recipe_writer("org/student", "org/teacher")
 SHIPPED = sorted((Path(__file__).parents[2] / "data" / "recipes").glob("*.yaml"))
 
 
@@ -79,9 +80,7 @@ def test_the_embedded_run_is_what_the_book_says() -> None:
     ],
     ids=str,
 )
-def test_bad_values_are_named_in_one_line(
-    tmp_path: Path, write_recipe: Callable[..., Path], changes: dict[str, Any], message: str
-) -> None:
+def test_bad_values_are_named_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = write_recipe(tmp_path, "opd", name="bad")
     content = yaml.safe_load(path.read_text()) | changes
     path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
@@ -114,12 +113,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.yaml")
 
 
-def test_a_rate_without_a_dot_is_a_number(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
+def test_a_rate_without_a_dot_is_a_number(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, "sft")
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-3"))
     assert load_recipe(path).learning_rate == 0.001
 
 
-def test_a_resolved_recipe_is_a_recipe(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
+def test_a_resolved_recipe_is_a_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path, "opd"))
     assert check_recipe(recipe.model_dump(exclude_none=True), "again") == recipe

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, mean_interval, over_seeds, verdict
+from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, over_seeds, verdict
 from tests.matched_runs import LOSS, along, runs
 
 
@@ -36,16 +36,6 @@ def test_differences_are_paired_by_seed() -> None:
 )
 def test_the_rule(low: float, high: float, span: float, expected: str) -> None:
     assert verdict(low, high, span) == expected
-
-
-def test_the_interval_is_students() -> None:
-    mean, low, high = mean_interval([1.0, 2.0, 3.0])
-    assert (mean, high - mean) == (2.0, pytest.approx(4.302652729911275 / math.sqrt(3)))
-    assert mean - low == pytest.approx(high - mean)
-    alone = mean_interval([5.0])
-    assert alone[0] == 5.0
-    assert math.isnan(alone[1])
-    assert math.isnan(mean_interval([])[0])
 
 
 def test_undefined_numbers_are_no_seeds() -> None:

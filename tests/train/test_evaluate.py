@@ -10,9 +10,10 @@ import torch
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, ParameterError
+from opdlib.stats import wilson
 from opdlib.train.evaluate import evaluate, evaluate_model
 from opdlib.train.models import load_tokenizer
-from opdlib.train.tasks import TASKS, is_correct, wilson
+from opdlib.train.tasks import TASKS, find_task, is_correct
 
 
 class Oracle:
@@ -52,7 +53,7 @@ def test_counts_what_the_model_says(pico: Path) -> None:
 def test_a_task_says_how_many_are_asked_at_once(
     pico: Path, monkeypatch: pytest.MonkeyPatch, task: str, batches: list[int]
 ) -> None:
-    asked = dataclasses.replace(TASKS[task], split=TASKS["arithmetic"].split, scorer=is_correct)
+    asked = dataclasses.replace(find_task(task), split=TASKS["arithmetic"].split, scorer=is_correct)
     monkeypatch.setitem(TASKS, task, asked)
     tokenizer = load_tokenizer(open_checkpoint(str(pico)))
     oracle = Oracle(tokenizer, [p.completion for p in asked.held_out(60, seed=5)])

@@ -17,6 +17,7 @@ from PIL import Image
 
 from opdlib.errors import ParameterError, RecipeError
 from opdlib.registry.recipes import load_recipe
+from opdlib.registry.tasks import AIME_2024, AIME_2025, DAPO, GEO3K, Source
 from opdlib.train.parents import plan
 from opdlib.train.run import train
 from opdlib.train.run_folder import prepare
@@ -31,21 +32,21 @@ def picture(shade: int) -> Image.Image:
 
 
 def test_rows_of_dapo() -> None:
-    (problem,) = hub.DAPO.read(Dataset.from_list([dapo_row("What is 6 times 7?", "42")]))
+    (problem,) = hub.read(DAPO, Dataset.from_list([dapo_row("What is 6 times 7?", "42")]))
     assert problem.prompt == DAPO_PROMPT
     assert (problem.answer, problem.reference, problem.completion) == ("42", "42", " Answer: 42\n")
 
 
-@pytest.mark.parametrize("source", [hub.AIME_2024, hub.AIME_2025])
-def test_rows_of_aime(source: hub.Source) -> None:
-    (problem,) = source.read(Dataset.from_list([aime_row(" What is 6 times 7?\n", "042")]))
+@pytest.mark.parametrize("source", [AIME_2024, AIME_2025])
+def test_rows_of_aime(source: Source) -> None:
+    (problem,) = hub.read(source, Dataset.from_list([aime_row(" What is 6 times 7?\n", "042")]))
     assert problem.prompt == "What is 6 times 7?" + hub.INSTRUCTION
     assert (problem.answer, problem.completion) == ("042", " \\boxed{042}\n")
 
 
 def test_rows_of_geo3k() -> None:
     rows = Dataset.from_list([{"images": [picture(9)], "problem": "<image>Find $x$.", "answer": "2\\sqrt{221}"}])
-    (problem,) = hub.GEO3K.read(rows)
+    (problem,) = hub.read(GEO3K, rows)
     assert problem.prompt.startswith("<image>Find $x$.\n")
     assert problem.completion == " \\boxed{2\\sqrt{221}}\n"
     assert [image.size for image in problem.images] == [(2, 2)]
@@ -53,12 +54,12 @@ def test_rows_of_geo3k() -> None:
 
 def test_other_columns_are_named() -> None:
     with pytest.raises(ParameterError, match=r"math-ai/aime25: no column 'problem'"):
-        hub.AIME_2025.read([{"question": "?", "answer": "1"}])
+        hub.read(AIME_2025, [{"question": "?", "answer": "1"}])
 
 
 def test_what_is_held_out_is_not_trained_on() -> None:
-    training = hub.DAPO.read([dapo_row("What is 6  TIMES 7?", "42"), dapo_row("What is 6 times 8?", "48")])
-    held_out = hub.AIME_2024.read([aime_row("What is 6 times 7?", "42")])
+    training = hub.read(DAPO, [dapo_row("What is 6  TIMES 7?", "42"), dapo_row("What is 6 times 8?", "48")])
+    held_out = hub.read(AIME_2024, [aime_row("What is 6 times 7?", "42")])
     split = hub.split_without_leaks(training, held_out)
     assert [p.answer for p in split.training] == ["48"]
     assert [p.answer for (p,) in split.held_out] == ["42"]
@@ -113,14 +114,14 @@ def test_data_are_taken_at_a_commit_that_is_known(name: str, commits: str) -> No
     answers = [p.answer for p in split.training], [p.answer for (p,) in split.held_out]
     expected = [str(int(digit, 16)) for digit in commits for _ in range(2)]
     assert answers == ((expected[:2], expected[2:]) if len(commits) > 1 else ([], expected))
-    assert set(split.commits) <= {f"datasets/{x.dataset}" for x in (hub.DAPO, hub.AIME_2024, hub.AIME_2025)}
+    assert set(split.commits) <= {f"datasets/{x.dataset}" for x in (DAPO, AIME_2024, AIME_2025)}
 
 
 @pytest.mark.parametrize("revisions", ["", "main", "main,main", "main,,main", "a,b,c,d"])
 def test_a_revision_for_every_data_set_or_none(
     tmp_path: Path, write_recipe: Callable[..., Path], revisions: str
 ) -> None:
-    message = f"wanted one of each of {hub.DAPO.dataset}, {hub.AIME_2024.dataset}, {hub.AIME_2025.dataset}"
+    message = f"wanted one of each of {DAPO.dataset}, {AIME_2024.dataset}, {AIME_2025.dataset}"
     with pytest.raises(RecipeError, match=message):
         load_recipe(write_recipe(tmp_path, "opd", task=f"hub:dapo-math-17k@{revisions}"))
 
@@ -146,9 +147,9 @@ def test_a_run_records_what_the_hub_gave(
     commits = run.commits()
     assert commits["org/model"] == "d" * 40
     assert {name: commit[0] for name, commit in commits.items() if name.startswith("datasets/")} == {
-        f"datasets/{hub.DAPO.dataset}": "a",
-        f"datasets/{hub.AIME_2024.dataset}": "b",
-        f"datasets/{hub.AIME_2025.dataset}": "c",
+        f"datasets/{DAPO.dataset}": "a",
+        f"datasets/{AIME_2024.dataset}": "b",
+        f"datasets/{AIME_2025.dataset}": "c",
     }
     prepare(run.folder, run.recipe, commits)
     written = json.loads((run.folder / "environment.json").read_text(encoding="utf8"))
@@ -174,7 +175,7 @@ def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, revision
     monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     message = rf"geometry3k{where}: cannot be loaded \(Couldn't reach the Hub \(offline\)\)"
     with pytest.raises(ParameterError, match=message):
-        dataclasses.replace(hub.GEO3K, revision=revision).load()
+        hub.load(dataclasses.replace(GEO3K, revision=revision))
 
 
 def test_evaluation_data_cannot_be_trained_on(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:

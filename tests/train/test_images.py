@@ -129,6 +129,7 @@ def squares() -> Split:
 def squares_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """`squares` is a task, and the stand-in for Qwen's processor is known by its name."""
     split = squares()
+    monkeypatch.setattr("opdlib.registry.tasks.MADE", ("squares", *TASKS))
     monkeypatch.setitem(TASKS, "squares", Task("squares", 4, lambda: split, chat=True, images=True))
     monkeypatch.setitem(PROCESSOR_MAPPING._extra_content, Qwen2_5_VLConfig, PicoProcessor)
 

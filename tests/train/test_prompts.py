@@ -12,13 +12,13 @@ from tokenizers.processors import TemplateProcessing
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.registry.recipes import load_recipe
+from opdlib.registry.tasks import DATA
 from opdlib.train import objectives
 from opdlib.train.evaluate import evaluate
 from opdlib.train.models import load_model, load_tokenizer
 from opdlib.train.objectives import build_trainer
 from opdlib.train.prompts import end_tokens, prompt_text
-from opdlib.train.tasks import TASKS, Split, Task, find_task, split_by_hash
-from opdlib.train.tasks.operands import arithmetic
+from opdlib.train.tasks import TASKS, Split, Task, arithmetic, find_task, split_by_hash
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}={% endif %}"
@@ -64,7 +64,7 @@ def test_a_newline_ends_text_and_not_a_chat(tokenizer: Any) -> None:
     assert end_tokens(CHAT, tokenizer) == [tokenizer.eos_token_id]
 
 
-@pytest.mark.parametrize("name", [*TASKS, "reasoning-gym:chain_sum", "hub:aime-2024@main"])
+@pytest.mark.parametrize("name", [*TASKS, *DATA, "reasoning-gym:chain_sum", "hub:aime-2024@main"])
 def test_only_the_chains_of_thought_go_on_after_a_newline(tokenizer: Any, name: str) -> None:
     newline = tokenizer.convert_tokens_to_ids("\n")
     assert (newline in end_tokens(find_task(name), tokenizer)) != name.startswith("hub:")

@@ -5,20 +5,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opdlib.errors import ParameterError
-from opdlib.train.tasks import TASKS, Task, find_task, is_correct, operands, wilson
+from opdlib.registry.tasks import DATA, MADE
+from opdlib.train.tasks import TASKS, Task, arithmetic, find_task, is_correct, sums
 
 ARITHMETIC, SUMS = TASKS["arithmetic"], TASKS["sums"]
 
 
 def asked(prompt: str) -> tuple[str, frozenset[int]]:
-    """What a problem asks, whatever the order of its operands."""
+    """What a problem asks, whatever the order of its"""
     question = prompt.removeprefix("Calculate: ").removesuffix("\nResult:").removesuffix("=")
     sign = "*" if "*" in question else "+"
     return sign, frozenset(int(number) for number in question.split(sign))
 
 
 def test_problems_are_right_and_complete() -> None:
-    problems = [problem for twins in operands.arithmetic() for problem in twins]
+    problems = [problem for twins in arithmetic() for problem in twins]
     assert len(problems) == len({p.prompt for p in problems}) == 60**2 + 29**2
     for problem in problems:
         question = problem.prompt.removeprefix("Calculate: ").removesuffix("\nResult:")
@@ -28,7 +29,7 @@ def test_problems_are_right_and_complete() -> None:
 
 
 def test_sums_are_right_and_complete() -> None:
-    problems = [problem for twins in operands.sums() for problem in twins]
+    problems = [problem for twins in sums() for problem in twins]
     assert len(problems) == len({p.prompt for p in problems}) == 90**2
     assert {len(p.prompt) for p in problems} == {6}
     for problem in problems:
@@ -51,9 +52,9 @@ def test_answers_fit_into_the_tokens_they_may_take() -> None:
 
 
 def test_form_of_a_prompt() -> None:
-    prompts = {problem.prompt for twins in operands.arithmetic() for problem in twins}
+    prompts = {problem.prompt for twins in arithmetic() for problem in twins}
     assert "Calculate: 47 + 12\nResult:" in prompts
-    assert "47+12=" in {problem.prompt for twins in operands.sums() for problem in twins}
+    assert "47+12=" in {problem.prompt for twins in sums() for problem in twins}
 
 
 @pytest.mark.parametrize(("task", "pairs"), [(ARITHMETIC, 2265), (SUMS, 4095)], ids=["arithmetic", "sums"])
@@ -98,6 +99,11 @@ def test_impossible_numbers_are_refused(n: int) -> None:
         ARITHMETIC.held_out(n, seed=0)
 
 
+@pytest.mark.parametrize("name", [*MADE, *DATA, "reasoning-gym:chain_sum"])
+def test_every_name_that_a_recipe_may_have_is_a_task(name: str) -> None:
+    assert find_task(name).name == name
+
+
 def test_unknown_task_lists_the_known() -> None:
     with pytest.raises(ParameterError, match="'algebra' is unknown; choose one of: arithmetic"):
         find_task("algebra")
@@ -119,24 +125,3 @@ def test_unknown_task_lists_the_known() -> None:
 )
 def test_the_scorer_is_strict(completion: str, correct: bool) -> None:
     assert is_correct(completion, "59") is correct
-
-
-def test_wilson_known_answers() -> None:
-    assert wilson(0, 10) == pytest.approx((0, 0.2775328), abs=1e-6)
-    assert wilson(155, 500) == pytest.approx((0.2710389, 0.3518583), abs=1e-6)
-    assert wilson(10, 10) == pytest.approx((1 - 0.2775328, 1), abs=1e-6)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_encloses_the_share_and_is_symmetric(counts: tuple[int, int]) -> None:
-    correct, n = counts
-    low, high = wilson(correct, n)
-    assert 0 <= low <= correct / n <= high <= 1
-    assert wilson(n - correct, n) == pytest.approx((1 - high, 1 - low))
-
-
-@pytest.mark.parametrize(("correct", "n"), [(0, 0), (3, 2), (-1, 5)])
-def test_wilson_refuses_impossible_counts(correct: int, n: int) -> None:
-    with pytest.raises(ParameterError):
-        wilson(correct, n)

@@ -12,10 +12,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-import yaml
 
+from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import find_scale
-from opdlib.tables.study import differences, mean_interval, verdict
+from opdlib.stats import mean_interval
+from opdlib.tables.study import differences, verdict
 
 PARTNER = "opd"
 CORNERS: Mapping[str, tuple[str, str]] = {
@@ -71,7 +72,7 @@ def design(scale: str) -> pd.DataFrame:
     for name, (samples, loss) in CORNERS.items():
         if name not in arms:
             continue
-        recipe = yaml.safe_load(arms[name].recipe.read_text(encoding="utf8"))
+        recipe = load_recipe(arms[name].recipe).model_dump()
         lines = arms[name].differs or ("objective",)
         shared = ("learning_rate", "schedule", "batch_size", "steps", "max_new_tokens")
         rows.append(

@@ -9,8 +9,9 @@ from functools import partial
 import pandas as pd
 
 from opdlib.quantities import written
+from opdlib.stats import LEVEL
 from opdlib.tables.matched.arms import LONG, PARTNER
-from opdlib.tables.matched.counts import LEVEL, counted
+from opdlib.tables.matched.counts import counted
 from opdlib.tables.matched.paper import part_of_rate, rows
 from opdlib.tables.matched.words import JOINT, over_chance
 from opdlib.tables.paper import OPD_STYLE

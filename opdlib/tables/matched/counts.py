@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from opdlib.stats import LEVEL, bonferroni, mean_interval, wilson
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
-
-LEVEL = 0.05
-"""One minus the level of the intervals."""
 
 
 def counted(differences: pd.DataFrame) -> pd.DataFrame:
@@ -39,12 +37,8 @@ def counted(differences: pd.DataFrame) -> pd.DataFrame:
 
 def _strict(table: pd.DataFrame) -> pd.Series:
     """Whether a difference is another and its wider interval excludes 0, too."""
-    from scipy.stats import t
-
-    tests = int(table["low"].notna().sum())
     half = (table["high"] - table["low"]) / 2
-    freedom = (table["seeds"] - 1).clip(lower=1)
-    wider = half * t.ppf(1 - LEVEL / (2 * max(tests, 1)), freedom) / t.ppf(1 - LEVEL / 2, freedom)
+    wider = bonferroni(half, table["seeds"], int(table["low"].notna().sum()))
     strict: pd.Series = (table["verdict"] == OTHER) & (table["difference"].abs() > wider)
     return strict
 
@@ -68,16 +62,12 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
     learned: `yes` if the interval of every run lies above that of the source, `no` if none does, else `in some seeds`.
     The source's interval is Wilson's, from its accuracy and as many problems. Arms are in their order, the study's.
     """
-    from scipy.stats import binomtest
-
-    from opdlib.tables.study import mean_interval
-
     columns = ["arm", "seeds", "accuracy", "low", "high", "wilson_low", "wilson_high", "source", "tokens", "learned"]
     rows = []
     for arm, own in table.groupby("arm", sort=False):
         mean, low, high = mean_interval(own["accuracy"])
         source, n = float(own["source_accuracy"].iloc[0]), int(own["n"].iloc[0])
-        above = own["low"] > binomtest(round(source * n), n).proportion_ci(method="wilson").high
+        above = own["low"] > wilson(round(source * n), n)[1]
         learned = "yes" if above.all() else "in some seeds" if above.any() else "no"
         values = [arm, len(own), mean, low, high, own["low"].min(), own["high"].max(), source, own["tokens"].mean()]
         rows.append([*values, learned])

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from opdlib.stats import mean_interval
 from opdlib.tables import paper, paper_geometry
 from opdlib.tables.matched.arms import LONG, PARTNER, present
-from opdlib.tables.study import mean_interval
 from opdlib.tables.summary_names import name
 
 DISTILL, OPD = "Qwen-Math Distill", "DS-Qwen OPD"

@@ -9,11 +9,11 @@ from functools import partial
 import pandas as pd
 
 from opdlib.quantities import written
+from opdlib.stats import mean_interval
 from opdlib.tables.matched import counts as counting
 from opdlib.tables.matched.arms import BESIDE
 from opdlib.tables.matched.paper import part_of_rate
 from opdlib.tables.readable import headed
-from opdlib.tables.study import mean_interval
 from opdlib.tables.summary_names import name
 from opdlib.tables.text import MINUS, MISSING, number, percent, short, with_interval
 

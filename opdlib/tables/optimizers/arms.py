@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from opdlib.files import data_root
+from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import find_scale
 from opdlib.tables import study
 
@@ -48,11 +48,11 @@ def sweep(scale: str, results: Path | None = None) -> pd.DataFrame:
     done = study.runs(scale, [a.name for a in chosen], results=results)["arm"].value_counts()
     rows = []
     for arm in chosen:
-        recipe = yaml.safe_load(arm.recipe.read_text(encoding="utf8"))
+        recipe = load_recipe(arm.recipe).model_dump()
         row = {"arm": arm.name} | {k: recipe[k] for k in ("optimizer", "learning_rate", "clip", "steps", "batch_size")}
         own = logged[logged["arm"] == arm.name] if "grad_norm" in logged else logged.iloc[:0]
         norms = own["grad_norm"].dropna() if len(own) else pd.Series(dtype=float)
-        row |= {"gradient": str(recipe.get("gradient", "true")).lower(), "planned": arm.seeds}
+        row |= {"gradient": recipe["gradient"], "planned": arm.seeds}
         row |= {"runs": int(done.get(arm.name, 0)), "clipped": (norms > row["clip"]).mean() if len(norms) else math.nan}
         rows.append(row)
     table = pd.DataFrame(rows)

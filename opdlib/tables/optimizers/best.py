@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from opdlib.stats import mean_interval
 from opdlib.tables import study
 from opdlib.tables.optimizers.arms import OPTIMIZERS
 from opdlib.tables.optimizers.compared import differences, momentum, seed_range
@@ -41,7 +42,7 @@ def best(runs: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
         rates = list(means["learning_rate"])
         rate = rates[int(np.argmax(means["accuracy"]))]
         chosen = own[own["learning_rate"] == rate]
-        value, low, high = study.mean_interval(chosen["accuracy"])
+        value, low, high = mean_interval(chosen["accuracy"])
         edge = "" if len(rates) == 1 else {rates[0]: "low", rates[-1]: "high"}.get(rate, "")
         rows.append(
             {
@@ -81,7 +82,7 @@ def best_pairs(runs: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
         if len(chosen) == 2:
             ours, theirs = chosen.loc[first], chosen.loc[second]
             found = differences(runs, str(ours["arm"]), str(theirs["arm"]), "accuracy")
-            value, low, high = study.mean_interval(found)
+            value, low, high = mean_interval(found)
             verdict = study.verdict(low, high, seed_range(runs))
             open_ends = {study.SAME: [ours, theirs], study.OTHER: [theirs if value > 0 else ours]}.get(verdict, [])
             if not matched and any(row["edge"] for row in open_ends):

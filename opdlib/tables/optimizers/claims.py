@@ -16,6 +16,7 @@ from functools import partial
 
 import pandas as pd
 
+from opdlib.stats import mean_interval
 from opdlib.tables import study
 from opdlib.tables.optimizers.arms import BASE, published
 from opdlib.tables.optimizers.best import best_pairs
@@ -118,7 +119,7 @@ def _falls(curves: pd.DataFrame, quantity: str) -> dict[str, str]:
     ends = own.groupby("seed")[quantity].agg(["first", "last"])
     if ends.empty:
         return row
-    value, low, high = study.mean_interval(ends["last"] - ends["first"])
+    value, low, high = mean_interval(ends["last"] - ends["first"])
     verdict = REPRODUCED if high < 0 else NOT_REPRODUCED if low > 0 else UNDECIDED
     return row | {"ours": _with(value, low, high, "+"), "verdict": verdict}
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from opdlib.stats import holm, p_value
+from opdlib.stats import holm, mean_interval, p_value
 from opdlib.tables import study
 from opdlib.tables.optimizers.arms import BASE
 
@@ -54,7 +54,7 @@ def momentum(runs: pd.DataFrame, quantity: str = "accuracy") -> pd.DataFrame:
         for partner, other, other_rate in arms:
             if other == WITH.get(optimizer) and math.isclose(other_rate * GAIN[optimizer], rate, rel_tol=1e-6):
                 found = differences(runs, partner, arm, quantity)
-                value, low, high = study.mean_interval(found)
+                value, low, high = mean_interval(found)
                 row = {"with": partner, "without": arm, "kind": optimizer, "seeds": len(found)}
                 rows.append(row | {"difference": value, "low": low, "high": high})
     names = ["with", "without", "kind", "seeds", "difference", "low", "high"]
@@ -77,7 +77,7 @@ def grid(runs: pd.DataFrame, first: str = "adamw", second: str = "sgd") -> pd.Da
     rows = []
     for one, two in itertools.product(arms[first], arms[second]):
         found = differences(runs, one, two, "accuracy")
-        value, low, high = study.mean_interval(found)
+        value, low, high = mean_interval(found)
         row = {"first": one, "second": two, "seeds": len(found), "difference": value, "low": low, "high": high}
         rows.append(row | {"verdict": study.verdict(low, high, seed_range(runs))})
     return pd.DataFrame(rows, columns=names)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from opdlib.files import data_root
 from opdlib.registry.study import study as known_scales
+from opdlib.stats import mean_interval
 from opdlib.tables import paper, study
 
 FULL, OWN, RANDOM, MAGNITUDE = "opd", "mask-own", "mask-random", "mask-magnitude"
@@ -96,7 +97,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     full = table[table["arm"] == FULL].set_index("seed")["gain"]
     rows = []
     for arm, own in table.groupby("arm", sort=False):
-        value, low, high = study.mean_interval(own["accuracy"])
+        value, low, high = mean_interval(own["accuracy"])
         gains = own.set_index("seed")["gain"]
         both = gains.index.intersection(full.index)
         whole = float(full[both].mean()) if len(both) else math.nan

@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from opdlib.tables.study import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, UNDECIDED, mean_interval
+from opdlib.stats import mean_interval
+from opdlib.tables.study import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, UNDECIDED
 from opdlib.tables.subnetwork import compared, overlap
 from opdlib.tables.subnetwork.arms import FULL, OWN, RANDOM, published
 from opdlib.tables.subnetwork.compared import ABOVE, BELOW

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from opdlib.stats import holm, p_value
+from opdlib.stats import holm, mean_interval, p_value
 from opdlib.tables import study
 from opdlib.tables.subnetwork.arms import FULL, MAGNITUDE, OWN, RANDOM, TRAINS
 
@@ -64,7 +64,7 @@ def at_its_distance(points: pd.DataFrame) -> pd.DataFrame:
                 there = float(np.interp(end["distance"], full["distance"], full["accuracy"]))
                 found.append((float(end["distance"]), float(end["accuracy"]), there))
         distance, ours, there_all = (np.array(x) for x in zip(*found, strict=True)) if found else (np.array([]),) * 3
-        value, low, high = study.mean_interval(pd.Series(ours - there_all))
+        value, low, high = mean_interval(pd.Series(ours - there_all))
         means = [float(x.mean()) if len(x) else math.nan for x in (distance, ours, there_all)]
         rows.append([arm, len(found), *means, value, low, high, sided(low, high)])
     return pd.DataFrame(rows, columns=AT_DISTANCE)

@@ -17,11 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from opdlib.errors import ParameterError
-from opdlib.train.tasks.optional import optional
-from opdlib.train.tasks.scoring import first_line
+from opdlib.registry.tasks import GYM
+from opdlib.train.tasks.scoring import first_line, optional
 from opdlib.train.tasks.task import Problem, Split, Task, Twins, split_by_hash
 
-PREFIX = "reasoning-gym:"
 SPACE = 6000
 """Problems a generator makes: seconds for most, minutes for those that search."""
 COMPARED = 10
@@ -52,7 +51,7 @@ class _Generated:
 def _generated(name: str) -> _Generated:
     """Raises MissingDependencyError without the package, ParameterError for a generator that cannot be used."""
     package = optional("reasoning_gym", "reasoning-gym", f"task {name}")
-    generator = name.removeprefix(PREFIX)
+    generator = name.removeprefix(GYM)
     known = package.factory.DATASETS
     if generator not in known:
         raise ParameterError(f"task {name}: no such generator; choose one of: {', '.join(sorted(known))}")

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 from opdlib.errors import ParameterError
+from opdlib.registry.tasks import DAPO, Data, Source
 from opdlib.train.tasks.scoring import is_equal, math_verifier
 from opdlib.train.tasks.task import Problem, Split, Task
 
@@ -43,84 +44,44 @@ def parse_problem(row: Row) -> Problem:
     return Problem(prompt, str(row["answer"]), form="\\boxed{{}}", images=tuple(row.get("images", ())))
 
 
-@dataclass(frozen=True)
-class Source:
-    """One split of a data set on the Hub."""
+def load(source: Source) -> tuple[list[Problem], str]:
+    """The problems of a source, in the data set's order, and the commit that they are from.
 
-    dataset: str
-    config: str
-    split: str
-    parse: Callable[[Row], Problem] = parse_problem
-    revision: str | None = None
-    """Commit, branch or tag; None for what the Hub has now, or without it the cache."""
+    Raises ParameterError if it cannot be had or has other columns.
+    """
+    from datasets import load_dataset_builder
 
-    def load(self) -> tuple[list[Problem], str]:
-        """Its problems, in the data set's order, and the commit that they are from.
-
-        Raises ParameterError if it cannot be had or has other columns.
-        """
-        from datasets import load_dataset_builder
-
-        try:
-            builder = load_dataset_builder(self.dataset, self.config, revision=self.revision)
-            builder.download_and_prepare()
-            rows = builder.as_dataset(split=self.split)
-        except (OSError, ValueError) as error:
-            why = " ".join(str(error).split())[:200]
-            at = f" at revision {self.revision}" if self.revision else ""
-            raise ParameterError(
-                f"data set {self.dataset}{at}: cannot be loaded ({why}); check the revision, connect to the Hub, or "
-                "once elsewhere and copy the cache"
-            ) from error
-        # What datasets has from the Hub or from its cache of it, it calls by the commit.
-        commit = builder.hash if re.fullmatch("[0-9a-f]{40}", str(builder.hash)) else "unknown"
-        return self.read(rows), commit
-
-    def read(self, rows: Any) -> list[Problem]:
-        """The problems of `rows`. Raises ParameterError for other columns than expected."""
-        try:
-            return [self.parse(row) for row in rows]
-        except KeyError as error:
-            raise ParameterError(
-                f"data set {self.dataset}: no column {error}; it has changed since opdlib was made, and needs a parser"
-            ) from error
+    try:
+        builder = load_dataset_builder(source.dataset, source.config, revision=source.revision)
+        builder.download_and_prepare()
+        rows = builder.as_dataset(split=source.split)
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        at = f" at revision {source.revision}" if source.revision else ""
+        raise ParameterError(
+            f"data set {source.dataset}{at}: cannot be loaded ({why}); check the revision, connect to the Hub, or "
+            "once elsewhere and copy the cache"
+        ) from error
+    # What datasets has from the Hub or from its cache of it, it calls by the commit.
+    commit = builder.hash if re.fullmatch("[0-9a-f]{40}", str(builder.hash)) else "unknown"
+    return read(source, rows), commit
 
 
-DAPO = Source("open-r1/DAPO-Math-17k-Processed", "all", "train", parse_dapo)
-AIME_2024 = Source("HuggingFaceH4/aime_2024", "default", "train")
-AIME_2025 = Source("math-ai/aime25", "default", "test")
-GEO3K = Source("hiyouga/geometry3k", "default", "train")
-GEO3K_TEST = Source("hiyouga/geometry3k", "default", "test")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a task is made of."""
-
-    training: tuple[Source, ...]
-    held_out: tuple[Source, ...]
-    max_new_tokens: int = 15360
-    images: bool = False
-
-    def at(self, revisions: list[str]) -> Data:
-        """The same at `revisions`, one of each data set in order. Raises ParameterError if there are more or fewer."""
-        names = list(dict.fromkeys(source.dataset for source in self.training + self.held_out))
-        if len(revisions) != len(names) or not all(revisions):
-            raise ParameterError(
-                f"{len(revisions)} revisions; wanted one of each of {', '.join(names)}, separated by commas"
-            )
-        pin = dict(zip(names, revisions, strict=True))
-        training, held_out = (
-            tuple(replace(source, revision=pin[source.dataset]) for source in part)
-            for part in (self.training, self.held_out)
-        )
-        return replace(self, training=training, held_out=held_out)
+def read(source: Source, rows: Any) -> list[Problem]:
+    """The problems in the `rows` of a source. Raises ParameterError for other columns than expected."""
+    parse = parse_dapo if source.dataset == DAPO.dataset else parse_problem
+    try:
+        return [parse(row) for row in rows]
+    except KeyError as error:
+        raise ParameterError(
+            f"data set {source.dataset}: no column {error}; it has changed since opdlib was made, and needs a parser"
+        ) from error
 
 
 @cache
 def _split(training: tuple[Source, ...], held_out: tuple[Source, ...]) -> Split:
     math_verifier()  # a missing package is told before anything is fetched
-    loaded = {source: source.load() for source in (*held_out, *training)}
+    loaded = {source: load(source) for source in (*held_out, *training)}
     asked, taught = ([p for source in part for p in loaded[source][0]] for part in (held_out, training))
     commits = {f"datasets/{source.dataset}": commit for source, (_, commit) in loaded.items()}
     return replace(split_without_leaks(taught, asked), commits=commits)
@@ -143,34 +104,16 @@ def _asked(problem: Problem) -> tuple[str, tuple[str, ...]]:
     return text, tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in problem.images)
 
 
-DATA = {
-    "hub:dapo-math-17k": Data((DAPO,), (AIME_2024, AIME_2025)),
-    "hub:aime-2024": Data((), (AIME_2024,)),
-    "hub:aime-2025": Data((), (AIME_2025,)),
-    "hub:geo3k": Data((GEO3K,), (GEO3K_TEST,), max_new_tokens=2048, images=True),
-}
-"""The lengths are the paper's (Tables 5 and 6)."""
-
-
-def task(name: str) -> Task:
-    """The task `NAME` or `NAME@REVISION,...`, NAME of `DATA`. Raises ParameterError for too many or few revisions.
-
-    A prompt is what a user says, and an answer runs to the end of the sequence: a newline ends no chain of thought.
+def task(name: str, data: Data) -> Task:
+    """The task of `data`. A prompt is what a user says, and an answer runs to the end of the sequence: a newline ends
+    no chain of thought.
     """
-    base, at, revisions = name.partition("@")
-    data = DATA[base]
-    if at:
-        try:
-            data = data.at(revisions.split(","))
-        except ParameterError as error:
-            raise ParameterError(f"task {name!r}: {error}") from None
     return Task(
         name,
         data.max_new_tokens,
         split=partial(_split, data.training, data.held_out),
         scorer=is_equal,
         chat=True,
-        trains=bool(data.training),
         batch=20,  # answers of 16,384 tokens, prompt included, take DS-Qwen 19 GB of cache in float32
         images=data.images,
     )

@@ -1,13 +1,12 @@
-"""Strict scorers, and the interval of a share."""
+"""Strict scorers, and the packages that only some tasks need."""
 
 from __future__ import annotations
 
+import importlib
 import threading
-from math import sqrt
 from typing import Any
 
-from opdlib.errors import ParameterError
-from opdlib.train.tasks.optional import optional
+from opdlib.errors import MissingDependencyError
 
 BOXED, SAID = "\\boxed{", "Answer:"
 
@@ -54,16 +53,11 @@ def _stated(completion: str) -> str | None:
     return f"{BOXED}{line.strip('*$. ')}}}"
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of the share `correct` of `n` >= 1: (low, high), both in [0, 1]."""
-    if not 0 <= correct <= n or n < 1:
-        raise ParameterError(f"{correct} correct of {n}: wanted 0 <= correct <= n and n >= 1")
-    z = 1.959963984540054
-    share = correct / n
-    centre = share + z * z / (2 * n)
-    spread = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # At the ends the limits are exactly 0 and 1; rounding would miss them by a bit.
-    low = 0.0 if correct == 0 else (centre - spread) / scale
-    high = 1.0 if correct == n else (centre + spread) / scale
-    return low, high
+def optional(module: str, distribution: str, purpose: str) -> Any:
+    """The imported `module`. Raises MissingDependencyError that names the purpose and the pip command."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"{purpose} needs {error.name}, which is not installed; run: pip install {distribution}"
+        ) from error

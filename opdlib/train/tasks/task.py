@@ -74,8 +74,6 @@ class Task:
     chat: bool = False
     """True: a prompt is what a user says, in the tokenizer's chat template if it has one, and a completion runs to the
     end of the sequence. False: a prompt is text to be continued, and a newline ends the completion."""
-    trains: bool = True
-    """False: only held-out problems."""
     batch: int = 50
     """Problems asked at once when a model is scored: fixed, because padding can move the last bits of a logit."""
     images: bool = False
