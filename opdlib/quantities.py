@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from opdlib.tables.text import MISSING, short, short_percent
+MISSING = "-"
+"""What is written for what is undefined."""
 
 KEYS = ("metric", "side", "at", "atol")
 """The columns of geometry.csv that say which number a row is."""
@@ -36,6 +37,18 @@ PLAIN = ("stable rank", "effective rank", "Hill exponent", "ratio", "kept")
 """What is written as a number; see `written`."""
 TINY = ("mean sine", "largest sine", "drift", "atol", "from ", "to ")
 """What is written with a power of ten."""
+
+
+def short(number: float) -> str:
+    """A positive number in few characters, with two or three digits: 0, 0.05, 1e-4."""
+    return (
+        f"{number:.3g}" if number == 0 or number >= 1e-3 else f"{number:.1e}".replace(".0e", "e").replace("e-0", "e-")
+    )
+
+
+def short_percent(share: float) -> str:
+    """A share in few characters, without needless digits: 10%."""
+    return f"{100 * share:g}%"
 
 
 def name_of(metric: str, side: str = "", at: float = math.nan, atol: float = math.nan) -> str:

@@ -9,20 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-MISSING = "-"
+from opdlib.quantities import MISSING as MISSING
+from opdlib.quantities import short as short
+from opdlib.quantities import short_percent as short_percent
+
 MINUS = "\N{MINUS SIGN}"
-
-
-def short(number: float) -> str:
-    """A positive number in few characters, with two or three digits: 0, 0.05, 1e-4."""
-    return (
-        f"{number:.3g}" if number == 0 or number >= 1e-3 else f"{number:.1e}".replace(".0e", "e").replace("e-0", "e-")
-    )
-
-
-def short_percent(share: float) -> str:
-    """A share in few characters, without needless digits: 10%."""
-    return f"{100 * share:g}%"
 
 
 def percent(share: float, digits: int = 1, signed: bool = False) -> str:
