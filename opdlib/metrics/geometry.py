@@ -102,5 +102,10 @@ def _reasons(basis: Basis, own: Spectrum, turning: Turning) -> dict[str, str]:
     if math.isnan(turning.left_mean):
         reasons["turning"] = "a leading subspace is not determined"
     if math.isnan(of.hill_exponent(own)):
-        reasons["hill"] = "fewer than two distinct singular values at the top"
+        rank, k = int((own.sigma > 0).sum()), of.tail(len(own.sigma))
+        reasons["hill"] = (
+            f"the delta has rank {rank} and no {k} singular values for a tail"
+            if rank < k
+            else "fewer than two distinct singular values at the top"
+        )
     return reasons

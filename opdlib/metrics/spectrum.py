@@ -2,8 +2,9 @@
 
 Route `gram`: square roots of the eigenvalues of the smaller Gram matrix in float64. With error bound
 `bound = max(m, n) * 2^-52` relative to the largest eigenvalue, a singular value at x times the largest is known to
-`bound / (2 x)` relative to the largest: 10^-9 at x = 10^-3. Where a rank threshold cannot be decided within that bound,
-or the eigensolver fails, route `svd` takes over: a float64 singular value decomposition, exact to 2^-52 of the largest.
+`bound / (2 x)` relative to the largest: 10^-9 at x = 10^-3, and nothing is known below x = sqrt(bound). Where that
+decides on a rank (at a tolerance, or whether a value is 0), or the eigensolver fails, route `svd` takes over: a float64
+singular value decomposition, in which a value up to `bound` times the largest is 0.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Spectrum:
     """Singular values of one matrix: the shared input of every rank metric."""
 
     sigma: torch.Tensor
-    """(min(m, n),) float64 on the CPU, largest first, all >= 0."""
+    """(min(m, n),) float64 on the CPU, largest first, all >= 0; 0 where the matrix has no such direction."""
     route: str
     """How they were computed: `gram` or `svd`."""
 
@@ -52,13 +53,16 @@ def spectrum(matrix: torch.Tensor) -> Spectrum:
 def from_gram(gram: torch.Tensor, larger_side: int) -> Spectrum | None:
     """Singular values from the smaller Gram matrix, which is used up.
 
-    None if the solver fails or a rank cannot be decided from them.
+    None if the solver fails or a rank cannot be decided from them. A row of zeros is one value that is surely 0: many
+    deltas leave whole inputs or outputs alone.
     """
+    there = int((gram.diagonal() > 0).sum())
     try:
         eigenvalues, _ = largest_first(gram)
     except LinAlgError:
         return None
-    return None if undecided(eigenvalues, larger_side) else Spectrum(eigenvalues.sqrt().cpu(), "gram")
+    eigenvalues[there:] = 0
+    return None if undecided(eigenvalues[:there], larger_side) else Spectrum(eigenvalues.sqrt().cpu(), "gram")
 
 
 def gram_of(matrix: torch.Tensor) -> torch.Tensor:
@@ -70,18 +74,22 @@ def gram_of(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def direct(matrix: torch.Tensor) -> Spectrum:
-    """Singular values by a float64 decomposition of the matrix itself."""
+    """Singular values by a float64 decomposition of the matrix itself; what rounding alone could give is 0."""
     tall = matrix.mT if is_wide(matrix) else matrix
-    return Spectrum(torch.linalg.svdvals(tall.to(torch.float64)).cpu(), "svd")
+    sigma = torch.linalg.svdvals(tall.to(torch.float64)).cpu()
+    return Spectrum(torch.where(sigma > rounding(len(tall)) * sigma[0], sigma, 0.0), "svd")
+
+
+def rounding(larger_side: int) -> float:
+    """Error bound of a decomposition in float64, relative to the largest value; that of numpy's `matrix_rank`."""
+    return larger_side * 2.0**-52
 
 
 def undecided(eigenvalues: torch.Tensor, larger_side: int) -> bool:
-    """Whether an eigenvalue lies so near a squared rank tolerance that its error decides on which side it falls."""
-    top = float(eigenvalues[0])
-    bound = larger_side * 2.0**-52 * top
-    return top > 0 and any(
-        bool(((eigenvalues - tolerance**2 * top).abs() <= bound).any()) for tolerance in RANK_TOLERANCES
-    )
+    """Whether an eigenvalue lies so near 0 or a squared rank tolerance that its error decides which side it is on."""
+    relative = eigenvalues / eigenvalues[:1]
+    cuts = relative.new_tensor((0.0, *RANK_TOLERANCES)) ** 2
+    return bool(((relative[:, None] - cuts).abs() <= rounding(larger_side)).any())
 
 
 def top_share(s: Spectrum, k: int) -> float:
@@ -122,11 +130,16 @@ def rank_share(s: Spectrum, tolerance: float) -> float:
 def hill_exponent(s: Spectrum) -> float:
     """Hill estimate of the tail exponent on the top tenth of the singular values (paper 2): larger is lighter.
 
-    1 / mean(log(sigma_i / sigma_k), i < k) with k = max(2, floor(0.1 * min(m, n))). NaN if sigma_k is 0, if there are
-    fewer than two values, or if the first k are all equal.
+    1 / mean(log(sigma_i / sigma_k), i < k) with k = `tail(n)`, n = min(m, n). NaN if sigma_k is 0, which is to say that
+    the rank is below k, if there are fewer than two values, or if the first k are all equal.
     """
-    k = max(2, int(HILL_SHARE * len(s.sigma)))
+    k = tail(len(s.sigma))
     if len(s.sigma) < k or s.sigma[k - 1] == 0:
         return math.nan
     mean = float((s.sigma[: k - 1] / s.sigma[k - 1]).log().mean())
     return 1 / mean if mean > 0 else math.nan
+
+
+def tail(n: int) -> int:
+    """Singular values that the Hill estimate of n of them looks at: max(2, floor(0.1 n))."""
+    return max(2, int(HILL_SHARE * n))

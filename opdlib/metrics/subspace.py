@@ -14,7 +14,7 @@ import torch
 
 from opdlib.metrics.eigen import LinAlgError, largest_first
 from opdlib.metrics.gram import Gram, blocks, is_wide
-from opdlib.metrics.spectrum import Spectrum, direct, from_gram, gram_of
+from opdlib.metrics.spectrum import Spectrum, direct, from_gram, gram_of, rounding
 
 SHARES = (0.01, 0.05, 0.1, 0.2)
 """Shares rho of rank and of coordinates; the paper's Tables 9 (0.1) and 10 (all)."""
@@ -84,7 +84,7 @@ def _direct_basis(matrix: torch.Tensor, shape: tuple[int, int], k: int) -> Basis
 
 
 def _rank(sigma: torch.Tensor, shape: tuple[int, int]) -> int:
-    return int((sigma > max(shape) * 2.0**-52 * sigma[0]).sum())
+    return int((sigma > rounding(max(shape)) * sigma[0]).sum())
 
 
 def determined(basis: Basis, share: float) -> bool:

@@ -145,6 +145,21 @@ def test_a_source_of_low_rank_leaves_subspaces_undetermined_and_says_so() -> Non
     assert found.stable_rank > 1
 
 
+def test_a_delta_of_low_rank_has_no_hill_exponent_and_says_why() -> None:
+    source = gaussian((60, 40))
+    thin, whole = source.clone(), source + 1e-3 * gaussian((60, 40), 1)
+    thin[:3] += 1
+    thin[1, 5:] -= 3
+    found, usual = geometries(source, [thin, whole])
+    assert math.isnan(found.hill)
+    assert found.reasons["hill"] == "the delta has rank 2 and no 4 singular values for a tail"
+    assert (found.route, usual.route) == ("svd/gram", "gram/gram")
+    assert usual.hill > 0
+    assert "hill" not in usual.reasons
+    flat = geometry(torch.ones(60, 40), torch.ones(60, 40) + torch.eye(60, 40))
+    assert flat.reasons["hill"] == "fewer than two distinct singular values at the top"
+
+
 def test_a_zero_source_has_masks_but_no_subspace() -> None:
     source = torch.zeros(20, 10, dtype=torch.bfloat16)
     found = geometry(source, source + 1)

@@ -108,6 +108,65 @@ def test_known_answers() -> None:
     assert math.isnan(hill_exponent(repeated)), "no tail to fit"
 
 
+def of_rank(rank: int, shape: tuple[int, int], how: str) -> torch.Tensor:
+    """A matrix of this rank: a product of two factors, rows (of a wide one columns) of zeros but for the first few, or
+    the same with the zeros on the shorter side."""
+    if how == "product":
+        return gaussian((shape[0], rank)) @ gaussian((rank, shape[1]), 1)
+    matrix = torch.zeros(shape, dtype=torch.float64)
+    along = (shape[0] >= shape[1]) == (how == "long side")
+    kept = matrix[:rank] if along else matrix[:, :rank]
+    kept.copy_(gaussian((kept.shape[0], kept.shape[1])))
+    return matrix
+
+
+PLANTED = [
+    *(
+        (rank, shape, how, scale)
+        for rank in (1, 5, 10, 20, 24, 25)
+        for shape, how, scale in (
+            ((300, 256), "product", 1e9),
+            ((256, 300), "product", 1e-9),
+            ((256, 300), "long side", 1e9),
+            ((300, 256), "short side", 1e-9),
+        )
+    ),
+    (10, (2000, 256), "long side", 1.0),
+    (20, (2000, 256), "long side", 1.0),
+]
+
+
+@pytest.mark.parametrize(("rank", "shape", "how", "scale"), PLANTED)
+def test_a_planted_rank_is_found_and_no_tail_is_fitted_to_roundoff(
+    rank: int, shape: tuple[int, int], how: str, scale: float
+) -> None:
+    """Hill looks at 25 of 256 singular values. The reference is the rank that was planted and numpy's SVD up to it."""
+    matrix = of_rank(rank, shape, how) * scale
+    exact = reference.singular_values(reference.wide(matrix)).copy()
+    exact[rank:] = 0
+    s = spectrum(matrix)
+    assert s.route == ("gram" if how == "short side" else "svd"), "a zero row of the Gram matrix is surely a zero"
+    for found in (s, direct(matrix)):
+        assert int((found.sigma > 0).sum()) == rank
+        assert found.sigma.numpy() == pytest.approx(exact, rel=1e-9)
+        p = exact[:rank] / exact.sum()
+        assert effective_rank(found) == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-9)
+        if rank < 25:
+            assert math.isnan(hill_exponent(found))
+        else:
+            assert hill_exponent(found) == pytest.approx(reference.hill(exact), rel=1e-9)
+    if rank == 1:
+        assert effective_rank(s) == 1
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30), st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_any_planted_rank_is_found(seed: int, m: int, n: int, rank: int) -> None:
+    rank = min(rank, m, n)
+    matrix = with_values([1 + i / rank for i in range(rank)][::-1], (m, n), seed)
+    assert int((spectrum(matrix).sigma > 0).sum()) == rank
+
+
 @pytest.mark.parametrize("shape", [(9, 4), (1, 1), (0, 3)])
 def test_a_zero_matrix_has_no_rank_to_speak_of(shape: tuple[int, int]) -> None:
     s = spectrum(torch.zeros(shape))
