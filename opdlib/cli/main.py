@@ -1,49 +1,114 @@
-"""The `opd` command. Thin: arguments in, library calls, one line of error out."""
+"""The `opd` command: its parts put together, its process, and one line for everything that goes wrong.
+
+A command is a function: its parameters are the options, its docstring is the help. Libraries are imported inside the
+functions, so that `opd --help` and a mistyped option answer at once.
+"""
 
 from __future__ import annotations
 
-import argparse
+import ctypes
 import os
+import platform
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
-from opdlib.cli.arguments import parser
-from opdlib.cli.process import prepare
-from opdlib.errors import OpdError
+from cyclopts import App, CycloptsError, Parameter
+
+import opdlib
+from opdlib.cli import measure, patch, train
+from opdlib.errors import OpdError, ParameterError
+
+app = App(
+    "opd",
+    help="What does post-training do to a model's weights?",
+    version=f"opdlib {opdlib.__version__}",
+    help_format="plaintext",
+    help_formatter="plain",
+    # An option takes several values at once (--skip A B), is said again (--skip A --skip B), and has no --no-form.
+    default_parameter=Parameter(consume_multiple=(1, None), negative="", show_default=lambda value: value or None),
+)
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
+app.register_install_completion_command(help="Let Tab complete commands and options.")
+app.command(measure.measure, usage="Usage: opd measure (PAIR... | --source SPEC --trained SPEC) [OPTIONS]")
+for command in (measure.pairs, measure.summary, measure.overlap, train.evaluate, train.train, train.study):
+    app.command(command)
+patches = App("patch", help="Make lossless sparse patches.\n\nexample: opd patch verify SOURCE FILE TRAINED")
+for action in (patch.make, patch.apply, patch.verify):
+    patches.command(action)
+app.command(patches)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 0 when everything was done, 2 with one line on stderr for bad input, 130 when interrupted."""
-    options = parser().parse_args(arguments)
-    prepare()
+    tokens = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        options.run(options)
+        app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-    except OpdError as error:
-        return _complain(options, error, str(error))
-    except ModuleNotFoundError as error:
-        return _complain(options, error, f"{error.name} is not installed; run: pip install 'opdlib[train]'")
+    except (CycloptsError, OpdError, ModuleNotFoundError) as error:
+        return _complain(error, "--debug" in tokens)
     except BrokenPipeError:
         # The reader went away (opd ... | head). Python would complain once more at exit, so stdout is pointed
         # elsewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        # What no floor below put a name to: still a matter of files and disks, so still one line.
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(
-            options,
-            error,
-            f"{where}{error.strerror or error}; check the path, its permissions and free space",
-        )
+        return _complain(error, "--debug" in tokens)
     except KeyboardInterrupt:
         print("opd: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
 
 
-def _complain(options: argparse.Namespace, error: Exception, message: str) -> int:
-    if options.debug:
+@app.meta.default
+def _launch(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], debug: bool = False) -> None:
+    """What holds for every command.
+
+    Args:
+        debug: show the traceback of an error
+    """
+    words, apps, rest = app.parse_commands(tokens)
+    if not rest and apps[-1].default_command is None:
+        raise ParameterError(f"wanted a COMMAND; see {' '.join(('opd', *words))} --help")
+    prepare()
+    app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def _complain(error: Exception, debug: bool) -> int:
+    if debug:
         raise error
-    print(f"opd: {' '.join(message.split())}", file=sys.stderr)
+    print(f"opd: {' '.join(_said(error).split())}", file=sys.stderr)
     return 2
+
+
+def _said(error: Exception) -> str:
+    """What is wrong and what to do."""
+    if isinstance(error, CycloptsError):
+        return f"{str(error).rstrip('.')}; see {' '.join(('opd', *(error.command_chain or ())))} --help"
+    if isinstance(error, ModuleNotFoundError) and not isinstance(error, OpdError):
+        return f"{error.name} is not installed; run: pip install 'opdlib[train]'"
+    if isinstance(error, OSError) and not isinstance(error, OpdError):
+        # What no floor below put a name to: still a matter of files and disks, so still one line.
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check the path, its permissions and free space"
+    return str(error)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE_ARRAY = 1 << 23
+_KEPT = 1 << 23
+
+
+def prepare() -> None:
+    """Let idle threads sleep, and give large freed arrays back to the system at once. Changes no number.
+
+    Called before torch is loaded. Threads of OpenMP spin while they wait, by default, which doubles the time of
+    everything on a machine that does other work as well. And glibc keeps freed arrays of up to 32 MB for itself, which
+    adds up to a third of the memory in use; once told not to, it gives back all it can, and a tenth of the time goes
+    into asking for it again, unless it may keep a few MB. What the user has set in the environment stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if platform.libc_ver()[0] == "glibc" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_ARRAY)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)

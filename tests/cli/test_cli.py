@@ -16,8 +16,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import opdlib
 import opdlib.train
-from opdlib.cli.main import main
+from opdlib.cli.main import app, main
 from tests.conftest import HIDDEN, VOCABULARY, moved, pico_weights, write_checkpoint
 
 Opd = Callable[..., subprocess.CompletedProcess[str]]
@@ -117,7 +118,7 @@ def test_pairs_lists_the_registry(opd: Opd) -> None:
         (("measure", "--source", "x", "--trained", "y", "--check"), ("--check",)),
         (("summary", "no-such-pair", "--json"), ("no-such-pair",)),
         (("summary", "qwen3-opsd"), ("no committed results", "opd measure")),
-        (("patch", "make", "a"), ("FILE",)),
+        (("patch", "make", "a", "b"), ("FILE", "opd patch make --help")),
     ],
 )
 def test_bad_arguments(opd: Opd, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -330,3 +331,70 @@ def test_float64_is_refused_by_name(opd: Opd, tmp_path: Path) -> None:
         opd("measure", "--source", tmp_path / "w.safetensors", "--trained", tmp_path / "w.safetensors"),
         "stored as F64",
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "study pico --list --arms opd offline --seeds 0 1",
+        "study --arms opd --arms offline --seeds=0 --seeds 1 --list -- pico",
+        "study pico --seeds 0 1 --arms opd --list --arms offline",
+    ],
+)
+def test_several_values_after_one_flag_or_the_flag_again(words: str) -> None:
+    _, bound, _ = app.parse_args(words.split())
+    assert bound.arguments == {"scale": "pico", "arms": ("opd", "offline"), "seeds": (0, 1), "list": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("measur", "smollm2-opd"), ("measur", "Did you mean", "measure", "opd --help")),
+        (("patch", "aply"), ("apply", "opd patch --help")),
+        (("measure", "smollm2-opd", "--vew", "bf16"), ("--vew", "Did you mean --view", "opd measure --help")),
+        (("measure", "--source", "x", "--trained", "y", "--trained", "z"), ("--trained", "multiple times")),
+        (("measure", "smollm2-opd", "--workers", "two"), ("--workers", "two")),
+        (("measure", "smollm2-opd", "--skip"), ("--skip",)),
+        (("study", "pico", "smollm2"), ("smollm2",)),
+        (("patch",), ("COMMAND", "opd patch --help")),
+        (("summary", "smollm2-opd", "--debug=maybe"), ("--debug", "maybe")),
+    ],
+)
+def test_what_is_mistyped(
+    arguments: tuple[str, ...], words: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = main(arguments)
+    complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), *words)
+
+
+def test_version(opd: Opd) -> None:
+    assert opd("--version").stdout == f"opdlib {opdlib.__version__}\n"
+
+
+def test_completion_is_installed_for_the_shell(opd: Opd, tmp_path: Path) -> None:
+    done = opd("--install-completion", "--shell", "bash", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    scripts = [p for p in tmp_path.rglob("opd") if p.is_file()]
+    assert len(scripts) == 1
+    assert "--overlaps" in scripts[0].read_text()
+
+
+def test_ctrl_c_and_a_closed_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a shell expects: 130, and 141 without a word."""
+    closed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys; from opdlib.cli.main import main; r, w = os.pipe(); os.close(r); "
+            "os.dup2(w, 1); sys.exit(main(['pairs']))",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (closed.returncode, closed.stderr) == (141, "")
+    stopped = (
+        "import opdlib.registry.pairs as p, sys; from opdlib.cli.main import main\n"
+        "def stop(): raise KeyboardInterrupt\np.registry = stop\nsys.exit(main(['pairs']))"
+    )
+    done = subprocess.run([sys.executable, "-c", stopped], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "opd: interrupted; the same command goes on from here\n")

@@ -1,0 +1,202 @@
+"""What `opd` says of pairs: list, measure, summarize, lay over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from opdlib.errors import MeasureError, ParameterError
+
+if TYPE_CHECKING:
+    from opdlib.registry.pairs import Pair
+
+View = Literal["bf16", "stored"]
+
+
+def pairs() -> None:
+    """List the registry of pairs, and which can be measured here.
+
+    example: opd pairs
+    """
+    from opdlib.files import data_root
+    from opdlib.registry.pairs import registry
+    from opdlib.results.layout import SUMMARY
+
+    rows = [("pair", "regime", "source", "trained", "here")]
+    for pair in registry().values():
+        results = (data_root() / "results" / pair.key / SUMMARY).is_file()
+        here = (pair.obstacle() or "measurable") + (", results committed" if results else "")
+        rows.append((pair.key, pair.regime, pair.source, pair.trained or "-", here))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def measure(
+    *pairs: str,
+    source: str | None = None,
+    trained: str | None = None,
+    name: str | None = None,
+    out: Path | None = None,
+    view: View = "bf16",
+    only: Literal["sparsity"] | None = None,
+    skip: tuple[str, ...] = (),
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    check: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Measure pairs and write their results.
+
+    example: opd measure smollm2-opd --out runs/mine
+
+    Args:
+        pairs: keys of the registry
+        source: a source checkpoint: folder, file, org/name@rev, wheel:, patch:
+        trained: the checkpoint that was trained from it
+        name: what to call the pair (default: that of the checkpoint)
+        out: results folder, with one below it for each of several pairs
+        view: round to bf16 first or not
+        only: which metrics (default: all there are)
+        skip: tensors to leave out, by name or pattern
+        device: where to compute
+        check: fail unless the committed numbers come out
+        workers: threads (default: one per core); changes no number
+    """
+    from opdlib.checkpoints import open_checkpoint
+    from opdlib.measurement.schedule import METRICS
+    from opdlib.registry.pairs import Pair, find_pair
+    from opdlib.results.measure import Order, measure_together
+
+    given = source is not None or trained is not None
+    if bool(pairs) == given or (given and not (source and trained)):
+        raise ParameterError("measure takes PAIR..., or --source and --trained together; see opd measure --help")
+    if name and not given:
+        raise ParameterError("--name goes with --source and --trained; a pair of the registry has its key")
+    if check and given:
+        raise ParameterError("--check compares with committed results, so it takes PAIR...")
+    if source and trained:
+        called = name or Path(trained.partition("@")[0]).name or "unnamed"
+        wanted = [Pair(called, called, source, trained, regime="")]
+    else:
+        wanted = [find_pair(pair) for pair in pairs]
+    orders: dict[str, list[tuple[Pair, Order]]] = {}
+    for pair in wanted:
+        if pair.trained is None:
+            raise ParameterError(
+                f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source, --trained"
+            )
+        default = Path("runs/measured") / (pair.key if view == "bf16" else f"{pair.key}-{view}")
+        folder = default if out is None else out if len(wanted) == 1 else out / pair.key
+        order = Order(folder, pair.key, open_checkpoint(pair.trained), (*pair.skip, *skip))
+        orders.setdefault(pair.source, []).append((pair, order))
+    for spec, together in orders.items():
+        done = measure_together(
+            open_checkpoint(spec),
+            [order for _, order in together],
+            view=view,
+            metrics=(only,) if only else METRICS,
+            device=device,
+            workers=workers,
+            progress=None,
+        )
+        for (pair, order), measurement in zip(together, done, strict=True):
+            for line in _left_out(measurement.alignment.left_out):
+                print(line)
+            share = measurement.histogram.changed / max(measurement.histogram.size, 1)
+            print(
+                f"{pair.key}: {len(measurement.tensors)} tensors, {share:.2%} of weights changed in view {view}; "
+                f"results in {order.folder}"
+            )
+            if check:
+                _check_against_committed(pair, order.folder, view, only)
+
+
+def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
+    """A line for every reason why tensors are not compared, with the tensor or their number."""
+    for reason in dict.fromkeys(left_out.values()):
+        names = [name for name, why in left_out.items() if why == reason]
+        yield f"{names[0] if len(names) == 1 else f'{len(names)} tensors'}: {reason}"
+
+
+def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | None) -> None:
+    from opdlib.results.layout import disagreements, read_summary, results_folder
+
+    found = disagreements(read_summary(folder), read_summary(results_folder(pair.key, view)), only)
+    if found:
+        raise MeasureError(
+            f"{pair.key}: {len(found)} numbers differ from the committed ones, the first: {found[0]}; "
+            "if the change is meant, commit the new results and say why in CHANGELOG.md"
+        )
+    print(f"{pair.key}: equal to the committed numbers")
+
+
+def summary(results: str, /, *, view: View = "bf16", json: bool = False) -> None:
+    """Print the numbers of the paper's tables for one pair.
+
+    example: opd summary smollm2-opd --json
+
+    Args:
+        results: a results folder, or a pair with committed results
+        view: of a pair's committed results
+        json: as JSON
+    """
+    from opdlib.results.layout import read_summary, results_folder
+
+    found = read_summary(results_folder(results, view))
+    print(dumps(found, indent=1) if json else _readable(found))
+
+
+def _readable(summary: dict[str, Any]) -> str:
+    """Every number but the layers', a line for each key."""
+    lines = []
+    for key, value in summary.items():
+        if isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values()):
+            lines += [f"{f'{key} {name}':32}{_listed(inner)}" for name, inner in value.items()]
+        elif not isinstance(value, list):
+            lines.append(f"{key:32}{_listed(value) if isinstance(value, dict) else _number(value)}")
+    return "\n".join([*lines, f"{'layers':32}{len(summary['layers'])}, see --json"])
+
+
+def _listed(numbers: dict[str, Any]) -> str:
+    return "  ".join(f"{at}: {_number(value)}" for at, value in numbers.items())
+
+
+def _number(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "undefined" if value is None else str(value)
+
+
+def overlap(
+    *,
+    source: str,
+    a: str,
+    b: str,
+    atol: float = 1e-5,
+    view: View = "bf16",
+    skip: tuple[str, ...] = (),
+    json: bool = False,
+) -> None:
+    """Say how far the changes of two checkpoints coincide.
+
+    example: opd overlap --source org/base --a org/one --b org/other --json
+
+    Args:
+        source: the source checkpoint
+        a: the first trained checkpoint
+        b: the second
+        atol: updated means abs(delta) > ATOL
+        view: as for measure
+        skip: tensors to leave out
+        json: everything as JSON, by layer, module and tensor too
+    """
+    from opdlib.checkpoints import open_checkpoint
+    from opdlib.measurement.overlap import measure_overlap
+
+    found = measure_overlap(*map(open_checkpoint, (source, a, b)), atol=atol, view=view, skip=skip)
+    if json:
+        print(dumps(found, indent=1))
+        return
+    for name in ("o1", "o2", "jaccard"):
+        chance = {kind: expected[name] for kind, expected in found["expected"].items()}
+        print(f"{name:8}{_number(found[name])}   if independent: {_listed(chance)}")
