@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pandas as pd
 
+from opdlib.quantities import flat
 from opdlib.tables import Results, at, blocks, layers, sparsity
 
 Value = float | str | None
@@ -16,12 +16,8 @@ def quantity(results: Results, name: str) -> Value:
     """The number (or word) called `name`: one of `DERIVED`, or a dotted key of the summary. None if there is none."""
     if name in DERIVED:
         return DERIVED[name](results)
-    value: Any = results.summary
-    rest = name
-    while rest and isinstance(value, dict):  # a key may hold a dot itself: in `top_energy.0.01`, `0.01` is one
-        key, rest = (rest, "") if rest in value else rest.partition(".")[::2]
-        value = value.get(key)
-    return None if rest or value is None or isinstance(value, dict) else float(value)
+    value = dict(flat(results.summary)).get(name)
+    return None if value is None else float(value)
 
 
 def _largest(results: Results, column: str) -> Value:

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from opdlib.claims.claim import Range
-from opdlib.tables.text import MISSING
+from opdlib.quantities import MISSING
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

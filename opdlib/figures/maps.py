@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from opdlib.figures.theme import figure
-from opdlib.tables.text import short
+from opdlib.quantities import short
 
 
 @figure

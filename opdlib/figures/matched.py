@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, STYLE, figure, legend_above
-from opdlib.quantities import PLAIN, TINY
-from opdlib.tables.summary_names import name
+from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, STYLE, figure, legend_above, named_rows
+from opdlib.quantities import label, quantity
 
 ARMS = {"opd": (BLUE, "o"), "opd-ce": (SKY, "v"), "offline-rkl": (GREEN, "s"), "offline": (ORANGE, "^")}
 """Corner of the 2 x 2 -> colour and marker."""
@@ -63,12 +60,12 @@ def differences(table: pd.DataFrame, ax: Axes) -> None:
         ax.hlines(height, scaled["low"], scaled["high"], color=colour, lw=1.6)
         for hollow in (True, False):
             kept = scaled["low"].isna() == hollow
-            label = str(arm) if len(own) and (kept.all() if hollow else kept.any()) else ""
+            called = str(arm) if len(own) and (kept.all() if hollow else kept.any()) else ""
             fill = "white" if hollow else colour
-            ax.plot(scaled["difference"][kept], height[kept], marker, color=colour, mfc=fill, ms=6, label=label)
+            ax.plot(scaled["difference"][kept], height[kept], marker, color=colour, mfc=fill, ms=6, label=called)
     ax.set_xscale("symlog", linthresh=1, linscale=1)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    _names(ax, quantities)
+    named_rows(ax, [*map(label, quantities)])
     ax.set(xlabel="difference, in OPD's ranges", ylabel="number")
     legend_above(ax)
 
@@ -80,7 +77,8 @@ def against_norm(table: pd.DataFrame, ax: Axes) -> None:
     Table: `opdlib.tables.matched.norm.drawn` or `drawn_together`. A line is a run, a point a step whose weights were
     measured; the paper's pairs are single points.
     """
-    scale = _scale(str(table["quantity"].iloc[0])) if len(table) else 1.0
+    drawn = quantity(str(table["quantity"].iloc[0])) if len(table) else None
+    scale = drawn.scale if drawn else 1.0
     for group, own in table.groupby("group", sort=False):
         colour, marker = GROUPS.get(str(group), (GREY, "o"))
         if group == "paper":
@@ -105,9 +103,8 @@ def against_norm(table: pd.DataFrame, ax: Axes) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=[1.0] if wide else [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    unit = " (%)" if scale > 1 else ""
-    label = name(str(table["quantity"].iloc[0])) if len(table) else "number"
-    ax.set(xlabel="relative norm of the update (%)", ylabel=f"{label}{unit}")
+    title = f"{drawn.label}{drawn.unit}" if drawn else "number"
+    ax.set(xlabel=quantity("rel_norm").axis, ylabel=title)
     legend_above(ax)
 
 
@@ -133,16 +130,6 @@ def contrast(table: pd.DataFrame, ax: Axes) -> None:
         ax.set_xlim(min(ends.min(), 0.5) / 1.3, max(ends.max(), 2) * 1.3)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    _names(ax, quantities)
+    named_rows(ax, [*map(label, quantities)])
     ax.set(xlabel="factor", ylabel="number")
     legend_above(ax)
-
-
-def _names(ax: Axes, quantities: Sequence[str]) -> None:
-    ax.set_yticks(range(len(quantities)), [*map(name, quantities)])
-    ax.set_ylim(max(len(quantities), 1) - 0.4, -0.6)
-
-
-def _scale(key: str) -> float:
-    """100 for what is written in percent, 1 for plain numbers."""
-    return 1.0 if name(key).startswith(PLAIN) or f"{name(key)} ".startswith(TINY) else 100.0

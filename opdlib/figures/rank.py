@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from opdlib.figures.curves import LINES
-from opdlib.figures.dots import dots, pairs_of
+from opdlib.figures.dots import dots
 from opdlib.figures.theme import GREY, figure, legend_above
-from opdlib.quantities import name_of
 from opdlib.tables.paper import OPD_STYLE
 
 MARKED = (1, 8, 16)
@@ -43,11 +42,11 @@ def spectrum(table: pd.DataFrame, ax: Axes) -> None:
 def leading(table: pd.DataFrame, ax: Axes) -> None:
     """Share of the energy in the k largest singular values together, in percent, by k.
 
-    Table: `geometry.spread` of `top k` for each view (median and quartiles over matrices) and `paper_geometry.numbers`
-    (grey bars: the span of the six OPD-style rows, where the paper has one).
+    Table: `geometry.spread` of `svd_energy` for each view (median and quartiles over matrices) and
+    `paper_geometry.numbers` (grey bars: the span of the six OPD-style rows, where the paper has one).
     """
-    tops = table[table["quantity"].str.fullmatch(r"top \d+")]
-    counts = tops["quantity"].str.removeprefix("top ").astype(int)
+    counts = table["quantity"].str.extract(r"^svd_energy\.(\d+)$", expand=False).dropna().astype(int)
+    tops = table.loc[counts.index]
     paper = tops[(tops["origin"] == "paper") & tops["regime"].isin(OPD_STYLE)]
     for number, (count, values) in enumerate(paper.groupby(counts)["value"]):
         label = "" if number else "paper, OPD-style pairs"
@@ -66,17 +65,16 @@ def leading(table: pd.DataFrame, ax: Axes) -> None:
 @figure
 def pair_top(table: pd.DataFrame, ax: Axes) -> None:
     """Energy in the 16 largest singular values of every pair, in percent. Table: overviews, the paper's and ours."""
-    dots(ax, table, "pair", name_of("energy_top", at=16), pairs_of(table))
-    ax.set(xlim=(-2, 102), xlabel="energy in the first 16 (%)", ylabel="pair")
+    dots(ax, table, "pair", "svd_energy.16", "svd_energy.16")
+    ax.set_xlim(-2, 102)
     legend_above(ax)
 
 
 @figure
 def pair_stable_rank(table: pd.DataFrame, ax: Axes) -> None:
     """Stable rank of every pair, on a logarithmic axis. Table: as for `pair_top`."""
-    dots(ax, table, "pair", name_of("stable_rank"), pairs_of(table), scale=1.0)
-    _doubling_axis(ax, max(table[name_of("stable_rank")].max(), 2))
-    ax.set(xlabel="stable rank of the update", ylabel="pair")
+    dots(ax, table, "pair", "stable_rank", "stable_rank")
+    _doubling_axis(ax, max(table["stable_rank"].max(), 2))
 
 
 def _index_axis(ax: Axes, last: float) -> None:

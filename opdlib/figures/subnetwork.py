@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, figure, legend_above
+from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, figure, legend_above, named_rows
 from opdlib.stats import mean_interval
 from opdlib.tables.subnetwork import FULL, TRAINS
 from opdlib.tables.subnetwork.overlap import NAMES, OTHER_SEED, SAME_SEED
@@ -46,7 +46,7 @@ def accuracy(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(100 * mean, place, marker, color=colour)
     for number, source in enumerate(sorted(set(table["source_accuracy"]))):
         ax.axvline(100 * source, color="black", lw=1, ls=":", label="source" if number == 0 else None)
-    _rows(ax, [TRAINS[arm] for arm in arms])
+    named_rows(ax, [TRAINS[arm] for arm in arms])
     ax.set_xlabel("held-out problems solved (%)")
     _legend(ax)
 
@@ -79,7 +79,7 @@ def difference(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(100 * own["difference"], height, marker, color="black", mfc="white", ms=6, label=name)
         for x, y, density in zip(100 * own["difference"], height, own["density"], strict=True):
             ax.annotate(f"{100 * density:.3g}%", (x, y), (-6, 0), textcoords="offset points", **BESIDE)
-    _rows(ax, [TRAINS[arm] for arm in arms])
+    named_rows(ax, [TRAINS[arm] for arm in arms])
     ax.margins(x=0.12)
     ax.set_xlabel("accuracy minus that of full OPD (points)")
     _legend(ax)
@@ -159,7 +159,7 @@ def _one_a_row(table: pd.DataFrame) -> pd.DataFrame:
 def _places(ax: Axes, table: pd.DataFrame) -> dict[str, int]:
     """Arm, or the paper's comparison -> its row."""
     names = list(_one_a_row(table).index)
-    _rows(ax, [f"{NAMES[name]}, another seed" if name == FULL else NAMES.get(name, name) for name in names])
+    named_rows(ax, [f"{NAMES[name]}, another seed" if name == FULL else NAMES.get(name, name) for name in names])
     return {name: place for place, name in enumerate(names)}
 
 
@@ -168,11 +168,6 @@ def _paper(ax: Axes, table: pd.DataFrame, places: dict[str, int], column: str, s
     own = own[~own.index.isin(list(NAMES))]
     height = [places[name] for name in own.index]
     ax.plot(scale * own[column], height, "o", color="black", mfc="white", label="paper" if len(own) else None)
-
-
-def _rows(ax: Axes, names: list[str]) -> None:
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(max(len(names), 1) - 0.4, -0.6)
 
 
 def _legend(ax: Axes) -> None:

@@ -11,17 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from opdlib.figures.curves import LINES
-from opdlib.figures.dots import dots, pairs_of
+from opdlib.figures.dots import dots
 from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above, plain_percent
-from opdlib.quantities import name_of
+from opdlib.quantities import quantity, short_percent
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.text import short_percent
+from opdlib.tables.paper_geometry import SIZES
 
 SIDES = {"joint": (BLUE, "o"), "left": (GREEN, "s"), "right": (ORANGE, "^")}
 MASKS = {"principal": (BLUE, "s"), "low": (ORANGE, "o")}
 """Side, or mask -> colour and marker."""
 CHANCE: Mapping[str, Any] = {"color": "black", "lw": 1, "ls": ":"}
-CEILING, PRINCIPAL = name_of("coverage_ceiling", at=0.1), "principal 10%"
 
 
 @figure
@@ -30,9 +29,9 @@ def pair_projection(table: pd.DataFrame, ax: Axes) -> None:
 
     Table: `paper_geometry.projection`, and ours in the same columns.
     """
-    dots(ax, table, "pair", "value", pairs_of(table))
+    places = dots(ax, table, "pair", "value", "projection.joint.0.1")
     known = table.dropna(subset=["expected"]).drop_duplicates("pair")
-    height = known["pair"].map(_places(table))
+    height = known["pair"].map(places)
     ax.plot(100 * known["expected"], height, "|", color="black", ms=14, mew=2.5, label="chance")
     ax.set_xscale("log")
     drawn = 100 * pd.concat([table["value"], known["expected"]])
@@ -42,7 +41,6 @@ def pair_projection(table: pd.DataFrame, ax: Axes) -> None:
     ax.xaxis.set_major_formatter(plain_percent)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(low, high)
-    ax.set(xlabel="joint projection at 10% (%)", ylabel="pair")
     legend_above(ax)
 
 
@@ -82,9 +80,9 @@ def pair_principal(table: pd.DataFrame, ax: Axes) -> None:
     Table: `paper_geometry.coverage` and `geometry.overview` of the same columns. Dotted: the size of the mask, which is
     what chance would give.
     """
-    _pair_coverage(ax, table, "principal")
-    reach = max(12, 110 * table[name_of("coverage", "principal", 0.1)].max())
-    ax.set(xlim=(-reach / 60, reach), xlabel="principal coverage at 10% (%)", ylabel="pair")
+    _pair_coverage(ax, table, "coverage.principal.0.1")
+    reach = max(12, 110 * table["coverage.principal.0.1"].max())
+    ax.set_xlim(-reach / 60, reach)
 
 
 @figure
@@ -93,12 +91,11 @@ def pair_low(table: pd.DataFrame, ax: Axes) -> None:
 
     Table: as for `pair_principal`.
     """
-    _pair_coverage(ax, table, "low")
-    ceilings = table.dropna(subset=[CEILING])
-    ceilings = ceilings[ceilings["view"] == "bf16"]
-    height = ceilings["pair"].map(_places(table))
-    ax.plot(100 * ceilings[CEILING], height, "|", color="black", ms=14, mew=2.5, label="ceiling")
-    ax.set(xlim=(-2, 102), xlabel="low-magnitude coverage at 10% (%)", ylabel="pair")
+    places = _pair_coverage(ax, table, "coverage.low.0.1")
+    bf16 = table[table["view"] == "bf16"]
+    ceilings = bf16.set_index("pair")["coverage_ceiling.0.1"].dropna()
+    ax.plot(100 * ceilings, ceilings.index.map(places), "|", color="black", ms=14, mew=2.5, label="ceiling")
+    ax.set(xlim=(-2, 102), xlabel="low-magnitude coverage at 10% (%)")
     legend_above(ax)
 
 
@@ -129,22 +126,22 @@ def changed_by_size(table: pd.DataFrame, ax: Axes) -> None:
 
     Table: `paper_geometry.changed` and `subspace.changed` of each view.
     """
-    sizes = [column for column in table.columns if column.startswith(("bottom", "upper"))]
+    sizes, principal = [*SIZES][1:-1], [*SIZES][-1]
     place = range(len(sizes))
     for opd_style, colour in ((True, GREY), (False, "#bbbbbb")):
         paper = table[(table["origin"] == "paper") & (table["regime"].isin(OPD_STYLE) == opd_style)]
         label = f"paper, {'OPD-style' if opd_style else 'other pairs'}"
         for number, (_, row) in enumerate(paper.iterrows()):
             ax.plot(place, 100 * row[sizes].astype(float), ".-", color=colour, lw=0.8, label="" if number else label)
-            ax.plot(len(sizes), 100 * row[PRINCIPAL], ".", color=colour)
+            ax.plot(len(sizes), 100 * row[principal], ".", color=colour)
     for _, row in table[table["origin"] == "here"].iterrows():
         colour, style = LINES[row["view"]]
         fill = colour if row["view"] == "bf16" else "white"
         look: dict[str, Any] = {"color": colour, "mfc": fill}
         ax.plot(place, 100 * row[sizes].astype(float), f"o{style}", label=f"here, view {row['view']}", **look)
-        ax.plot(len(sizes), 100 * row[PRINCIPAL], "o", **look)
+        ax.plot(len(sizes), 100 * row[principal], "o", **look)
     ax.axvline(len(sizes) - 0.5, color="black", lw=0.8)
-    ax.set_xticks(range(len(sizes) + 1), [name.replace(" ", "\n") for name in [*sizes, PRINCIPAL]])
+    ax.set_xticks(range(len(sizes) + 1), [SIZES[key].replace(" ", "\n") for key in [*sizes, principal]])
     ax.set(ylim=(-2, 102), xlabel="weights, by absolute value in the source", ylabel="weights that changed (%)")
     legend_above(ax)
 
@@ -163,11 +160,8 @@ def deciles(table: pd.DataFrame, ax: Axes) -> None:
     legend_above(ax)
 
 
-def _pair_coverage(ax: Axes, table: pd.DataFrame, mask: str) -> None:
-    dots(ax, table, "pair", name_of("coverage", mask, 0.1), pairs_of(table))
-    ax.axvline(10, label="chance", **CHANCE)
+def _pair_coverage(ax: Axes, table: pd.DataFrame, key: str) -> dict[Hashable, int]:
+    places = dots(ax, table, "pair", key, key)
+    ax.axvline(100 * float(quantity(key).chance), label="chance", **CHANCE)
     legend_above(ax)
-
-
-def _places(table: pd.DataFrame) -> dict[Hashable, int]:
-    return {pair: number for number, pair in enumerate(pairs_of(table))}
+    return places

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 
@@ -42,6 +42,12 @@ def legend_above(ax: Axes, columns: int = 2, over: float = 1.0) -> None:
     if not ax.get_legend_handles_labels()[0]:
         return
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, over), ncols=columns, frameon=False, borderaxespad=0.3)
+
+
+def named_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Rows of names instead of a vertical axis, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(max(len(names), 1) - 0.4, -0.6)
 
 
 def plain_percent(value: float, _: object) -> str:

@@ -11,10 +11,10 @@ import pandas as pd
 import yaml
 
 from opdlib.errors import ParameterError
+from opdlib.quantities import short
 from opdlib.registry.pairs import DEFAULT, find_pair
 from opdlib.registry.study import find_scale
-from opdlib.tables.readable import headed
-from opdlib.tables.text import short
+from opdlib.tables.written import headed
 
 PLAIN = (bool, int, float, str, list, tuple, dict, set, type(None))
 """Types of the values that papermill can inject. Anything else in a namespace is a module or a function."""

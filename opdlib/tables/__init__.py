@@ -5,8 +5,8 @@ shape, so that the two can be put one below the other. Every table says in its c
 Numbers of single matrices are in `geometry`, `subspace`, `rounding` and `paper_geometry`; `written` makes text of them.
 
 Runs of the study are in `study`, with the rule by which its arms are compared; each page on them has a package of its
-own: `optimizers`, `subnetwork` and `matched`. How numbers become text is in `text`, by the name of a quantity in
-`quantities`.
+own: `optimizers`, `subnetwork` and `matched`. A column `quantity` holds keys of `opdlib.quantities`, which also says how
+a number is written; `text` has what does not depend on a key.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from opdlib.tables.measured import (
     sparsity,
     well_populated,
 )
-from opdlib.tables.readable import headed, readable
 from opdlib.tables.select import among, at, beside, stacked
+from opdlib.tables.written import headed, readable
 
 __all__ = [
     "Results",

@@ -1,6 +1,6 @@
 """Tables of the geometry of a pair: numbers of single matrices, and their medians and quartiles.
 
-A number has a name (`opdlib.quantities`). Only matrices that changed have numbers; each fused expert is one.
+A number is known by its key (`opdlib.quantities`). Only matrices that changed have numbers; each fused expert is one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import pandas as pd
 
 from opdlib.errors import ParameterError, RegistryError
 from opdlib.files import data_root
-from opdlib.quantities import KEYS, name_of
+from opdlib.quantities import key_of, label
 from opdlib.registry.pairs import registry
 from opdlib.results.layout import SUMMARY
 from opdlib.results.open import Results
 from opdlib.tables.measured import GROUPS
+
+ROW = ("metric", "side", "at", "atol")
+"""The columns of geometry.csv that say which number a row is."""
 
 
 def has_geometry(results: Results) -> bool:
@@ -35,36 +38,36 @@ def matrices(results: Results) -> pd.DataFrame:
     """Every number of every matrix that changed.
 
     Columns: tensor, expert, part, layer, block, module, rows and columns (of the matrix), metric, side, at, atol,
-    quantity, value, expected (what chance alone would give; NaN where that is unknown). Raises RegistryError if the
-    geometry was not measured.
+    quantity (its key), value, expected (what chance alone would give; NaN where that is unknown). Raises RegistryError
+    if the geometry was not measured.
     """
     if not has_geometry(results):
         raise RegistryError(f"{results.title}: only its sparsity was measured; measure it again without --only")
     floats = dict.fromkeys(("expert", "at", "atol", "value", "expected"), float)
     numbers = results.read("geometry").astype({"side": object, **floats})
     numbers = numbers.fillna({"side": ""}).drop(columns="route")
-    names = numbers[[*KEYS]].drop_duplicates()
-    names["quantity"] = [name_of(*key) for key in names.itertuples(index=False)]
+    keys = numbers[[*ROW]].drop_duplicates()
+    keys["quantity"] = [key_of(*row) for row in keys.itertuples(index=False)]
     shape = results.tensors["shape"].str.extract(r"(\d+)x(\d+)$").astype("Int64")
     places = results.tensors[[*GROUPS["tensor"]]].assign(rows=shape[0], columns=shape[1])
-    found: pd.DataFrame = numbers.merge(names, on=[*KEYS], how="left").merge(places, on="tensor", how="left")
+    found: pd.DataFrame = numbers.merge(keys, on=[*ROW], how="left").merge(places, on="tensor", how="left")
     return found
 
 
-def spread(results: Results, names: Sequence[str] | None = None, by: str = "model") -> pd.DataFrame:
-    """Every quantity, or those called `names`, over the matrices: median and quartiles.
+def spread(results: Results, keys: Sequence[str] | None = None, by: str = "model") -> pd.DataFrame:
+    """Every quantity, or those with these keys, over the matrices: median and quartiles.
 
     Columns: those of `by` (see `opdlib.tables.measured.GROUPS`), metric, side, at, atol, quantity, matrices (in which
     it is defined), low, value, high (quartiles and median: the medians are those of `opd summary`), expected (median
     of what chance would give), ratio_low, ratio, ratio_high (quartiles and median of value over expected, matrix by
-    matrix). Single singular values are left to `spectrum`. Raises ParameterError for a name that nobody measured.
+    matrix). Single singular values are left to `spectrum`. Raises ParameterError for one that nobody measured.
     """
     rows = matrices(results)
     rows = rows[rows["metric"] != "energy_at"]
-    if names is not None:
-        rows = named(rows, names)
+    if keys is not None:
+        rows = _chosen(rows, keys)
     rows = rows.assign(ratio=rows["value"] / rows["expected"].where(rows["expected"] > 0))
-    grouped = rows.groupby([*GROUPS[by], *KEYS, "quantity"], observed=True, dropna=False, sort=False)
+    grouped = rows.groupby([*GROUPS[by], *ROW, "quantity"], observed=True, dropna=False, sort=False)
     quartiles = {
         f"{prefix}{end}": grouped[column].quantile(at)
         for column, prefix in (("value", ""), ("ratio", "ratio_"))
@@ -77,34 +80,31 @@ def spread(results: Results, names: Sequence[str] | None = None, by: str = "mode
     return results.labelled(table)
 
 
-def spectrum_names(tops: Sequence[int], tolerances: Sequence[float]) -> list[str]:
+def spectrum_keys(tops: Sequence[int], tolerances: Sequence[float]) -> list[str]:
     """The quantities that describe a spectrum, in the order of the tables."""
-    return [
-        *(name_of("energy_top", at=top) for top in tops),
-        *(name_of(metric) for metric in ("stable_rank", "effective_rank")),
-        *(name_of("rank_share", at=tolerance) for tolerance in tolerances),
-        name_of("hill_exponent"),
-    ]
+    ranks = [key_of("rank_share", at=tolerance) for tolerance in tolerances]
+    return [*(f"svd_energy.{top}" for top in tops), "stable_rank", "effective_rank", *ranks, "hill_exponent"]
 
 
-TURNING = tuple(name_of(metric, side) for metric in ("sine_mean", "sine_max") for side in ("left", "right")) + tuple(
-    name_of("spectral_drift", side) for side in ("source", "delta")
+TURNING = (
+    *(f"sines.{side}.{which}" for which in ("mean", "max") for side in ("left", "right")),
+    *("spectral_drift", "spectral_drift_delta"),
 )
 """How far the source's leading tenth turned, and how far its singular values moved."""
 
 
-def named(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The rows whose quantity is one of `names`. Raises ParameterError for one that is not there, unless none is."""
+def _chosen(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The rows of these quantities. Raises ParameterError for one that is not there, unless none is."""
     known = set(table["quantity"])
-    for name in names:
-        if known and name not in known:
-            raise ParameterError(f"{name!r} was not measured; there are {', '.join(sorted(known))}")
-    return table[table["quantity"].isin(names)]
+    for key in keys:
+        if known and key not in known:
+            raise ParameterError(f"{label(key)!r} was not measured; there are {', '.join(sorted(map(label, known)))}")
+    return table[table["quantity"].isin(keys)]
 
 
-def overview(results: Results, names: Sequence[str]) -> pd.DataFrame:
-    """One row: the median of each of these quantities as a column of that name; NaN if no matrix has it."""
-    values = spread(results, names).set_index("quantity")["value"].reindex([*names])
+def overview(results: Results, keys: Sequence[str]) -> pd.DataFrame:
+    """One row: the median of each of these quantities as a column of that key; NaN if no matrix has it."""
+    values = spread(results, keys).set_index("quantity")["value"].reindex([*keys])
     return results.labelled(values.to_frame().T.reset_index(drop=True))
 
 

@@ -11,28 +11,31 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from opdlib.quantities import name_of
+from opdlib.quantities import SHARES, short_percent
 from opdlib.registry.pairs import registry
 from opdlib.tables import paper
 from opdlib.tables.select import stacked
-from opdlib.tables.text import short_percent
 
 LABELS = ["pair", "regime", "origin", "view"]
-MASK_SHARES = (0.01, 0.05, 0.1, 0.2)
-"""The mask sizes of Table 10."""
 
-_SPECTRUM = {f"top{k}_energy_pct": name_of("energy_top", at=k) for k in (1, 8, 16)} | {
-    "rank_1e-5_pct": name_of("rank_share", at=1e-5),
-    "joint_projection_10_pct": name_of("projection", "joint", 0.1),
+_SPECTRUM = {f"top{k}_energy_pct": f"svd_energy.{k}" for k in (1, 8, 16)} | {
+    "rank_1e-5_pct": "rank_share.1e-05",
+    "joint_projection_10_pct": "projection.joint.0.1",
 }
 _COVERAGE = {
-    f"{mask}_{100 * share:g}_pct": name_of("coverage", mask, share)
+    f"{mask}_{100 * share:g}_pct": f"coverage.{mask}.{share:g}"
     for mask in ("principal", "low", "nonprincipal_or_low")
-    for share in MASK_SHARES
+    for share in SHARES
 }
 
-SPECTRUM = (*(name_of("energy_top", at=k) for k in (1, 8, 16)), name_of("stable_rank"), name_of("rank_share", at=1e-5))
+SPECTRUM = (*(f"svd_energy.{k}" for k in (1, 8, 16)), "stable_rank", "rank_share.1e-05")
 """The quantities of Table 9 that are about the spectrum."""
+SIZES = (
+    {"density": "changed"}
+    | {f"changed_in.low.{share:g}": f"bottom {short_percent(share)}" for share in SHARES}
+    | {"changed_above.0.2": "upper 80%", "changed_in.principal.0.1": "principal 10%"}
+)
+"""P(changed) by size of the weight: quantity -> how its group of weights is called."""
 COVERAGES = tuple(_COVERAGE.values())
 """The quantities of Table 10; of the last mask the paper has one share only."""
 
@@ -40,15 +43,15 @@ COVERAGES = tuple(_COVERAGE.values())
 def numbers() -> pd.DataFrame:
     """Tables 9 and 10: columns pair, regime, origin ('paper'), view, quantity, value. Shares in [0, 1]."""
     spectrum, coverage = (paper.labelled(paper.read(name)) for name in ("table9_spectrum", "table10_coverage"))
-    ranks = _melted(spectrum, {"stable_rank": name_of("stable_rank")})
+    ranks = _melted(spectrum, {"stable_rank": "stable_rank"})
     shares = [_melted(spectrum, _SPECTRUM), _melted(coverage, _COVERAGE)]
     return stacked(ranks, *(part.assign(value=part["value"] / 100) for part in shares))
 
 
-def overview(names: Sequence[str]) -> pd.DataFrame:
-    """One row a pair, with each of these quantities as a column of that name; NaN where the paper has none."""
+def overview(keys: Sequence[str]) -> pd.DataFrame:
+    """One row a pair, with each of these quantities as a column of that key; NaN where the paper has none."""
     table = numbers()
-    values = table.pivot_table(index="pair", columns="quantity", values="value").reindex(columns=[*names])
+    values = table.pivot_table(index="pair", columns="quantity", values="value").reindex(columns=[*keys])
     return table[LABELS].drop_duplicates().merge(values.rename_axis(columns=None), on="pair")
 
 
@@ -86,8 +89,7 @@ def projection() -> pd.DataFrame:
     expected is `median_chance` of the pair's source, ratio the one over the other: our arithmetic, NaN where the shapes
     are not listed.
     """
-    name = name_of("projection", "joint", 0.1)
-    table = overview([name]).rename(columns={name: "value"})
+    table = overview(["projection.joint.0.1"]).rename(columns={"projection.joint.0.1": "value"})
     sources = {pair.paper: pair.source for pair in registry().values() if pair.paper}
     expected = table["pair"].map(lambda pair: median_chance(sources[pair]))
     return table.assign(expected=expected, ratio=table["value"] / expected)
@@ -98,30 +100,26 @@ def coverage() -> pd.DataFrame:
 
     The ceiling, min(1, 10% / density) with density = 1 - exact zero (Table 8), is our arithmetic.
     """
-    table = overview([name_of("coverage", mask, 0.1) for mask in ("principal", "low")])
-    return table.assign(**{name_of("coverage_ceiling", at=0.1): (0.1 / _density(table)).clip(upper=1)})
+    table = overview(["coverage.principal.0.1", "coverage.low.0.1"])
+    return table.assign(**{"coverage_ceiling.0.1": (0.1 / _density(table)).clip(upper=1)})
 
 
 def changed() -> pd.DataFrame:
     """P(changed) by size of the weight, from Tables 8 and 10: our arithmetic.
 
     coverage * density / share of the mask, with density = 1 - exact zero. Approximate: the coverages are medians over
-    matrices, the density is that of the whole model. Columns: those of `changed_columns`.
+    matrices, the density is that of the whole model. Columns: those of `SIZES`.
     """
     covered = overview(COVERAGES)
     return covered[LABELS].join(by_size(covered, _density(covered)))
 
 
 def by_size(coverages: pd.DataFrame, density: pd.Series) -> pd.DataFrame:
-    """P(changed) in masks, from coverages at exact nonzero (columns named as in `numbers`) and a density in [0, 1].
-
-    Columns: changed (the density), bottom 1%, 5%, 10% and 20% of abs(weight), upper 80%, principal 10%; cut off at 1.
-    """
-    found = {"changed": density}
-    for share in MASK_SHARES:
-        found[f"bottom {short_percent(share)}"] = coverages[name_of("coverage", "low", share)] * density / share
-    found["upper 80%"] = (1 - coverages[name_of("coverage", "low", 0.2)]) * density / 0.8
-    found["principal 10%"] = coverages[name_of("coverage", "principal", 0.1)] * density / 0.1
+    """The columns of `SIZES`, from coverages at exact nonzero and a density in [0, 1]; cut off at 1."""
+    found = {"density": density}
+    found |= {f"changed_in.low.{share:g}": coverages[f"coverage.low.{share:g}"] * density / share for share in SHARES}
+    found["changed_above.0.2"] = (1 - coverages["coverage.low.0.2"]) * density / 0.8
+    found["changed_in.principal.0.1"] = coverages["coverage.principal.0.1"] * density / 0.1
     return pd.DataFrame(found).clip(upper=1)
 
 

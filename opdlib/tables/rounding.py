@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from opdlib.quantities import name_of
+from opdlib.quantities import key_of
 from opdlib.results.open import Results
 from opdlib.tables.geometry import matrices
 
@@ -32,7 +32,7 @@ def budget(results: Results, stored: Results, top: int = 16) -> pd.DataFrame:
 def _energies(results: Results, top: int) -> pd.DataFrame:
     """Energy inside and outside the leading directions, by tensor."""
     rows = matrices(results)
-    rows = rows[(rows["quantity"] == name_of("energy_top", at=top)) & rows["expert"].isna()]
+    rows = rows[(rows["quantity"] == f"svd_energy.{top}") & rows["expert"].isna()]
     rows = rows.merge(results.tensors[["tensor", "energy"]], on="tensor").set_index("tensor")
     inside = rows["value"] * rows["energy"]
     return pd.DataFrame({"inside": inside, "outside": rows["energy"] - inside})
@@ -64,9 +64,9 @@ def _quantities(delta: NDArray[np.float64]) -> dict[str, float]:
     energy = sigma**2 / ((sigma**2).sum() or np.nan)
     ranks = {t: float((sigma > t * sigma[0]).mean()) if sigma[0] > 0 else np.nan for t in (1e-6, 1e-5, 1e-4)}
     return {
-        "unchanged": float((delta == 0).mean()),
-        name_of("energy_top", at=1): float(energy[0]),
-        name_of("energy_top", at=16): float(energy[:16].sum()),
-        name_of("stable_rank"): float(1 / energy[0]),
-        **{name_of("rank_share", at=t): share for t, share in ranks.items()},
+        "exact_zero": float((delta == 0).mean()),
+        "svd_energy.1": float(energy[0]),
+        "svd_energy.16": float(energy[:16].sum()),
+        "stable_rank": float(1 / energy[0]),
+        **{key_of("rank_share", at=t): share for t, share in ranks.items()},
     }

@@ -14,7 +14,7 @@ import pandas as pd
 
 from opdlib.files import data_root
 from opdlib.registry.study import find_scale
-from opdlib.tables.readable import headed
+from opdlib.tables.written import headed
 
 DIGITS = 16
 """First hex digits of a digest that are shown."""

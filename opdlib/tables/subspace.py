@@ -7,23 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from opdlib.quantities import name_of
+from opdlib.quantities import MASKS, SIDES, UPDATE_ATOL, key_of, short_percent
 from opdlib.results.open import Results
 from opdlib.tables import paper_geometry
 from opdlib.tables.geometry import matrices, overview, spread
-from opdlib.tables.text import short_percent
-
-UPDATE_ATOL = (0.0, 1e-5)
-"""A weight is updated if abs(delta) exceeds this: the paper's coverages take the first, its overlaps the second."""
-MASKS = ("principal", "low")
-SIDES = ("joint", "left", "right")
 
 
 def projection(results: Results, shares: Sequence[float], by: str = "model") -> pd.DataFrame:
     """`spread` of the share of the update's energy in the source's leading directions, on each side, at each share of
     rank, with the column share."""
-    names = [name_of("projection", side, share) for side in SIDES for share in shares]
-    return spread(results, names, by).rename(columns={"at": "share"})
+    keys = [key_of("projection", side, share) for side in SIDES for share in shares]
+    return spread(results, keys, by).rename(columns={"at": "share"})
 
 
 def joint(results: Results) -> pd.DataFrame:
@@ -31,7 +25,7 @@ def joint(results: Results) -> pd.DataFrame:
 
     value and expected are medians over matrices, ratio is the one over the other; NaN if nothing changed.
     """
-    found = spread(results, [name_of("projection", "joint", 0.1)])
+    found = spread(results, ["projection.joint.0.1"])
     row = found[["value", "expected"]].reindex([0])
     return results.labelled(row.assign(ratio=row["value"] / row["expected"]))
 
@@ -39,27 +33,19 @@ def joint(results: Results) -> pd.DataFrame:
 def coverage(results: Results, shares: Sequence[float]) -> pd.DataFrame:
     """Coverage of the principal and the low-magnitude mask beside its bounds; medians over matrices, all in [0, 1].
 
-    Columns: quantity (mask and share), atol (of the update mask), mask, share (of all coordinates that the mask holds:
+    Columns: row (mask and share), atol (of the update mask), mask, share (of all coordinates that the mask holds:
     the coverage that chance would give), coverage (share of the updated coordinates that lie in the mask), ceiling
     (min(1, share / density): no mask of this size can cover more), inside (P(changed) in the mask), anywhere
     (P(changed), the density).
     """
-    keys = [(atol, mask, share) for atol in UPDATE_ATOL for mask in MASKS for share in shares]
-    names = [
-        (
-            name_of("coverage", mask, share, atol),
-            name_of("coverage_ceiling", at=share, atol=atol),
-            name_of("changed_in", mask, share, atol),
-            name_of("density", atol=atol),
-        )
-        for atol, mask, share in keys
-    ]
-    known = spread(results, sorted({n for row in names for n in row})).set_index("quantity")["value"]
-    values = [known.reindex([*row]).to_list() for row in names]
-    found = pd.DataFrame(values, columns=["coverage", "ceiling", "inside", "anywhere"], dtype=float)
-    masks = pd.DataFrame(keys, columns=["atol", "mask", "share"])
-    masks.insert(0, "quantity", [f"{mask}, {short_percent(share)}" for _, mask, share in keys])
-    return results.labelled(masks.join(found))
+    masks = [(atol, mask, share) for atol in UPDATE_ATOL for mask in MASKS for share in shares]
+    metrics = {"coverage": "coverage", "ceiling": "coverage_ceiling", "inside": "changed_in", "anywhere": "density"}
+    keys = {c: [key_of(metric, mask, share, atol) for atol, mask, share in masks] for c, metric in metrics.items()}
+    known = spread(results, sorted({key for column in keys.values() for key in column})).set_index("quantity")["value"]
+    found = pd.DataFrame(masks, columns=["atol", "mask", "share"])
+    found.insert(0, "row", [f"{mask}, {short_percent(share)}" for _, mask, share in masks])
+    values = {name: known.reindex(column).to_numpy(dtype=float) for name, column in keys.items()}
+    return results.labelled(found.assign(**values))
 
 
 def changed(results: Results) -> pd.DataFrame:
@@ -70,16 +56,12 @@ def changed(results: Results) -> pd.DataFrame:
     rows = matrices(results).fillna({"expert": -1})
     one = ["tensor", "expert", "rows", "columns"]
     wide = rows.pivot_table(index=one, columns="quantity", values="value").reset_index()
-    principal, low = (
-        {share: name_of("changed_in", mask, share) for share in paper_geometry.MASK_SHARES} for mask in MASKS
-    )
-    wide = wide.reindex(columns=["rows", "columns", "changed", *low.values(), *principal.values()]).astype(float)
+    wide = wide.reindex(columns=["rows", "columns", *paper_geometry.SIZES]).astype(float)
     size = wide["rows"] * wide["columns"]
     bottom = np.ceil((0.2 * size).round(9))
-    above = (wide["changed"] * size - wide[low[0.2]] * bottom) / (size - bottom).where(size > bottom)
-    found = {"changed": wide["changed"]} | {f"bottom {short_percent(share)}": wide[name] for share, name in low.items()}
-    found |= {"upper 80%": above, "principal 10%": wide[principal[0.1]]}
-    return results.labelled(pd.DataFrame(found).median().to_frame().T)
+    above = (wide["density"] * size - wide["changed_in.low.0.2"] * bottom) / (size - bottom).where(size > bottom)
+    found = wide.assign(**{"changed_above.0.2": above})[[*paper_geometry.SIZES]]
+    return results.labelled(found.median().to_frame().T)
 
 
 def changed_by_arithmetic(results: Results) -> pd.DataFrame:

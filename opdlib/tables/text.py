@@ -1,7 +1,7 @@
 """Numbers, counts and lists as text, for cells of tables and for sentences. A dash stands for what is undefined.
 
-The form that a number of a given name takes in every table is that of `opdlib.quantities.written`; here is what
-does not depend on a name.
+The form that a number takes in every table is that of its kind, see `opdlib.quantities`; here is what does not depend
+on it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from opdlib.quantities import MISSING as MISSING
-from opdlib.quantities import short as short
-from opdlib.quantities import short_percent as short_percent
+from opdlib.quantities import MISSING
 
 MINUS = "\N{MINUS SIGN}"
 

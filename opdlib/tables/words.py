@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from opdlib.quantities import name_of, written
+from opdlib.quantities import written
 from opdlib.results.open import Results
 from opdlib.tables import paper_geometry
 from opdlib.tables.geometry import overview, spread
 
-TOP16, JOINT = name_of("energy_top", at=16), name_of("projection", "joint", 0.1)
+TOP16, JOINT = "svd_energy.16", "projection.joint.0.1"
 
 
 def measured(views: Sequence[Results]) -> str:
@@ -62,10 +62,10 @@ def _projection(results: Results) -> str:
 
 def moved(views: Sequence[Results]) -> str:
     """P(abs(delta) > 1e-5) among the smallest tenth, the principal tenth and all weights, in each view."""
-    names = [name_of("changed_in", mask, 0.1, 1e-5) for mask in ("low", "principal")] + [name_of("density", atol=1e-5)]
+    keys = "changed_in_1e-05.low.0.1", "changed_in_1e-05.principal.0.1", "density_1e-05"
     parts = []
     for results in [v for v in views if v.summary["measured_2d"]]:
-        low, principal, anywhere = (written(name, _median(results, name)) for name in names)
+        low, principal, anywhere = (written(key, _median(results, key)) for key in keys)
         parts.append(
             f"In view `{results.view}`, {low} of the smallest tenth moved by more than 1e-5, {principal} of the "
             f"principal tenth, and {anywhere} of all weights of a matrix."
@@ -73,5 +73,5 @@ def moved(views: Sequence[Results]) -> str:
     return " ".join([*parts, "(Medians over matrices.)"]) if parts else "No matrix changed."
 
 
-def _median(results: Results, name: str) -> float:
-    return float(overview(results, [name])[name].iloc[0])
+def _median(results: Results, key: str) -> float:
+    return float(overview(results, [key])[key].iloc[0])

@@ -1,47 +1,77 @@
-"""Tables of quantities as text, every cell in the form of its own quantity. For display only: numbers are rounded."""
+"""Tables as text, every number in the form of its kind. For display only: numbers are rounded, a dash is undefined."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from opdlib.quantities import written
+from opdlib.quantities import MISSING, as_text, find, label, short, short_percent, written
 from opdlib.results.open import Results
 from opdlib.tables.geometry import spread
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.readable import headed
-from opdlib.tables.text import MISSING
+
+PERCENT = ("share", "sparsity", "exact_zero", "energy_share", "parameter_share", "coordinate_share", "expected")
+FORMATS: Mapping[str, Callable[[float], str]] = {
+    "rel_norm": lambda x: f"{100 * x:.4f}%",
+    "threshold": short,
+    "atol": short,
+    "top": short_percent,
+    "magnitude": short,
+    "half_ulp": short,
+} | dict.fromkeys(PERCENT, lambda x: f"{100 * x:.2f}%")
+"""Column of `readable` -> its form. Other numbers: counts with separators, the rest with four digits."""
+
+COLUMNS = dict.fromkeys(("ratio", "ratio_low", "ratio_high", "kept"), "ratio") | dict.fromkeys(("from", "to"), "small")
+"""Column of `cells` that is no quantity -> kind of its numbers, if they are no shares."""
 
 
-def by_quantity(views: Sequence[Results], published: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def readable(table: pd.DataFrame, *columns: str, value: str = "share") -> pd.DataFrame:
+    """These columns as text, the first as row labels, each column with the same digits throughout.
+
+    `value` is the column whose format the columns of `opdlib.tables.beside` take.
+    """
+    kinds = {column: value if column.startswith(("here, ", "paper_")) else column for column in columns}
+    text = pd.DataFrame({column: [_text(kinds[column], x) for x in table[column]] for column in columns})
+    return headed(text.rename(columns=lambda name: str(name).replace("_", " ")).set_index(columns[0].replace("_", " ")))
+
+
+def headed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the name of its row labels in the corner of the header, instead of a second line of it."""
+    shown = table.copy()
+    shown.columns.name, shown.index.name = table.index.name, None
+    return shown
+
+
+def by_quantity(views: Sequence[Results], published: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """A row for each quantity: median and quartiles in each view, and the span of the paper's six OPD-style rows.
 
     `published`: `opdlib.tables.paper_geometry.numbers`.
     """
     found: dict[str, list[str]] = {}
     for results in views:
-        own = spread(results, names).set_index("quantity").reindex([*names])
-        low, middle, high = ([*map(written, names, own[column])] for column in ("low", "value", "high"))
+        own = spread(results, keys).set_index("quantity").reindex([*keys])
+        low, middle, high = ([*map(written, keys, own[column])] for column in ("low", "value", "high"))
         found[f"here, {results.view}"] = middle
         found[f"quartiles, {results.view}"] = [a if a == b else f"{a} to {b}" for a, b in zip(low, high, strict=True)]
     span = published[published["regime"].isin(OPD_STYLE)].groupby("quantity")["value"].agg(["min", "max"])
     for end, column in (("paper low", "min"), ("paper high", "max")):
-        found[end] = [*map(written, names, span[column].reindex([*names]))]
-    return headed(pd.DataFrame(found, index=pd.Index(names, name="quantity")))
+        found[end] = [*map(written, keys, span[column].reindex([*keys]))]
+    return headed(pd.DataFrame(found, index=pd.Index(map(label, keys), name="quantity")))
 
 
-def by_module(views: Sequence[Results], names: Sequence[str], column: str = "value") -> pd.DataFrame:
+def by_module(views: Sequence[Results], keys: Sequence[str], column: str = "value") -> pd.DataFrame:
     """A row for each module: its matrices, and for each quantity the median in each view; or another column of
     `spread`."""
-    tables = {v.view: spread(v, names, "module").set_index(["part", "module"]) for v in views}
+    tables = {v.view: spread(v, keys, "module").set_index(["part", "module"]) for v in views}
     first = next(iter(tables.values()))
     modules = first[~first.index.duplicated()]
     found = {"matrices": modules["matrices"]}
-    for name in names:
+    for key in keys:
+        kind = COLUMNS.get(column) or _kind(key)
         for view, table in tables.items():
-            own = table[table["quantity"] == name][column].reindex(modules.index)
-            found[f"{name}, {view}"] = own.map(lambda x, kind=column if column == "ratio" else name: written(kind, x))
+            own = table[table["quantity"] == key][column].reindex(modules.index)
+            found[f"{label(key)}, {view}"] = own.map(lambda x, kind=kind: as_text(kind, x))
     shown = pd.DataFrame(found)
     shown.index = pd.Index([m if p == "language" else f"{p}: {m}" for p, m in shown.index], name="module", dtype=object)
     return headed(shown)
@@ -49,25 +79,35 @@ def by_module(views: Sequence[Results], names: Sequence[str], column: str = "val
 
 def by_row(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """A row for each quantity of the column `quantity`, these columns written as what the row is."""
-    names = table["quantity"]
-    text = {column: [*map(written, names, table[column])] for column in columns}
-    return headed(pd.DataFrame(text, index=pd.Index(names, name="quantity")))
+    text = {column: [*map(written, table["quantity"], table[column])] for column in columns}
+    return headed(pd.DataFrame(text, index=pd.Index(table["quantity"].map(label), name="quantity")))
 
 
-def cells(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """These columns, the first as row labels. A column of fractions is written as the quantity that it is called."""
-    text = pd.DataFrame({column: [_cell(column, x) for x in table[column]] for column in columns})
-    return headed(text.set_index(columns[0]))
+def cells(table: pd.DataFrame, *columns: str, names: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """These columns, the first as row labels, under their names: `names`, the label of a quantity, or their own."""
+    called = {column: found.label if (found := find(column)) else column for column in columns} | {**(names or {})}
+    text = {called[column]: [_cell(column, x) for x in table[column]] for column in columns}
+    return headed(pd.DataFrame(text).set_index(called[columns[0]]))
 
 
-def renamed(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """The same text under other headings, that of the row labels included."""
-    shown = table.rename(columns=names)
-    shown.columns.name = names.get(str(table.columns.name), table.columns.name)
-    return shown
+def _kind(column: str) -> str:
+    found = find(column)
+    return found.kind if found else COLUMNS.get(column, "share")
 
 
 def _cell(column: str, value: object) -> str:
     if isinstance(value, float):
-        return written(column, value)
+        return as_text(_kind(column), value)
+    if column == "quantity":
+        return label(str(value))
     return f"{value:,}" if isinstance(value, int) else str(value) or MISSING
+
+
+def _text(column: str, value: object) -> str:
+    if pd.isna(value) or value == "":  # type: ignore[call-overload]
+        return MISSING
+    if column in FORMATS and isinstance(value, int | float):
+        return FORMATS[column](value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

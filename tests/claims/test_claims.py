@@ -24,19 +24,6 @@ from tests.results_of import deep_pair, results_of
 
 ALL = claims.load()
 
-GEOMETRY = (
-    {f"svd_energy.{k}": f"top {k}" for k in (1, 8, 16)}
-    | {"stable_rank": "stable rank", "rank_share.1e-05": "rank above 1e-5"}
-    | {"projection.joint.0.1": "joint projection, 10%"}
-    | {
-        f"coverage.{mask}.{share:g}": f"{mask} coverage, {100 * share:g}%"
-        for mask in ("principal", "low")
-        for share in (0.01, 0.05, 0.1, 0.2)
-    }
-    | {"coverage.nonprincipal_or_low.0.1": "nonprincipal or low coverage, 10%"}
-)
-"""Key of a summary -> the name of the same number in the tables."""
-
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
@@ -60,7 +47,7 @@ def published(pair: str) -> dict[str, float | str]:
             known[name] = str(own.loc[own[column].idxmax(), "block"])
     geometry = paper_geometry.numbers()
     values = geometry[geometry["pair"] == pair].set_index("quantity")["value"]
-    known |= {key: float(values[name]) for key, name in GEOMETRY.items()}
+    known |= {str(key): float(value) for key, value in values.items()}
     return {k: v for k, v in known.items() if isinstance(v, str) or not math.isnan(v)}
 
 

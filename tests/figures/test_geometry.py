@@ -22,7 +22,7 @@ from tests.results_of import deep_pair, results_of
 
 Draw = Callable[..., Axes]
 SHARES = (0.01, 0.05, 0.1, 0.2)
-MASKS = ("principal coverage, 10%", "low coverage, 10%", "ceiling, 10%")
+MASKS = ("coverage.principal.0.1", "coverage.low.0.1", "coverage_ceiling.0.1")
 
 
 pytestmark = pytest.mark.usefixtures("without_a_screen")
@@ -57,14 +57,17 @@ def drawn_from(tmp_path_factory: pytest.TempPathFactory) -> dict[Draw, pd.DataFr
 
 DRAWN: dict[Draw, tuple[list[str], float]] = {
     rank.spectrum: (["value"], 100),
-    rank.pair_top: (["top 16"], 100),
-    rank.pair_stable_rank: (["stable rank"], 1),
+    rank.pair_top: (["svd_energy.16"], 100),
+    rank.pair_stable_rank: (["stable_rank"], 1),
     subspace.pair_projection: (["value", "expected"], 100),
     subspace.projection_ratio: (["ratio"], 1),
     subspace.coverage: (["coverage", "ceiling"], 100),
-    subspace.pair_principal: (["principal coverage, 10%"], 100),
-    subspace.pair_low: (["low coverage, 10%"], 100),
-    subspace.changed_by_size: (["bottom 1%", "bottom 20%", "upper 80%", "principal 10%"], 100),
+    subspace.pair_principal: (["coverage.principal.0.1"], 100),
+    subspace.pair_low: (["coverage.low.0.1"], 100),
+    subspace.changed_by_size: (
+        ["changed_in.low.0.01", "changed_in.low.0.2", "changed_above.0.2", "changed_in.principal.0.1"],
+        100,
+    ),
     subspace.deciles: (["share", "expected"], 100),
 }
 """Figure -> the columns that it draws in full, and the factor that they are drawn with."""
@@ -89,7 +92,7 @@ def test_it_draws_every_row_on_the_given_axes(draw: Draw, drawn_from: dict[Draw,
 def test_leading_values_are_those_of_here_and_the_span_of_the_paper(drawn_from: dict[Draw, pd.DataFrame]) -> None:
     table = drawn_from[rank.leading]
     drawn = values_drawn(rank.leading(table))
-    tops = table[table["quantity"].isin([f"top {k}" for k in (1, 2, 4, 8, 16, 32, 64)])]
+    tops = table[table["quantity"].isin([f"svd_energy.{k}" for k in (1, 2, 4, 8, 16, 32, 64)])]
     own = tops[tops["origin"] == "here"]["value"]
     assert len(own) == 14
     rows = tops[tops["regime"].isin(["OPD", "OPSD"])].groupby("quantity")["value"]

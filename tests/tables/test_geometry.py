@@ -11,7 +11,7 @@ import torch
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import ParameterError, RegistryError
-from opdlib.quantities import name_of
+from opdlib.quantities import flat, quantity
 from opdlib.results import open as of_results
 from opdlib.results.measure import measure_into
 from opdlib.tables import (
@@ -29,34 +29,16 @@ from tests.results_of import results_of
 def test_medians_are_those_of_the_summary(view: str) -> None:
     """For every number of the second block, on the committed results."""
     results = open_results("smollm2-opd", view)
-    summary = results.summary
+    summary = dict(flat(results.summary))
     found = geometry.spread(results).set_index("quantity")
-    medians = found["value"]
-    wanted = {
-        **{name_of("energy_top", at=int(k)): v for k, v in summary["svd_energy"].items()},
-        **{name_of("energy_rank", at=float(s)): v for s, v in summary["svd_energy_rank"].items()},
-        **{name_of("rank_share", at=float(t)): v for t, v in summary["rank_share"].items()},
-        **{name_of(metric): summary[metric] for metric in ("stable_rank", "effective_rank", "hill_exponent")},
-        name_of("spectral_drift", "source"): summary["spectral_drift"],
-        name_of("spectral_drift", "delta"): summary["spectral_drift_delta"],
-        name_of("sine_mean", "left"): summary["rotation"]["0.1"],
-        **{name_of(f"sine_{what}", s): v for s, whats in summary["sines"].items() for what, v in whats.items()},
-        **{name_of("projection", s, float(q)): v for s, qs in summary["projection"].items() for q, v in qs.items()},
-        **{name_of("coverage", m, float(q)): v for m, qs in summary["coverage"].items() for q, v in qs.items()},
-        **{
-            name_of("coverage", m, float(q), 1e-5): v
-            for m, qs in summary["coverage_1e-05"].items()
-            for q, v in qs.items()
-        },
-        **{name_of("coverage_ceiling", at=float(q)): v for q, v in summary["coverage_ceiling"]["low"].items()},
-        **{name_of("changed_in", m, float(q)): v for m, qs in summary["changed_in"].items() for q, v in qs.items()},
-    }
-    assert {name: medians[name] for name in wanted} == pytest.approx(wanted, rel=1e-10)
+    wanted = {key: summary[key] for key in found.index if key in summary}
+    assert len(wanted) > 70
+    assert {key: found["value"][key] for key in wanted} == pytest.approx(wanted, rel=1e-10)
+    assert found["value"]["sines.left.mean"] == pytest.approx(summary["rotation.0.1"], rel=1e-10)
     assert set(found["matrices"]) == {summary["measured_2d"]}
-    chance = {
-        name_of("projection", s, float(q)): v for s, qs in summary["projection_expected"].items() for q, v in qs.items()
-    }
-    assert {name: found["expected"][name] for name in chance} == pytest.approx(chance, rel=1e-10)
+    chance = {key: summary[quantity(key).chance] for key in found.index if key.startswith("projection.")}
+    assert len(chance) == 12
+    assert {key: found["expected"][key] for key in chance} == pytest.approx(chance, rel=1e-10)
 
 
 def test_every_number_has_a_name_of_its_own(results: Results) -> None:
@@ -67,21 +49,21 @@ def test_every_number_has_a_name_of_its_own(results: Results) -> None:
 
 
 def test_quartiles_over_matrices(results: Results) -> None:
-    values = geometry.matrices(results).query("quantity == 'stable rank'")["value"].to_numpy()
-    row = geometry.spread(results, ["stable rank"]).iloc[0]
+    values = geometry.matrices(results).query("quantity == 'stable_rank'")["value"].to_numpy()
+    row = geometry.spread(results, ["stable_rank"]).iloc[0]
     assert len(values) == 15
     assert list(row[["low", "value", "high"]]) == pytest.approx(list(np.quantile(values, [0.25, 0.5, 0.75])), rel=1e-12)
 
 
 def test_a_ratio_is_taken_in_every_matrix(results: Results) -> None:
-    rows = geometry.matrices(results).query("quantity == 'left projection, 10%'")
-    row = geometry.spread(results, ["left projection, 10%"]).iloc[0]
+    rows = geometry.matrices(results).query("quantity == 'projection.left.0.1'")
+    row = geometry.spread(results, ["projection.left.0.1"]).iloc[0]
     assert row["ratio"] == pytest.approx(np.median(rows["value"] / rows["expected"]), rel=1e-12)
     assert row["ratio"] != pytest.approx(row["value"] / row["expected"], rel=1e-3)
 
 
 def test_by_module_in_the_order_of_every_table(results: Results) -> None:
-    table = geometry.spread(results, ["top 1", "stable rank"], "module")
+    table = geometry.spread(results, ["svd_energy.1", "stable_rank"], "module")
     wanted = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens"]
     assert list(table["module"].drop_duplicates()) == wanted
     assert table["matrices"].sum() == 2 * results.summary["measured_2d"]
@@ -109,7 +91,7 @@ def test_the_commonest_size_comes_first() -> None:
 
 def test_what_nobody_measured_is_an_error(results: Results, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match=r"'top 3' was not measured; there are .*top 16"):
-        geometry.spread(results, ["top 3"])
+        geometry.spread(results, ["svd_energy.3"])
     with pytest.raises(ParameterError, match=r"'joint projection, 30%' was not measured"):
         subspace.projection(results, [0.3])
     before, after = (
@@ -127,7 +109,7 @@ def test_each_fused_expert_is_a_matrix(tmp_path: Path) -> None:
     name = "model.layers.0.mlp.experts.gate_up_proj"
     source = {name: torch.randn(3, 12, 10, generator=generator).bfloat16() * 0.02, **pico_weights(1)}
     views = [results_of(tmp_path, source, moved(source, dtype=torch.float32), view) for view in ("bf16", "stored")]
-    table = geometry.spread(views[0], ["stable rank"], "tensor").set_index("tensor")
+    table = geometry.spread(views[0], ["stable_rank"], "tensor").set_index("tensor")
     assert table.loc[name, "matrices"] == 3
     assert set(geometry.spectrum(views[0])["rank"]) == {10, 16}
     assert subspace.changed(views[0]).notna().all(axis=None)

@@ -43,7 +43,7 @@ def test_shapes_are_those_of_models_in_the_registry() -> None:
 
 def test_the_papers_tables_agree_with_each_other() -> None:
     """Table 2 repeats columns of Tables 9 and 10."""
-    names = ["top 16", "stable rank", "principal coverage, 10%", "low coverage, 10%"]
+    names = ["svd_energy.16", "stable_rank", "coverage.principal.0.1", "coverage.low.0.1"]
     table = paper_geometry.overview(names)
     printed = paper.read("table2_global")
     assert list(table["pair"]) == list(printed["pair"])
@@ -57,7 +57,7 @@ def test_every_printed_number_is_there() -> None:
     table = paper_geometry.numbers()
     printed = [paper.read(name).drop(columns="pair").size for name in ("table9_spectrum", "table10_coverage")]
     assert len(table) == sum(printed)
-    shares = table[table["quantity"] != "stable rank"]["value"]
+    shares = table[table["quantity"] != "stable_rank"]["value"]
     assert shares.between(0, 1).all()
     assert set(table.columns) <= {*geometry.spread(open_results("smollm2-opd")).columns}
     assert set(table["quantity"]) <= {*geometry.spread(open_results("smollm2-opd"))["quantity"]}
@@ -66,10 +66,10 @@ def test_every_printed_number_is_there() -> None:
 def test_the_papers_tables_turned_around() -> None:
     changed = paper_geometry.changed().set_index("pair")
     row = changed.loc["DS-Qwen OPD"]
-    assert row["changed"] == pytest.approx(0.1798)
-    assert row["bottom 10%"] == pytest.approx(0.3804 * 0.1798 / 0.1)
-    assert row["upper 80%"] == pytest.approx((1 - 0.6678) * 0.1798 / 0.8)
-    assert row["principal 10%"] == pytest.approx(0.0481 * 0.1798 / 0.1)
+    assert row["density"] == pytest.approx(0.1798)
+    assert row["changed_in.low.0.1"] == pytest.approx(0.3804 * 0.1798 / 0.1)
+    assert row["changed_above.0.2"] == pytest.approx((1 - 0.6678) * 0.1798 / 0.8)
+    assert row["changed_in.principal.0.1"] == pytest.approx(0.0481 * 0.1798 / 0.1)
     ceilings = paper_geometry.coverage().set_index("pair")
-    assert ceilings.loc["DS-Qwen OPD", "ceiling, 10%"] == pytest.approx(0.1 / 0.1798)
-    assert (ceilings["low coverage, 10%"] <= ceilings["ceiling, 10%"]).all()
+    assert ceilings.loc["DS-Qwen OPD", "coverage_ceiling.0.1"] == pytest.approx(0.1 / 0.1798)
+    assert (ceilings["coverage.low.0.1"] <= ceilings["coverage_ceiling.0.1"]).all()

@@ -24,14 +24,14 @@ def test_rounding_is_that_of_torch(values: list[float]) -> None:
 def test_a_change_of_rank_one_looks_full_once_it_is_rounded() -> None:
     table = rounding.rounded_rank_one(1e-3).set_index("quantity")
     exact, rounded = table["exact"], table["rounded"]
-    assert exact["top 1"] == pytest.approx(1)
-    assert exact["rank above 1e-6"] == 1 / 256
-    assert rounded["rank above 1e-5"] > 0.9
-    assert rounded["top 1"] < 0.9
-    assert rounded["stable rank"] == pytest.approx(1 / rounded["top 1"])
+    assert exact["svd_energy.1"] == pytest.approx(1)
+    assert exact["rank_share.1e-06"] == 1 / 256
+    assert rounded["rank_share.1e-05"] > 0.9
+    assert rounded["svd_energy.1"] < 0.9
+    assert rounded["stable_rank"] == pytest.approx(1 / rounded["svd_energy.1"])
     nothing = rounding.rounded_rank_one(0.0).set_index("quantity")["rounded"]
-    assert nothing["unchanged"] == 1
-    assert nothing.drop("unchanged").isna().all()
+    assert nothing["exact_zero"] == 1
+    assert nothing.drop("exact_zero").isna().all()
 
 
 def test_the_budget_of_a_rounding(results: Results, stored: Results, weights: tuple[Weights, Weights]) -> None:

@@ -49,9 +49,9 @@ def test_changed_by_size_is_what_counting_gives(tmp_path: Path) -> None:
     order = source.abs().flatten().float().argsort()
     hit = (source != trained).flatten()[order].double()
     for share in SHARES:
-        assert row[f"bottom {100 * share:g}%"] == pytest.approx(float(hit[: math.ceil(share * 1024)].mean()), rel=1e-9)
-    assert row["upper 80%"] == pytest.approx(float(hit[math.ceil(0.2 * 1024) :].mean()), rel=1e-9)
-    assert row["changed"] == pytest.approx(float(hit.mean()), rel=1e-9)
+        assert row[f"changed_in.low.{share:g}"] == pytest.approx(float(hit[: math.ceil(share * 1024)].mean()), rel=1e-9)
+    assert row["changed_above.0.2"] == pytest.approx(float(hit[math.ceil(0.2 * 1024) :].mean()), rel=1e-9)
+    assert row["density"] == pytest.approx(float(hit.mean()), rel=1e-9)
 
 
 def test_the_arithmetic_on_one_matrix_is_the_measurement_but_for_the_size_of_the_mask(tmp_path: Path) -> None:
@@ -61,8 +61,12 @@ def test_the_arithmetic_on_one_matrix_is_the_measurement_but_for_the_size_of_the
     trained = (source.float() + 1e-3 * torch.randn(32, 32, generator=generator)).bfloat16()
     results = one_matrix(tmp_path, source, trained)
     direct, sums = subspace.changed(results).iloc[0], subspace.changed_by_arithmetic(results).iloc[0]
-    assert sums["bottom 20%"] == pytest.approx(direct["bottom 20%"] * math.ceil(204.8) / 204.8, rel=1e-9)
-    assert sums["principal 10%"] == pytest.approx(direct["principal 10%"] * math.ceil(102.4) / 102.4, rel=1e-9)
+    assert sums["changed_in.low.0.2"] == pytest.approx(
+        direct["changed_in.low.0.2"] * math.ceil(204.8) / 204.8, rel=1e-9
+    )
+    assert sums["changed_in.principal.0.1"] == pytest.approx(
+        direct["changed_in.principal.0.1"] * math.ceil(102.4) / 102.4, rel=1e-9
+    )
 
 
 def test_coverage_beside_its_bounds(results: Results) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from opdlib.quantities import MISSING, short
 from opdlib.tables.text import (
-    MISSING,
     interval,
     listed,
     number,
@@ -13,7 +13,6 @@ from opdlib.tables.text import (
     points,
     probability,
     seeds,
-    short,
     with_interval,
 )
 

@@ -22,16 +22,16 @@ from tests.results_of import results_of
 
 
 def test_nothing_changed_is_a_dash_and_not_zero(unchanged: Results) -> None:
-    names = geometry.spectrum_names([1], [1e-5])
+    names = geometry.spectrum_keys([1], [1e-5])
     assert geometry.spread(unchanged).empty
     assert geometry.spectrum(unchanged).empty
     assert geometry.overview(unchanged, names)[names].isna().all(axis=None)
     assert subspace.joint(unchanged)[["value", "ratio"]].isna().all(axis=None)
     assert subspace.coverage(unchanged, [0.1])["coverage"].isna().all()
-    assert subspace.changed(unchanged)["bottom 1%"].isna().all()
+    assert subspace.changed(unchanged)["changed_in.low.0.01"].isna().all()
     shown = written.by_quantity([unchanged], paper_geometry.numbers(), names)
     assert set(shown["here, bf16"]) == set(shown["quartiles, bf16"]) == {"-"}
-    assert len(written.by_module([unchanged], ["top 1"])) == 0
+    assert len(written.by_module([unchanged], ["svd_energy.1"])) == 0
     assert rounding.budget(unchanged, unchanged)["stored"].isna().all()
     assert "0 matrices changed" in words.measured([unchanged])
     assert "15 (nothing changed)" in words.measured([unchanged])
@@ -41,25 +41,29 @@ def test_nothing_changed_is_a_dash_and_not_zero(unchanged: Results) -> None:
 
 def test_tables_for_the_eye(results: Results, stored: Results) -> None:
     views = [results, stored]
-    shown = written.by_quantity(views, paper_geometry.numbers(), ["top 1", "stable rank", "effective rank"])
+    shown = written.by_quantity(views, paper_geometry.numbers(), ["svd_energy.1", "stable_rank", "effective_rank"])
     assert list(shown.columns) == [
         *(f"{what}, {view}" for view in ("bf16", "stored") for what in ("here", "quartiles")),
         *("paper low", "paper high"),
     ]
     assert shown.loc["top 1", "paper low"] == "4.92%"
     assert shown.loc["effective rank", "paper high"] == "-"
-    modules = written.by_module(views, ["joint projection, 10%"], "ratio")
+    modules = written.by_module(views, ["projection.joint.0.1"], "ratio")
     assert list(modules.columns) == ["matrices", "joint projection, 10%, bf16", "joint projection, 10%, stored"]
     assert modules.loc["embed_tokens", "matrices"] == 1
-    table = pd.DataFrame({"pair": ["a", ""], "k": [1536, 2], "ratio": [2.184, math.nan], "top 1": [0.5, 1e-5]})
-    assert written.cells(table, "pair", "k", "ratio", "top 1").loc["a"].tolist() == ["1,536", "2.18", "50.00%"]
-    renamed = written.renamed(written.cells(table, "pair", "k"), {"pair": "mask", "k": "size"})
+    table = pd.DataFrame({"pair": ["a", ""], "k": [1536, 2], "ratio": [2.184, math.nan], "svd_energy.1": [0.5, 1e-5]})
+    assert written.cells(table, "pair", "k", "ratio", "svd_energy.1").loc["a"].to_dict() == {
+        "k": "1,536",
+        "ratio": "2.18",
+        "top 1": "50.00%",
+    }
+    renamed = written.cells(table, "pair", "k", names={"pair": "mask", "k": "size"})
     assert (renamed.columns.name, list(renamed.columns)) == ("mask", ["size"])
 
 
 def test_a_vision_module_says_so(tmp_path: Path) -> None:
     source = pico_weights() | {"visual.blocks.0.attn.qkv.weight": torch.ones(8, 8).bfloat16()}
-    shown = written.by_module([results_of(tmp_path, source, moved(source, 1e-2))], ["stable rank"])
+    shown = written.by_module([results_of(tmp_path, source, moved(source, 1e-2))], ["stable_rank"])
     assert shown.index[-1] == "vision: qkv"
 
 

@@ -1,7 +1,7 @@
 """The 2 x 2 of matched arms: who samples, and which loss. Everything else is equal.
 
 Tables of runs are those of `opdlib.tables.study`; a number of a run has its dotted key (`projection.joint.0.1`), for
-which `opdlib.tables.summary_names` has a name. An effect is a weighted sum of the four arms, taken seed by seed, so
+which `opdlib.quantities` has a label. An effect is a weighted sum of the four arms, taken seed by seed, so
 that what the arms of one seed share (the problems, their order) drops out of it. Its verdict follows the rule of
 `opdlib.tables.study`, with OPD's own range from seed to seed as the measure.
 """
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from opdlib.quantities import find, quantity
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import find_scale
 from opdlib.stats import mean_interval
@@ -50,10 +51,8 @@ HEADLINE = (
     *("coverage.principal.0.1", "coverage.low.0.1", "blocks.mlp.rel_norm", "blocks.attention.rel_norm"),
 )
 """The numbers of the main tables: those of the paper's tables, and what it defines beside them."""
-BESIDE = {f"projection.{side}.0.1": f"projection_expected.{side}.0.1" for side in ("joint", "left", "right")} | {
-    f"coverage.{mask}.0.1": f"coverage_ceiling.{mask}.0.1" for mask in ("principal", "low")
-}
-"""Number -> what belongs beside it: chance, or the ceiling."""
+BESIDE = {key: beside for key in HEADLINE if find(beside := quantity(key).ceiling or quantity(key).chance)}
+"""Number -> the key of what belongs beside it: the ceiling, or chance."""
 DRAWN = (
     *("rel_norm", "sparsity.1e-05", "svd_energy.16", "stable_rank", "projection.joint.0.1"),
     *("coverage.principal.0.1", "coverage.low.0.1"),

@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from opdlib.quantities import written
+from opdlib.quantities import label, written
 from opdlib.stats import LEVEL
 from opdlib.tables.matched.arms import LONG, PARTNER
 from opdlib.tables.matched.counts import counted
@@ -16,7 +16,6 @@ from opdlib.tables.matched.paper import part_of_rate, rows
 from opdlib.tables.matched.words import JOINT, over_chance
 from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.study import OTHER, SAME
-from opdlib.tables.summary_names import name
 from opdlib.tables.text import listed, number, percent, seeds, with_interval
 
 
@@ -40,8 +39,8 @@ def equal_norm(end: pd.DataFrame, at: Mapping[str, pd.DataFrame], error: Mapping
         gone = [key for key in before[before == OTHER].index if settled.get(key) == SAME]
         small = [key for key in others if _within(tables, key, error)]
         left = {key: _left(own.set_index("quantity"), [*tables.values()][-1], key) for key in others}
-        kept = [f"{name(key)} ({left[key]})" for key in others]
-        agreed = f" ({listed([*map(name, gone)])})" if gone else ""
+        kept = [f"{label(key)} ({left[key]})" for key in others]
+        agreed = f" ({listed([*map(label, gone)])})" if gone else ""
         text = (
             f"- `{arm}`, {scale}, {seeds(count)} at each of {len(tables)} norms. Another at the end: "
             f"{int((before == OTHER).sum())}, of which the same at every norm: {len(gone)}{agreed}. Of {len(words)} "
@@ -49,7 +48,7 @@ def equal_norm(end: pd.DataFrame, at: Mapping[str, pd.DataFrame], error: Mapping
             f"{listed(kept)}. (In brackets: the difference {[*tables][-1]}, as a part of that at the end.)"
         )
         if small:
-            text += f" Of the latter, no more than the interpolation may be off: {listed([*map(name, small)])}."
+            text += f" Of the latter, no more than the interpolation may be off: {listed([*map(label, small)])}."
         lines.append(text)
     return "\n".join(lines) or f"- {scale}: no arm can be compared with OPD at equal norm."
 
@@ -77,11 +76,11 @@ def rate(factors: pd.DataFrame, scale: str) -> str:
     text = f"**{scale}**, {seeds(int(made['seeds'].max()))}."
     for key in [key for key in ("rel_norm", "sparsity.1e-05") if key in made.index]:
         text += (
-            f" Data and loss multiply {name(key)} by {data[key]:.3g}, rate and length by {made['value'][key]:.3g}: "
+            f" Data and loss multiply {label(key)} by {data[key]:.3g}, rate and length by {made['value'][key]:.3g}: "
             f"{ours[key]:.0%} of the whole on a logarithmic scale, and {paper[key]:.0%} of the paper's contrast."
         )
     shares = {
-        way: [f"{name(str(key))} ({abs(share):.0%})" for key, share in paper[side].items()]
+        way: [f"{label(str(key))} ({abs(share):.0%})" for key, share in paper[side].items()]
         for way, side in (("its way", paper > 0), ("the other way", paper < 0))
     }
     ways = "; ".join(f"{way}: {listed(parts)}" for way, parts in shares.items())
@@ -93,7 +92,7 @@ def _data_and_loss(factors: pd.DataFrame) -> str:
     own = factors[(factors["change"] == "data and loss") & (factors["seeds"] > 0)]
     whole = factors[factors["change"] == "paper"].set_index("quantity")["value"]
     told = [
-        f"{name(r['quantity'])} by {with_interval(r['value'], r['low'], r['high'], partial(number, form='.3g'))} "
+        f"{label(r['quantity'])} by {with_interval(r['value'], r['low'], r['high'], partial(number, form='.3g'))} "
         f"where the paper's contrast is {whole[r['quantity']]:.3g}"
         for r in own.to_dict("records")
         if r["quantity"] in whole.index
@@ -111,7 +110,7 @@ def views(bf16: pd.DataFrame, stored: pd.DataFrame, scale: str) -> str:
     opposite = both[both["verdict_bf16"].isin([SAME, OTHER]) & both["verdict_stored"].isin([SAME, OTHER])].drop(
         agree.index, errors="ignore"
     )
-    named = [f"{name(key)} (`{arm}`)" for arm, key in zip(opposite["arm"], opposite["quantity"], strict=True)]
+    named = [f"{label(key)} (`{arm}`)" for arm, key in zip(opposite["arm"], opposite["quantity"], strict=True)]
     return (
         f"**{scale}**: the two views give one verdict in {len(agree)} of {len(both)} comparisons. The same in one view "
         f"and another in the other: {listed(named)}."
@@ -147,7 +146,7 @@ def against_paper(effects: pd.DataFrame, factors: pd.DataFrame, opd: Mapping[str
         texts = []
         for key in [key for key in paper.index if key in own.index and opd.get(str(key))]:
             low, high = (1 + float(own[end][key]) / opd[str(key)] for end in ("low", "high"))
-            texts.append(f"{name(str(key))} by {low:.3g} to {high:.3g} (paper's contrast: {paper[key]:.3g})")
+            texts.append(f"{label(str(key))} by {low:.3g} to {high:.3g} (paper's contrast: {paper[key]:.3g})")
         lines.append(
             f"- {scale}, {seeds(int(own['seeds'].min()))}: all else equal, {change} ({known[0]}) multiplies "
             f"{'; '.join(texts)}. The ranges are 95% intervals."
@@ -182,9 +181,9 @@ def accuracy_gap(accuracy: pd.DataFrame, arms: Sequence[str], scale: str) -> str
     ordered = own.sort_values("accuracy")
     best, worst = ordered.iloc[-1], ordered.iloc[0]
     return (
-        f"- {scale}: mean accuracy of the matched arms lies between {written('', worst['accuracy'])} "
-        f"(`{worst['arm']}`) and {written('', best['accuracy'])} (`{best['arm']}`); the source has "
-        f"{written('', best['source'])}."
+        f"- {scale}: mean accuracy of the matched arms lies between {written('accuracy', worst['accuracy'])} "
+        f"(`{worst['arm']}`) and {written('accuracy', best['accuracy'])} (`{best['arm']}`); the source has "
+        f"{written('accuracy', best['source'])}."
     )
 
 
@@ -197,7 +196,7 @@ def beyond_the_range(runs: pd.DataFrame, scale: str) -> str:
     low = float(pairs[pairs["regime"].isin(OPD_STYLE)]["exact_zero"].min())
     mean = float(own["exact_zero"].mean())
     least, here, times = written("exact_zero", low), written("exact_zero", mean), over_chance(own)
-    joint = "" if math.isnan(times) else f" The {name(JOINT)} is {times:.2g} times chance here"
+    joint = "" if math.isnan(times) else f" The {label(JOINT)} is {times:.2g} times chance here"
     where = f"{joint}: nothing here shows an update that avoids the leading directions." if times > 1 else f"{joint}."
     if mean < low:
         return (

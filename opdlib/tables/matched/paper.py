@@ -11,7 +11,6 @@ import pandas as pd
 from opdlib.stats import mean_interval
 from opdlib.tables import paper, paper_geometry
 from opdlib.tables.matched.arms import LONG, PARTNER, present
-from opdlib.tables.summary_names import name
 
 DISTILL, OPD = "Qwen-Math Distill", "DS-Qwen OPD"
 """The two rows of the paper that make its contrast."""
@@ -26,22 +25,13 @@ def published() -> pd.DataFrame:
     sparsity, energy, geometry = paper.overview(), paper.energy(), paper_geometry.numbers()
     sparsity = sparsity.rename(columns={"sparsity": "sparsity.1e-05"})
     columns = ["rel_norm", "exact_zero", "sparsity.1e-05"]
-    known = {name(key): key for key in GEOMETRY}
     parts = [
         sparsity.melt(labels, columns, var_name="quantity", value_name="value"),
         energy.assign(quantity="top_energy." + energy["top"].map("{:g}".format), value=energy["share"]),
-        geometry.assign(quantity=geometry["quantity"].map(known)),
+        geometry,
     ]
     table = pd.concat([part[[*labels, "quantity", "value"]] for part in parts], ignore_index=True)
     return table.dropna(subset=["quantity", "value"]).reset_index(drop=True)
-
-
-GEOMETRY = (
-    *(f"svd_energy.{k}" for k in (1, 8, 16)),
-    *("stable_rank", "rank_share.1e-05", "projection.joint.0.1"),
-    *(f"coverage.{mask}.{share}" for mask in ("principal", "low") for share in (0.01, 0.05, 0.1, 0.2)),
-)
-"""The keys of the paper's numbers on geometry."""
 
 
 def rows(quantities: Sequence[str]) -> pd.DataFrame:

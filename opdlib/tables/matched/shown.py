@@ -8,14 +8,13 @@ from functools import partial
 
 import pandas as pd
 
-from opdlib.quantities import written
+from opdlib.quantities import MISSING, label, short, written
 from opdlib.stats import mean_interval
 from opdlib.tables.matched import counts as counting
 from opdlib.tables.matched.arms import BESIDE
 from opdlib.tables.matched.paper import part_of_rate
-from opdlib.tables.readable import headed
-from opdlib.tables.summary_names import name
-from opdlib.tables.text import MINUS, MISSING, number, percent, short, with_interval
+from opdlib.tables.text import MINUS, number, percent, with_interval
+from opdlib.tables.written import headed
 
 PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 NOTHING = pd.DataFrame({"": ["no runs to compare yet"]}, index=pd.Index([MISSING]))
@@ -27,14 +26,14 @@ def spread(key: str, value: float, low: float, high: float) -> str:
 
     Without one where there is none (of a single seed) and where it is zero (the number is the same in all runs).
     """
-    text = written(name(key), value)
+    text = written(key, value)
     alone = math.isnan(low) or math.isnan(value) or low == high
     return text if alone else f"{text}{PLUS_MINUS}{_half(key, text, (high - low) / 2)}"
 
 
 def _half(key: str, text: str, half: float) -> str:
     """Half of an interval with as many decimals as the percentage it goes with, unless nothing would be left of it."""
-    own = written(name(key), half)
+    own = written(key, half)
     if not text.endswith("%"):
         return own
     rounded = f"{100 * half:.{len(text.partition('.')[2]) - 1}f}%"
@@ -80,7 +79,7 @@ def compared(table: pd.DataFrame, error: Mapping[str, float] | None = None) -> p
             _verdict(key, rows.loc[key]) if key in rows.index else MISSING for key in quantities
         ]
     if error is not None and columns:
-        columns["interpolation"] = [written(name(key), error.get(key, math.nan)) for key in quantities]
+        columns["interpolation"] = [written(key, error.get(key, math.nan)) for key in quantities]
     return _table(columns, quantities, "number (seeds)")
 
 
@@ -120,10 +119,10 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
         "seeds": table["seeds"],
         "correct": [spread("accuracy", *own) for own in table[["accuracy", "low", "high"]].itertuples(index=False)],
         "Wilson, outermost": [
-            f"{written('', a)} to {written('', b)}"
+            f"{written('accuracy', a)} to {written('accuracy', b)}"
             for a, b in table[["wilson_low", "wilson_high"]].itertuples(index=False)
         ],
-        "source": [written("", x) for x in table["source"]],
+        "source": [written("accuracy", x) for x in table["source"]],
         "learned": table["learned"],
         "tokens": [MISSING if math.isnan(x) else f"{x:,.0f}" for x in table["tokens"].astype(float)],
     }
@@ -139,10 +138,10 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
     return headed(shown)
 
 
-def _table(columns: Mapping[str, object], keys: Sequence[str], label: str) -> pd.DataFrame:
-    """Columns of text with the names of the quantities as row labels; `NOTHING` without a column or a row."""
+def _table(columns: Mapping[str, object], keys: Sequence[str], corner: str) -> pd.DataFrame:
+    """Columns of text with the labels of the quantities as row labels; `NOTHING` without a column or a row."""
     return (
-        headed(pd.DataFrame(columns, index=pd.Index([*map(name, keys)], name=label))) if columns and keys else NOTHING
+        headed(pd.DataFrame(columns, index=pd.Index([*map(label, keys)], name=corner))) if columns and keys else NOTHING
     )
 
 
@@ -170,7 +169,7 @@ def design(table: pd.DataFrame) -> pd.DataFrame:
 
 def rows(table: pd.DataFrame) -> pd.DataFrame:
     """`paper.rows` as text, one row a pair of the paper."""
-    columns = {name(key): [written(name(key), x) for x in table[key]] for key in table.columns[2:]}
+    columns = {label(key): [written(key, x) for x in table[key]] for key in table.columns[2:]}
     shown = pd.DataFrame({"regime": table["regime"], **columns}).set_index(pd.Index(table["pair"], name="pair"))
     return headed(shown)
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from opdlib.quantities import written
+from opdlib.quantities import label, written
 from opdlib.tables.matched import paper
 from opdlib.tables.matched.arms import BESIDE, MAIN, PARTNER
 from opdlib.tables.matched.shown import share_of
 from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
-from opdlib.tables.summary_names import name
 from opdlib.tables.text import listed, seeds
 
 JOINT = "projection.joint.0.1"
@@ -49,14 +48,14 @@ def sparse(table: pd.DataFrame, scale: str) -> str:
     for key in ("rel_norm", "exact_zero"):
         value, low, high = float(own[key].mean()), float(style[key].min()), float(style[key].max())
         inside.append(low <= value <= high)
-        span = f"{written(name(key), low)} to {written(name(key), high)}"
-        parts.append(f"{name(key)} {written(name(key), value)} (the paper's OPD-style pairs: {span})")
+        span = f"{written(key, low)} to {written(key, high)}"
+        parts.append(f"{label(key)} {written(key, value)} (the paper's OPD-style pairs: {span})")
     verdict = (
         "within the paper's range in both" if all(inside) else "outside it in both" if not any(inside) else "mixed"
     )
     text = f"**{scale}**, {seeds(len(own))} of OPD: {listed(parts)}; {verdict}."
     times = over_chance(own)
-    return f"{text} The {name(JOINT)} is {times:.2g} times chance." if times > 0 else text
+    return f"{text} The {label(JOINT)} is {times:.2g} times chance." if times > 0 else text
 
 
 def over_chance(runs: pd.DataFrame) -> float:
@@ -91,12 +90,12 @@ def verdicts(table: pd.DataFrame, runs: pd.DataFrame, scale: str, when: str = "a
             continue
         found = {word: own[own["verdict"] == word] for word in (SAME, OTHER, UNDECIDED)}
         others = [
-            f"{name(key)} ({share_of(difference / opd[key].mean())})"
+            f"{label(key)} ({share_of(difference / opd[key].mean())})"
             for key, difference in zip(found[OTHER]["quantity"], found[OTHER]["difference"], strict=True)
         ]
         lines.append(
             f"- `{arm}`, {scale}, {when}, {seeds(count)}, {len(own)} numbers. "
-            f"**The same** in {len(found[SAME])}: {listed([*map(name, found[SAME]['quantity'])])}. "
+            f"**The same** in {len(found[SAME])}: {listed([*map(label, found[SAME]['quantity'])])}. "
             f"**Another** in {len(others)}: {listed(others)}. "
             f"**Undecided** in {len(found[UNDECIDED])}."
         )
@@ -113,7 +112,7 @@ def sizes(effects: pd.DataFrame, scale: str) -> str:
     moved = {effect: int(((own["low"] > 0) | (own["high"] < 0)).sum()) for effect, own in shown.groupby("effect")}
     larger = int((wide["loss"].abs() > wide["data"].abs()).sum())
     largest = {effect: str(wide[effect].abs().idxmax()) for effect in ("data", "loss")}
-    texts = [f"{effect} {share_of(wide[effect][key])} ({name(key)})" for effect, key in largest.items()]
+    texts = [f"{effect} {share_of(wide[effect][key])} ({label(key)})" for effect, key in largest.items()]
     return (
         f"**{scale}**, {seeds(int(main['seeds'].min()))}, {len(wide)} numbers that vary. The interval excludes 0 in "
         f"{moved.get('data', 0)} for the data, in {moved.get('loss', 0)} for the loss and in "
@@ -139,5 +138,5 @@ def norms(table: Mapping[str, pd.Series]) -> str:
 
 def correlations(found: Mapping[str, float]) -> str:
     """Rank correlations of the paper's numbers with the relative norm."""
-    parts = [f"{name(key)} {value:+.2f}" for key, value in found.items() if key != "rel_norm"]
+    parts = [f"{label(key)} {value:+.2f}" for key, value in found.items() if key != "rel_norm"]
     return f"Spearman's rank correlation with the relative norm: {listed(parts)}."

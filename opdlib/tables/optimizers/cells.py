@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from opdlib.quantities import PLAIN, written
+from opdlib.quantities import MISSING, as_text, quantity, short
 from opdlib.tables.optimizers.arms import BASE, OPTIMIZERS
-from opdlib.tables.readable import headed
-from opdlib.tables.text import MISSING, points, short, with_interval
+from opdlib.tables.text import points, with_interval
+from opdlib.tables.written import headed
 
-NAMES = {
-    "accuracy": "accuracy",
-    "rel_norm": "relative norm",
+HEADINGS = {
     "exact_zero": "unchanged, bf16",
     "stored": "unchanged, masters",
-    "svd_energy.16": "top 16",
-    "stable_rank": "stable rank",
-    "projection.joint.0.1": "joint projection, 10%",
     "projection_expected.joint.0.1": "chance",
-    "coverage.low.0.1": "low coverage, 10%",
     "coverage_ceiling.low.0.1": "ceiling",
 }
-"""Number of a summary -> heading."""
-STATE = {"momentum_cosine": "momentum cosine", "second_moment_cv": "CV of sqrt(v)"}
+"""Number -> its heading where that is not its label. `stored` is `exact_zero` in the other view."""
 
 
 def label(optimizer: str, rate: float) -> str:
@@ -56,12 +50,16 @@ def most_seeds(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return str(int(max(row["seeds"] for row in rows.values())))
 
 
-def cell(quantity: str, row: Mapping[Any, Any]) -> str:
+def heading(key: str) -> str:
+    """What a column of this number is called."""
+    return HEADINGS.get(key) or quantity(key).label
+
+
+def cell(key: str, row: Mapping[Any, Any]) -> str:
     """Mean and interval; an interval ends where the quantity does, at 0 and, for a share, at 1."""
-    name, ends = NAMES[quantity], {"low": max(float(row["low"]), 0.0), "high": float(row["high"])}
-    if name not in PLAIN:
-        ends["high"] = min(ends["high"], 1.0)
-    middle, low, high = (written(name, x) for x in (float(row["value"]), *ends.values()))
+    kind = quantity("exact_zero" if key == "stored" else key).kind
+    ends = max(float(row["low"]), 0.0), min(float(row["high"]), 1.0 if kind == "share" else math.inf)
+    middle, low, high = (as_text(kind, x) for x in (float(row["value"]), *ends))
     return middle if MISSING in (low, high) or low == high else f"{middle} ({low} to {high})"
 
 

@@ -16,15 +16,17 @@ from functools import partial
 
 import pandas as pd
 
+from opdlib import quantities
+from opdlib.quantities import MISSING
 from opdlib.stats import mean_interval
 from opdlib.tables import study
 from opdlib.tables.optimizers.arms import BASE, published
 from opdlib.tables.optimizers.best import best_pairs
-from opdlib.tables.optimizers.cells import STATE, difference, label, names
+from opdlib.tables.optimizers.cells import difference, label, names
 from opdlib.tables.optimizers.compared import paired
-from opdlib.tables.optimizers.state import WHEN, published_state, states
+from opdlib.tables.optimizers.state import STATES, WHEN, published_state, states
 from opdlib.tables.study import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, UNDECIDED
-from opdlib.tables.text import MISSING, number, with_interval
+from opdlib.tables.text import number, with_interval
 
 EVERY_RATE = "AdamW, at one rate, ends ahead of SGD: here of SGD at every rate"
 COSINE_TOLERANCE, VARIATION_TOLERANCE = 0.1, 0.2
@@ -38,8 +40,8 @@ def claims(runs: pd.DataFrame, arms: pd.DataFrame, curves: pd.DataFrame) -> pd.D
     pairs = best_pairs(runs, arms)
     found = states(curves[curves["optimizer"] == "adamw"] if len(curves) else curves)
     rows = [_every_rate(runs, arms), _at_best(pairs, names(arms))]
-    rows += [_number(found, quantity, when) for quantity in STATE for when in WHEN[:3]]
-    rows += [_falls(curves, quantity) for quantity in STATE]
+    rows += [_number(found, quantity, when) for quantity in STATES for when in WHEN[:3]]
+    rows += [_falls(curves, quantity) for quantity in STATES]
     return pd.DataFrame(rows, columns=["claim", "paper", "ours", "verdict"])
 
 
@@ -102,7 +104,7 @@ def _number(found: pd.DataFrame, quantity: str, when: str) -> dict[str, str]:
     tolerance = COSINE_TOLERANCE if quantity == "momentum_cosine" else VARIATION_TOLERANCE * abs(paper)
     own = found[(found["arm"] == BASE) & (found["quantity"] == quantity) & (found["when"] == when)]
     trivial = " (here 1 by definition)" if (quantity, when) == ("momentum_cosine", "first") else ""
-    row = {"claim": f"{STATE[quantity]} of AdamW, {when}{trivial}", "paper": f"{paper:g}", "ours": MISSING}
+    row = {"claim": f"{quantities.label(quantity)} of AdamW, {when}{trivial}", "paper": f"{paper:g}", "ours": MISSING}
     if own.empty:
         return row | {"verdict": NOT_TESTED}
     value, low, high = (float(own[c].iloc[0]) for c in ("value", "low", "high"))
@@ -111,7 +113,7 @@ def _number(found: pd.DataFrame, quantity: str, when: str) -> dict[str, str]:
 
 def _falls(curves: pd.DataFrame, quantity: str) -> dict[str, str]:
     paper = published_state(quantity)
-    row = {"claim": f"{STATE[quantity]} of AdamW falls during training"}
+    row = {"claim": f"{quantities.label(quantity)} of AdamW falls during training"}
     row |= {"paper": f"{paper['last'] - paper['first']:+.2f}", "ours": MISSING, "verdict": NOT_TESTED}
     if quantity not in curves:
         return row

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from opdlib.quantities import written
+from opdlib.quantities import as_text
 from opdlib.tables import paper, study
 from opdlib.tables.optimizers.arms import BASE, OPTIMIZERS, ZERO
 from opdlib.tables.optimizers.cells import difference, names
@@ -32,9 +32,9 @@ def regime(scale: str, runs: pd.DataFrame) -> str:
     pairs = published[published["regime"].isin(paper.OPD_STYLE)]
     norm, changed = own["rel_norm"].mean(), 1 - own["exact_zero"].mean()
     return (
-        f"In this model (`{scale}`) `{BASE}` changes the weights by {_p('rel_norm', norm)} of their norm (mean of "
+        f"In this model (`{scale}`) `{BASE}` changes the weights by {_p('norm', norm)} of their norm (mean of "
         f"{seeds(len(own))}), and {_p('share', changed)} of the weights differ in bf16. In the paper's OPD-style "
-        f"pairs the norm is {_span('rel_norm', pairs['rel_norm'])}, and {_span('share', 1 - pairs['exact_zero'])} of "
+        f"pairs the norm is {_span('norm', pairs['rel_norm'])}, and {_span('share', 1 - pairs['exact_zero'])} of "
         f"the weights differ: the changes here are {norm / pairs['rel_norm'].max():.1f} to "
         f"{norm / pairs['rel_norm'].min():.1f} times as large."
     )
@@ -159,9 +159,9 @@ def _ahead(row: Mapping[Any, Any]) -> str:
     return str(row["verdict"])
 
 
-def _span(name: str, values: pd.Series) -> str:
-    return f"{_p(name, values.min())} to {_p(name, values.max())}"
+def _span(kind: str, values: pd.Series) -> str:
+    return f"{_p(kind, values.min())} to {_p(kind, values.max())}"
 
 
-def _p(name: str, value: float) -> str:
-    return written(name, float(value))
+def _p(kind: str, value: float) -> str:
+    return as_text(kind, float(value))

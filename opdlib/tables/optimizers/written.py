@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from opdlib.quantities import written
+from opdlib.quantities import short, written
 from opdlib.tables import study
 from opdlib.tables.optimizers.arms import BASE, DELTA, OPTIMIZERS, published, wide
-from opdlib.tables.optimizers.cells import NAMES, by, cell, difference, label, most_seeds, names, table_of
+from opdlib.tables.optimizers.cells import by, cell, difference, heading, label, most_seeds, names, table_of
 from opdlib.tables.optimizers.state import WHEN, published_state
-from opdlib.tables.readable import headed
-from opdlib.tables.text import number, percent, probability, short, with_interval
+from opdlib.tables.text import number, percent, probability, with_interval
+from opdlib.tables.written import headed
 
 TINY = "< 0.0001"
 """What is written of a smaller p value."""
@@ -120,7 +120,7 @@ def numbers(table: pd.DataFrame, arms: pd.DataFrame, quantities: Sequence[str] =
     for arm in [a for a in arms["arm"] if a in set(table["arm"])]:
         own = by(table[table["arm"] == arm], "quantity")
         row = {"arm": called[arm], "seeds": most_seeds(own)}
-        rows.append(row | {NAMES[q]: cell(q, own[q]) for q in quantities})
+        rows.append(row | {heading(q): cell(q, own[q]) for q in quantities})
     return table_of(rows, "arm")
 
 
@@ -130,7 +130,7 @@ def gaps(table: pd.DataFrame, arms: pd.DataFrame, quantities: Sequence[str]) -> 
     for arm in [a for a in arms["arm"] if a in set(table["arm"])]:
         own = by(table[table["arm"] == arm], "quantity")
         row = {"arm": called[arm], "seeds": most_seeds(own)}
-        rows.append(row | {NAMES[q]: difference(own[q]["value"], own[q]["low"], own[q]["high"]) for q in quantities})
+        rows.append(row | {heading(q): difference(own[q]["value"], own[q]["low"], own[q]["high"]) for q in quantities})
     return table_of(rows, "arm")
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.quantities import MISSING
 from opdlib.stats import mean_interval
 from opdlib.tables.study import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, UNDECIDED
 from opdlib.tables.subnetwork import compared, overlap
 from opdlib.tables.subnetwork.arms import FULL, OWN, RANDOM, published
 from opdlib.tables.subnetwork.compared import ABOVE, BELOW
 from opdlib.tables.subnetwork.overlap import OTHER_SEED
-from opdlib.tables.text import MISSING, percent, points, with_interval
+from opdlib.tables.text import percent, points, with_interval
 
 RECOVERS = "Training inside the mask of OPD's own delta nearly recovers full OPD, in points"
 LOSES = "The same: what the own mask loses, of what a random mask loses"

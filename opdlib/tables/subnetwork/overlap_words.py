@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.quantities import short
 from opdlib.tables.subnetwork.arms import FULL
 from opdlib.tables.subnetwork.overlap import NAMES, OTHER_SEED
-from opdlib.tables.text import percent, short
+from opdlib.tables.text import percent
 
 NOTHING = "Overlaps were not counted yet; `opd study SCALE --overlaps` does it where the weights are."
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.quantities import MISSING, short
 from opdlib.tables.subnetwork.overlap import NAMES
 from opdlib.tables.subnetwork.written import text
-from opdlib.tables.text import MISSING, number, percent, short
+from opdlib.tables.text import number, percent
 
 SHORT = {"global": "global", "tensor": "tensor", "magnitude": "magn."}
 """Baseline -> its name in the heading of a column."""

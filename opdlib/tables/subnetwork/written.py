@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pandas as pd
 
-from opdlib.tables.readable import headed
+from opdlib.quantities import MISSING
 from opdlib.tables.subnetwork.arms import FULL, TRAINS
-from opdlib.tables.text import MISSING, interval, number, percent, points, probability
+from opdlib.tables.text import interval, number, percent, points, probability
+from opdlib.tables.written import headed
 
 SAMPLED = {"AIME24+AIME25 mean@16": 60 * 16}
 """The paper's metric -> how many answers are graded: two contests of 30 problems, 16 answers each."""
