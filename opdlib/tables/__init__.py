@@ -5,8 +5,8 @@ shape, so that the two can be put one below the other. Every table says in its c
 Numbers of single matrices are in `geometry`, `subspace`, `rounding` and `paper_geometry`; `written` makes text of them.
 
 Runs of the study are in `study`, with the rule by which its arms are compared; each page on them has a package of its
-own: `optimizers`, `subnetwork` and `matched`. A column `quantity` holds keys of `opdlib.quantities`, which also says how
-a number is written; `text` has what does not depend on a key.
+own: `optimizers`, `subnetwork` and `matched`. A column `quantity` holds keys of `opdlib.quantities`, which says how a
+number is written, too; `text` has what does not depend on a key.
 """
 
 from __future__ import annotations
