@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.measurement.schedule import measure
+from opdlib.measurement.schedule import measure_pair
 from opdlib.registry.pairs import DEFAULT, find_pair
 
 GOAL, LIMIT = 6, 12
@@ -34,7 +34,7 @@ PEAK = """
 import json, sys
 from pathlib import Path
 from opdlib.checkpoints import open_checkpoint
-from opdlib.measurement.schedule import measure
+from opdlib.measurement.schedule import measure_pair
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -42,7 +42,7 @@ def peak():
 
 source, trained = map(open_checkpoint, sys.argv[1:3])
 before = peak()
-measure(source, trained, name="memory", view=sys.argv[3], metrics=("sparsity",))
+measure_pair(source, trained, name="memory", view=sys.argv[3], metrics=("sparsity",))
 print(json.dumps([before, peak()]))
 """
 
@@ -84,8 +84,8 @@ def speed(pair_name: str, scratch: Path) -> float:
     copying = fastest(clone)
     hashing = fastest(digests)
     only = {"name": pair.key, "metrics": ("sparsity",)}
-    measure(source, trained, **only)  # compiles, and takes the digests, which are then kept
-    passing = fastest(lambda: measure(source, trained, **only))
+    measure_pair(source, trained, **only)  # compiles, and takes the digests, which are then kept
+    passing = fastest(lambda: measure_pair(source, trained, **only))
     size = sum(t.numel() * t.element_size() for t in tensors)
     print(f"{pair.key}: {len(tensors)} tensors, {size / 1e6:.0f} MB, {torch.get_num_threads()} threads")
     print(f"  clone() of every tensor       {copying:7.3f} s   {size / copying / 1e9:5.1f} GB/s")

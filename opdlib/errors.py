@@ -47,3 +47,8 @@ class OutputError(OpdError, OSError):
 
 class MissingDependencyError(OpdError, ImportError):
     """An optional package is needed and not installed; the message gives the pip command."""
+
+
+def needs_extra(error: ModuleNotFoundError) -> MissingDependencyError:
+    """What to raise where something is missing that comes with the extra `opdlib[train]`."""
+    return MissingDependencyError(f"{error.name} is not installed; run: pip install 'opdlib[train]'")

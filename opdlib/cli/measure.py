@@ -64,7 +64,7 @@ def measure(
         check: fail unless the committed numbers come out
         workers: threads (default: one per core); changes no number
     """
-    from opdlib.checkpoints import open_checkpoint
+    from opdlib.checkpoints import open_checkpoint, short_name
     from opdlib.measurement.schedule import METRICS
     from opdlib.registry.pairs import Pair, find_pair
     from opdlib.results.measure import Order, measure_together
@@ -77,7 +77,7 @@ def measure(
     if check and given:
         raise ParameterError("--check compares with committed results, so it takes PAIR...")
     if source and trained:
-        called = name or Path(trained.partition("@")[0]).name or "unnamed"
+        called = name or short_name(trained)
         wanted = [Pair(called, called, source, trained, regime="")]
     else:
         wanted = [find_pair(pair) for pair in pairs]
@@ -190,10 +190,9 @@ def overlap(
         skip: tensors to leave out
         json: everything as JSON, by layer, module and tensor too
     """
-    from opdlib.checkpoints import open_checkpoint
     from opdlib.measurement.overlap import measure_overlap
 
-    found = measure_overlap(*map(open_checkpoint, (source, a, b)), atol=atol, view=view, skip=skip)
+    found = measure_overlap(source, a, b, atol=atol, view=view, skip=skip)
     if json:
         print(dumps(found, indent=1))
         return

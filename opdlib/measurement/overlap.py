@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.names import Param
 from opdlib.errors import AlignmentError, ParameterError
@@ -18,9 +20,9 @@ ATOL = 1e-5
 
 
 def measure_overlap(
-    source: Checkpoint,
-    a: Checkpoint,
-    b: Checkpoint,
+    source: str | Path | Checkpoint,
+    a: str | Path | Checkpoint,
+    b: str | Path | Checkpoint,
     *,
     atol: float = ATOL,
     view: str = "bf16",
@@ -32,11 +34,19 @@ def measure_overlap(
     the paper's baseline), within each tensor (`tensor`), and within each binade of abs(source) of each tensor
     (`magnitude`). An undefined share is None. Raises AlignmentError if the three do not hold the same tensors,
     ParameterError for atol < 0 or an unknown view.
+
+    >>> import opdlib
+    >>> found = opdlib.overlap("base", "trained", "other")
+    >>> f"{found['jaccard']:.2f} of what one or the other moved, both moved"
+    '0.56 of what one or the other moved, both moved'
+    >>> f"by chance: {found['expected']['global']['jaccard']:.2f}"
+    'by chance: 0.44'
     """
     if not (math.isfinite(atol) and atol >= 0):
         raise ParameterError(f"atol {atol}; wanted a finite number from 0 up")
     if view not in VIEWS:
         raise ParameterError(f"view {view!r}; wanted one of {', '.join(VIEWS)}")
+    source, a, b = map(open_checkpoint, (source, a, b))
     first, second = align(source, a, skip), align(source, b, skip)
     partners = {m.source: m.trained for m in second.matches}
     names = {m.source for m in first.matches}

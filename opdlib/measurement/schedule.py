@@ -81,7 +81,7 @@ def identity(
     }
 
 
-def measure(
+def measure_pair(
     source: Checkpoint,
     trained: Checkpoint,
     *,

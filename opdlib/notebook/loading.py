@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.checkpoints import short_name
 from opdlib.errors import CheckpointError, MissingDependencyError, ParameterError, PatchError, RegistryError
 from opdlib.files import data_root, find
 from opdlib.notebook.display import say
@@ -37,8 +38,7 @@ def load(
     and measuring raise.
     """
     if source is not None and trained is not None:
-        name = Path(trained.partition("@")[0]).name or "unnamed"
-        return _measured(source, trained, view, skip, metrics, name, None)
+        return _measured(source, trained, view, skip, metrics, short_name(trained), None)
     known = find_pair(pair)
     left_out = sorted({*known.skip, *skip})
     committed = _committed(known, view, left_out, metrics)

@@ -14,23 +14,66 @@ from pathlib import Path
 from typing import Any
 
 import opdlib
+from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.files import write_together
-from opdlib.measurement.schedule import METRICS, Job, Measurement, identity, measure_all
+from opdlib.measurement.schedule import METRICS, Job, Measurement, identity, measure_all, measure_pair
 from opdlib.results import write as rows
 from opdlib.results.layout import PROVENANCE, SUMMARY, read_provenance
+from opdlib.results.open import Results
 from opdlib.results.summarize import summarize, undefined
 
 LEDGER = ".ledger"
 
 
-def write(measurement: Measurement, folder: Path, note: str = "") -> Path:
-    """Write all tables of a measurement into `folder`, whole or not at all, and return it. Raises OutputError.
+def measure(
+    source: str | Path | Checkpoint,
+    trained: str | Path | Checkpoint,
+    *,
+    name: str = "",
+    view: str = "bf16",
+    metrics: Sequence[str] = METRICS,
+    skip: Sequence[str] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool | None = False,
+) -> Results:
+    """Measure what training changed between two checkpoints; the numbers stay in memory until they are saved.
 
-    `note` goes into the provenance, for results that need a word of warning.
+    `name` is what tables call the pair (default: the last part of the trained checkpoint's path). View bf16 rounds both
+    to bf16 before it subtracts, `stored` takes them as they are. `metrics` are sparsity and geometry; `skip` leaves
+    tensors out, by name or pattern. For the rest see `opdlib.measurement.schedule.measure_all`.
+
+    >>> import opdlib
+    >>> measured = opdlib.measure("base", "trained", skip=["*norm*"], metrics=["sparsity"])
+    >>> measured.summary["tensors"], round(measured.summary["sparsity"]["1e-04"], 2)
+    (17, 0.45)
+    >>> measured.tensors[["tensor", "size", "exact_zero"]].head(1)
+                          tensor  size  exact_zero
+    0  model.embed_tokens.weight   640         238
+    >>> sorted(file.name for file in measured.save("runs/mine").iterdir())[:3]
+    ['curve.csv', 'energy.csv', 'magnitude.csv']
     """
+    before, after = open_checkpoint(source), open_checkpoint(trained)
+    called = name or short_name(after.spec)
+    measured = measure_pair(
+        before,
+        after,
+        name=called,
+        skip=skip,
+        view=view,
+        metrics=metrics,
+        device=device,
+        workers=workers,
+        progress=progress,
+    )
+    return Results(None, name, files=files_of(measured))
+
+
+def files_of(measurement: Measurement, note: str = "") -> dict[str, str]:
+    """All files of the results of a measurement, by name. `note` goes into the provenance, a word of warning."""
     summary = summarize(measurement)
-    files: dict[str, str | bytes] = {
+    files = {
         "tensors.csv": _csv(rows.of_tensors(measurement)),
         "sparsity.csv": _csv(rows.of_sparsity(measurement)),
         "energy.csv": _csv(rows.of_energy(measurement)),
@@ -44,8 +87,7 @@ def write(measurement: Measurement, folder: Path, note: str = "") -> Path:
             "geometry.csv": _csv(rows.of_geometry(measurement.matrices), rows.GEOMETRY),
             "undefined.csv": _csv(rows.of_reasons(measurement.matrices), rows.REASONS),
         }
-    write_together(folder, files, last=SUMMARY)
-    return folder
+    return files
 
 
 @dataclass(frozen=True)
@@ -81,7 +123,7 @@ def measure_together(
     jobs = [Job(order.name, order.trained, order.skip, order.folder / LEDGER) for order in orders]
     measurements = measure_all(source, jobs, view=view, metrics=metrics, **options)
     for order, measurement in zip(orders, measurements, strict=True):
-        write(measurement, order.folder, order.note)
+        write_together(order.folder, files_of(measurement, order.note), last=SUMMARY)
         shutil.rmtree(order.folder / LEDGER, ignore_errors=True)
     return measurements
 

@@ -1,8 +1,11 @@
-"""A results folder in the hand: its files, and what they say about themselves."""
+"""Results in the hand: their files, and what they say about themselves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,30 +14,36 @@ import pandas as pd
 
 from opdlib.checkpoints.names import BLOCKS, PARTS, module_order
 from opdlib.errors import RegistryError
-from opdlib.files import data_root
+from opdlib.files import data_root, write_together
 from opdlib.registry.pairs import Pair, find_pair, registry
-from opdlib.results.layout import read_provenance, read_summary, results_folder
+from opdlib.results.layout import PROVENANCE, SUMMARY, read_provenance, read_summary, results_folder
 
 
 @dataclass(frozen=True)
 class Results:
-    """The measured numbers of one pair in one view. Files are read when they are needed, once."""
+    """The measured numbers of one pair in one view. Files are read when they are needed, once.
 
-    folder: Path
+    Every table of `opdlib.tables` takes one, whether it was opened or has just been measured.
+    """
+
+    folder: Path | None
+    """Where the files lie; None for what was measured and is in memory."""
     name: str = ""
     """What tables and figures call the pair, if not what the registry or the summary says."""
     known: Pair | None = None
     """The pair of the registry, where the caller knows it."""
+    files: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    """What is in memory, by the name of the file that it would be in."""
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The summary, as `opd summary --json` prints it."""
-        return read_summary(self.folder)
+        return read_summary(self.folder) if self.folder else dict(json.loads(self.files[SUMMARY]))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What was compared, with digests, versions and reasons."""
-        return read_provenance(self.folder)
+        return read_provenance(self.folder) if self.folder else dict(json.loads(self.files[PROVENANCE]))
 
     @cached_property
     def pair(self) -> Pair | None:
@@ -45,7 +54,7 @@ class Results:
         if self.known:
             return self.known
         committed = data_root() / "results"
-        if self.folder.resolve().is_relative_to(committed.resolve()):
+        if self.folder and self.folder.resolve().is_relative_to(committed.resolve()):
             return find_pair(self.folder.resolve().relative_to(committed.resolve()).parts[0])
         specs = (self.provenance["source"]["spec"], self.provenance["trained"]["spec"])
         return next((p for p in registry().values() if (p.source, p.trained) == specs), None)
@@ -69,6 +78,20 @@ class Results:
             frame[column] = pd.Categorical(frame[column], categories=list(order), ordered=True)
         return frame
 
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row a layer: the numbers of the summary's layers, under their dotted keys."""
+        return pd.json_normalize(self.summary["layers"])
+
+    @cached_property
+    def matrices(self) -> pd.DataFrame:
+        """One row a number of a matrix that changed: tensor, expert, route, metric, side ("" where there is none), at,
+        atol, value, expected (what chance alone would give). Raises RegistryError if only sparsity was measured."""
+        if "geometry" not in self.provenance["identity"]["metrics"]:
+            raise RegistryError(f"{self.title}: only its sparsity was measured; measure it again without --only")
+        floats = dict.fromkeys(("expert", "at", "atol", "value", "expected"), float)
+        return self.read("geometry").astype({"side": object, **floats}).fillna({"side": ""})
+
     def labelled(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table with the first columns of every table: pair, regime (empty if unknown), origin `here`, view."""
         labels = {
@@ -81,12 +104,30 @@ class Results:
 
     def read(self, name: str) -> pd.DataFrame:
         """The table `name` of the folder as it is stored. Raises RegistryError if it is missing."""
-        file = self.folder / f"{name}.csv"
-        if not file.is_file():
-            raise RegistryError(f"{file}: missing, so the results are not whole; measure the pair again")
-        return pd.read_csv(file)
+        file = f"{name}.csv"
+        if file in self.files:
+            return pd.read_csv(io.StringIO(self.files[file]))
+        if self.folder is None or not (self.folder / file).is_file():
+            where = self.folder / file if self.folder else f"{self.title}: {file}"
+            raise RegistryError(f"{where}: missing, so the results are not whole; measure the pair again")
+        return pd.read_csv(self.folder / file)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write all files into `folder`, whole or not at all, as `opd measure --out` does, and return it.
+
+        Raises OutputError if it cannot be written.
+        """
+        lying = sorted(self.folder.glob("*.*")) if self.folder else ()
+        write_together(Path(folder), {**self.files, **{file.name: file.read_bytes() for file in lying}}, last=SUMMARY)
+        return Path(folder)
 
 
 def open_results(name: str | Path, view: str = "bf16") -> Results:
-    """Results by pair key, alias or folder. Raises RegistryError, with what to run, if there are none."""
+    """Results by pair key, alias or folder. Raises RegistryError, with what to run, if there are none.
+
+    >>> import opdlib
+    >>> results = opdlib.open_results("smollm2-opd")
+    >>> results.title, results.summary["parameters"], len(results.layers)
+    ('SmolLM2 OPD', 134515008, 30)
+    """
     return Results(results_folder(str(name), view))

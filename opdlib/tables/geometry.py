@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from opdlib.errors import ParameterError, RegistryError
+from opdlib.errors import ParameterError
 from opdlib.files import data_root
 from opdlib.quantities import key_of, label
 from opdlib.registry.pairs import registry
@@ -41,11 +41,7 @@ def matrices(results: Results) -> pd.DataFrame:
     quantity (its key), value, expected (what chance alone would give; NaN where that is unknown). Raises RegistryError
     if the geometry was not measured.
     """
-    if not has_geometry(results):
-        raise RegistryError(f"{results.title}: only its sparsity was measured; measure it again without --only")
-    floats = dict.fromkeys(("expert", "at", "atol", "value", "expected"), float)
-    numbers = results.read("geometry").astype({"side": object, **floats})
-    numbers = numbers.fillna({"side": ""}).drop(columns="route")
+    numbers = results.matrices.drop(columns="route")
     keys = numbers[[*ROW]].drop_duplicates()
     keys["quantity"] = [key_of(*row) for row in keys.itertuples(index=False)]
     shape = results.tensors["shape"].str.extract(r"(\d+)x(\d+)$").astype("Int64")

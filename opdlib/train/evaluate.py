@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,12 +30,17 @@ class Evaluation:
     interval: tuple[float, float]
 
 
-def evaluate(spec: str, task: str = "arithmetic", seed: int = 0, n: int | None = None) -> Evaluation:
+def evaluate(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int | None = None) -> Evaluation:
     """Ask the checkpoint `spec` the first `n` held-out problems that `seed` draws; by default 500, or all of fewer.
 
     Weights are upcast to float32 and decoding is greedy, so the result depends on the checkpoint
     alone. Raises ParameterError for an unknown task, one of images that the model is not shown or an impossible `n`,
     CheckpointError for what cannot be opened.
+
+    >>> import opdlib
+    >>> found = opdlib.evaluate("reader", n=20)
+    >>> f"{found.accuracy:.0%} of {found.n} problems, {found.interval[0]:.0%} to {found.interval[1]:.0%}"
+    '0% of 20 problems, 0% to 16%'
     """
     chosen = find_task(task)
     if chosen.images and not shows_images(config := load_config(open_checkpoint(spec))):

@@ -21,11 +21,11 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.names import parse
 from opdlib.errors import MeasureError, ParameterError
-from opdlib.measurement.schedule import Measurement, measure
+from opdlib.measurement.schedule import Measurement, measure_pair
 from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, count_of
 from opdlib.metrics.subspace import rank_of
 from opdlib.results.layout import read_provenance, read_summary
-from opdlib.results.measure import Order, measure_into, measure_together, write
+from opdlib.results.measure import Order, measure_into, measure_together
 from opdlib.results.summarize import summarize, undefined
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 from tests.metrics import geometry_reference as slow
@@ -57,7 +57,7 @@ def sides() -> tuple[Weights, Weights]:
 @pytest.mark.parametrize("view", ["bf16", "stored"])
 def test_the_summary_agrees_with_slow_definitions(tmp_path: Path, sides: tuple[Weights, Weights], view: str) -> None:
     source, trained = sides
-    summary = summarize(measure(*checkpoints(tmp_path, source, trained, shards=3), name="pico", view=view))
+    summary = summarize(measure_pair(*checkpoints(tmp_path, source, trained, shards=3), name="pico", view=view))
     a, b = (rounded(source), rounded(trained)) if view == "bf16" else (source, trained)
     size = sum(w.numel() for w in a.values())
 
@@ -114,7 +114,7 @@ def test_the_second_block_is_the_median_of_slow_definitions(
     tmp_path: Path, sides: tuple[Weights, Weights], view: str
 ) -> None:
     source, trained = sides
-    summary = summarize(measure(*checkpoints(tmp_path, source, trained), name="pico", view=view))
+    summary = summarize(measure_pair(*checkpoints(tmp_path, source, trained), name="pico", view=view))
     a, b = (rounded(source), rounded(trained)) if view == "bf16" else (source, trained)
     pairs = [
         (slow.wide(a[n]), slow.wide(b[n])) for n in a if a[n].ndim == 2 and not torch.equal(a[n].float(), b[n].float())
@@ -199,7 +199,7 @@ def test_a_vision_part_is_one_block_and_no_language_layer(tmp_path: Path) -> Non
         "visual.blocks.0.attn.qkv.weight": torch.randn(4, 4).to(torch.bfloat16),
         "visual.patch_embed.proj.weight": torch.randn(2, 3, 1, 2, 2).to(torch.bfloat16),
     }
-    summary = summarize(measure(*checkpoints(tmp_path, source, moved(source)), name="vl"))
+    summary = summarize(measure_pair(*checkpoints(tmp_path, source, moved(source)), name="vl"))
     assert summary["blocks"]["vision"]["parameters"] == 16 + 24
     assert [row["layer"] for row in summary["layers"]] == [0]
 
@@ -209,7 +209,7 @@ def test_each_changed_expert_of_a_fused_tensor_is_a_matrix(tmp_path: Path) -> No
     trained = {n: w.clone() for n, w in source.items()}
     trained["model.layers.0.mlp.experts.down_proj"][[1, 4], 0, 0] += 1
     trained["model.conv1d.weight"] += 1
-    measurement = measure(*checkpoints(tmp_path, source, trained), name="moe")
+    measurement = measure_pair(*checkpoints(tmp_path, source, trained), name="moe")
     assert summarize(measurement)["measured_2d"] == 2
     assert measurement.matrices is not None
     assert [m.expert for m in measurement.matrices] == [1, 4]
@@ -240,17 +240,17 @@ def test_the_ledger_is_used_and_gives_the_same_numbers(
 ) -> None:
     monkeypatch.setattr(opdlib.measurement.sparsity, "GROUP", 500)
     pair = checkpoints(tmp_path, *sides)
-    whole = measure(*pair, name="pico", ledger=tmp_path / "ledger")
+    whole = measure_pair(*pair, name="pico", ledger=tmp_path / "ledger")
     groups = sorted((tmp_path / "ledger").glob("sparsity-*.npz"))
     assert len(groups) > 3
     groups[1].unlink()
     calls = []
     real = opdlib.measurement.sparsity._measure_group
     monkeypatch.setattr(opdlib.measurement.sparsity, "_measure_group", lambda *a: calls.append(1) or real(*a))
-    resumed = measure(*pair, name="pico", ledger=tmp_path / "ledger")
+    resumed = measure_pair(*pair, name="pico", ledger=tmp_path / "ledger")
     assert len(calls) == 1, "only the missing group is measured again"
     assert same(whole, resumed)
-    assert same(whole, measure(*pair, name="pico"))
+    assert same(whole, measure_pair(*pair, name="pico"))
 
 
 def same(a: Measurement, b: Measurement) -> bool:
@@ -259,13 +259,15 @@ def same(a: Measurement, b: Measurement) -> bool:
 
 def test_the_ledger_of_another_measurement_is_not_used(tmp_path: Path, sides: tuple[Weights, Weights]) -> None:
     source, trained = sides
-    first = measure(*checkpoints(tmp_path / "a", source, trained), name="x", ledger=tmp_path / "ledger")
+    first = measure_pair(*checkpoints(tmp_path / "a", source, trained), name="x", ledger=tmp_path / "ledger")
     other = moved(source, scale=0.1)
-    second = measure(*checkpoints(tmp_path / "b", source, other), name="x", ledger=tmp_path / "ledger")
+    second = measure_pair(*checkpoints(tmp_path / "b", source, other), name="x", ledger=tmp_path / "ledger")
     assert summarize(first)["rel_norm"] != summarize(second)["rel_norm"]
-    assert same(second, measure(*checkpoints(tmp_path / "b", source, other), name="x"))
-    stored = measure(*checkpoints(tmp_path / "a", source, trained), name="x", view="stored", ledger=tmp_path / "ledger")
-    assert same(stored, measure(*checkpoints(tmp_path / "a", source, trained), name="x", view="stored"))
+    assert same(second, measure_pair(*checkpoints(tmp_path / "b", source, other), name="x"))
+    stored = measure_pair(
+        *checkpoints(tmp_path / "a", source, trained), name="x", view="stored", ledger=tmp_path / "ledger"
+    )
+    assert same(stored, measure_pair(*checkpoints(tmp_path / "a", source, trained), name="x", view="stored"))
 
 
 SLOW = """
@@ -317,18 +319,18 @@ def test_nan_and_inf_are_refused_with_their_place(tmp_path: Path, value: float, 
     weights[side]["model.layers.1.mlp.up_proj.weight"][5, 3] = value
     name = ("source", "trained")[side]
     with pytest.raises(MeasureError, match=rf"{name}: model\.layers\.1\.mlp\.up_proj\.weight holds 1 .* at \[5, 3\]"):
-        measure(*checkpoints(tmp_path, *weights), name="bad")
+        measure_pair(*checkpoints(tmp_path, *weights), name="bad")
 
 
 @pytest.mark.parametrize("options", [{"view": "fp32"}, {"workers": 0}])
 def test_bad_options(pico_pair: tuple[Path, Path], options: dict[str, object]) -> None:
     with pytest.raises(ParameterError, match="wanted"):
-        measure(*(open_checkpoint(str(p)) for p in pico_pair), name="x", **options)  # type: ignore[arg-type]
+        measure_pair(*(open_checkpoint(str(p)) for p in pico_pair), name="x", **options)  # type: ignore[arg-type]
 
 
 def test_results_of_another_measurement_do_not_stay_behind(tmp_path: Path, pico_pair: tuple[Path, Path]) -> None:
     source, trained = (open_checkpoint(str(p)) for p in pico_pair)
-    write(measure(source, trained, name="x"), tmp_path / "out")
+    measure_into(tmp_path / "out", source, trained, name="x")
     bad = pico_weights()
     bad["model.norm.weight"][0] = math.nan
     with pytest.raises(MeasureError):
