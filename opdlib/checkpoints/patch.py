@@ -10,9 +10,10 @@ not at all, and the same two checkpoints give the same bytes.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,14 +24,17 @@ from opdlib.checkpoints import bf16
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.local import LocalCheckpoint
 from opdlib.checkpoints.patched import PatchedCheckpoint, PatchHeader, columns, flat_bits
-from opdlib.checkpoints.writing import new_file, new_folder, write_safetensors
 from opdlib.errors import PatchError
+from opdlib.files import new_file, new_folder
 
 Progress = Callable[[list[str]], Iterable[str]]
 """Hands on the names of the tensors while they are worked on; a progress bar, for example."""
 
 COMPANIONS = ("*.json", "*.jinja", "*.model", "tokenizer*", "merges.txt", "vocab.txt")
 """What `apply` copies from the source's folder: configuration and tokenizer, never weights."""
+
+BYTES = {"U8": 1, "BF16": 2}
+"""Bytes of one coordinate of each dtype that is written here."""
 
 
 @dataclass(frozen=True)
@@ -171,3 +175,26 @@ def _write_checkpoint(out: BinaryIO, patched: PatchedCheckpoint, progress: Progr
     infos = {name: patched.tensors[name] for name in sorted(patched.tensors)}
     tensors = (flat_bits(patched.read(name)).data for name in progress(list(infos)))
     write_safetensors(out, patched.header.file_metadata, infos, tensors)
+
+
+def write_safetensors(
+    out: BinaryIO,
+    metadata: Mapping[str, str] | None,
+    infos: Mapping[str, TensorInfo],
+    contents: Iterable[bytes | memoryview],
+) -> None:
+    """Write tensors in the order of `infos`; `contents` gives their bytes one by one, so only one need be in memory.
+
+    With names in order, of one dtype, the bytes are those of `safetensors.torch.save_file`; other than there, the order
+    of the metadata is kept, so equal input gives equal bytes.
+    """
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for name, info in infos.items():
+        start, end = end, end + info.numel * BYTES[info.dtype]
+        header[name] = {"dtype": info.dtype, "shape": info.shape, "data_offsets": (start, end)}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    out.write(len(text).to_bytes(8, "little") + text)
+    for content in contents:
+        out.write(content)

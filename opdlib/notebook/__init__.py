@@ -13,6 +13,6 @@ from __future__ import annotations
 from opdlib.notebook.cleaning import clean
 from opdlib.notebook.display import figure, glue, say, setup
 from opdlib.notebook.loading import load, load_stored, provenance
-from opdlib.notebook.settings import Settings, check
+from opdlib.registry.settings import Settings, check
 
 __all__ = ["Settings", "check", "clean", "figure", "glue", "load", "load_stored", "provenance", "say", "setup"]

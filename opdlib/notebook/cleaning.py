@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from opdlib.files import write_file
+
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
@@ -31,7 +33,7 @@ def clean(file: Path) -> None:
             if alt:
                 cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": alt}
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
-    file.write_text(f"{text}\n", encoding="utf8")
+    write_file(file, f"{text}\n")
 
 
 def _alt(output: dict[str, Any]) -> str | None:

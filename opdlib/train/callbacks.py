@@ -13,8 +13,8 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from opdlib.errors import RecipeError
-from opdlib.train.journal import Journal
 from opdlib.train.processes import first, meet
+from opdlib.train.run_folder import StepLog
 
 WHOLE = "whole"
 """Empty file written last into a checkpoint; one without it was being saved when the run died."""
@@ -24,13 +24,13 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
     """Appends a line a step to metrics.jsonl; cuts what a killed run wrote after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        self.journal = Journal(path)
+        self.log = StepLog(path)
         self.began = 0.0
         self.uncounted = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep one line for every step that the checkpoint, if there is one, has seen."""
-        rows = self.journal.cut(state.global_step)
+        rows = self.log.cut(state.global_step)
         # SFTTrainer forgets how many tokens it had seen; DistillationTrainer keeps them in `state`.
         seen = rows[-1]["num_tokens"] if rows else 0
         self.uncounted = seen - state.num_input_tokens_seen
@@ -47,12 +47,12 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs[name]):
                 raise RecipeError(
-                    f"{self.journal.path.parent.name}: {name} is {logs[name]} at step {state.global_step}; "
+                    f"{self.log.path.parent.name}: {name} is {logs[name]} at step {state.global_step}; "
                     "wanted a finite number; try a smaller learning_rate"
                 )
         seconds = round(time.perf_counter() - self.began, 3)
         tokens = logs["num_tokens"] + self.uncounted
-        self.journal.append({"step": state.global_step, **logs, "num_tokens": tokens, "seconds": seconds})
+        self.log.append({"step": state.global_step, **logs, "num_tokens": tokens, "seconds": seconds})
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy

@@ -27,14 +27,14 @@ from transformers import TrainerCallback
 from opdlib.registry.recipes import Recipe
 from opdlib.train import optimizers
 from opdlib.train.evaluate import evaluate_model
-from opdlib.train.journal import Journal
+from opdlib.train.run_folder import StepLog
 
 
 class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
     """Writes `probes.jsonl` at the steps that the recipe asks for; `model` is the source still."""
 
     def __init__(self, recipe: Recipe, model: Any, reader: Any, path: Path) -> None:
-        self.recipe, self.reader, self.journal = recipe, reader, Journal(path)
+        self.recipe, self.reader, self.log = recipe, reader, StepLog(path)
         # Now, before a checkpoint of the run is loaded over them; a source holds bf16 numbers.
         self.source = [p.detach().to(torch.bfloat16) for p in model.parameters()] if recipe.probe_every else []
         self.before: list[Tensor] = []
@@ -42,7 +42,7 @@ class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to m
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Cut what a killed run wrote after its checkpoint."""
-        self.journal.cut(state.global_step)
+        self.log.cut(state.global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remember the weights if this step is looked at."""
@@ -69,7 +69,7 @@ class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to m
             model.train(training)
             self.row |= {key: found[key] for key in ("accuracy", "interval", "n")}
         if self.row:
-            self.journal.append({"step": state.global_step} | self.row)
+            self.log.append({"step": state.global_step} | self.row)
             self.row = {}
 
 

@@ -31,6 +31,7 @@ from transformers import TrainerCallback
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.files import new_folder
 from opdlib.registry.recipes import OpsdRecipe, Recipe, check_recipe, load_recipe
 from opdlib.train import arithmetic
 from opdlib.train.callbacks import Bar, Checkpoints, Keep, Metrics, last_checkpoint
@@ -131,7 +132,7 @@ def _prepare(run: Run) -> None:
         prepare(run.folder, run.recipe, run.commits())
     init = run.folder / "init"
     if run.spec("student") is None and not init.is_dir():
-        with _whole(init) as new:
+        with new_folder(init) as new:
             write_fresh(find_architecture(run.recipe.student), run.recipe.seed, new)
 
 
@@ -178,7 +179,7 @@ def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     with first_alone() as here:
         for form, dtype in FORMS.items() if here else ():
-            with _whole(folder / form) as new:
+            with new_folder(folder / form, replace=True) as new:
                 save_state(state, source, new, dtype)
 
 
@@ -203,22 +204,11 @@ def observers(run: Run, source: Checkpoint, model: Any, reader: Any) -> list[Tra
     if recipe.keep_every:
 
         def keep(step: int) -> None:
-            with _whole(folder / "steps" / str(step)) as new:
+            with new_folder(folder / "steps" / str(step), replace=True) as new:
                 save_state(model.state_dict(), source, new, torch.bfloat16)
 
         callbacks.append(Keep(recipe.keep_every, keep))
     return callbacks
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A new folder that replaces `folder` when everything is in it."""
-    new = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    yield new
-    shutil.rmtree(folder, ignore_errors=True)
-    new.replace(folder)
 
 
 def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:

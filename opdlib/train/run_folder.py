@@ -1,15 +1,16 @@
-"""The run folder: refused if it is another's, created whole, and aware of the machine it moved to."""
+"""The run folder: refused if it is another's, created whole, and aware of the machine it moved to; its log by step."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from opdlib.errors import OutputError, RecipeError
+from opdlib.files import new_folder, write_file
 from opdlib.registry.recipes import Recipe, load_recipe
 from opdlib.train.environment import environment
 
@@ -47,16 +48,10 @@ def prepare(folder: Path, recipe: Recipe, commits: Mapping[str, str]) -> None:
     """
     now = environment() | ({"hub": dict(commits)} if commits else {})
     if not (folder / "recipe.yaml").is_file():
-        new = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            new.mkdir(parents=True)
+        with new_folder(folder) as new:
             resolved = yaml.safe_dump(recipe.model_dump(exclude_none=True), sort_keys=False)
-            (new / "recipe.yaml").write_text(resolved, encoding="utf8")
+            write_file(new / "recipe.yaml", resolved)
             write_json(new / "environment.json", now)
-            new.replace(folder)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from error
     elif not (folder / COMPLETE).exists():
         started = json.loads((folder / "environment.json").read_text(encoding="utf8"))
         resumed = started.pop("resumed", [])
@@ -65,7 +60,29 @@ def prepare(folder: Path, recipe: Recipe, commits: Mapping[str, str]) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf8")
-    new.replace(path)
+    """Write whole or not at all. Raises OutputError, and ValueError for NaN and infinity."""
+    write_file(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+class StepLog:
+    """A file of one JSON line a step, which a killed run continues as if it had never died."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def cut(self, step: int) -> list[dict[str, Any]]:
+        """Forget what was written after `step` (a torn last line, too) and return the rest."""
+        text = self.path.read_text(encoding="utf8") if self.path.exists() else ""
+        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        rows = [row for row in map(json.loads, whole) if row["step"] <= step]
+        write_file(self.path, "".join(map(_line, rows)))
+        return rows
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write one row, which has a `step`, after those of earlier steps. Raises ValueError for NaN and infinity."""
+        with self.path.open("a", encoding="utf8") as stream:
+            stream.write(_line(row))
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

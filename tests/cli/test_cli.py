@@ -261,7 +261,7 @@ def test_a_full_disk_leaves_results_whole_or_absent(tmp_path: Path, pico_pair: t
     before = (out / "summary.json").read_bytes()
     complains(run(pico_pair[1], limit), "space")
     assert (out / "summary.json").read_bytes() == before, "the same measurement: what was whole stays whole"
-    assert not list(out.glob(".writing-*"))
+    assert not list(out.glob(".*.part"))
     other = write_checkpoint(tmp_path / "other", moved(pico_weights(), scale=0.1))
     complains(run(other, limit), "space")
     assert not (out / "summary.json").exists(), "another measurement: absent, not half"

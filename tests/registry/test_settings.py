@@ -23,7 +23,8 @@ def namespace(**changes: Any) -> dict[str, Any]:
 
 def test_defaults_pass() -> None:
     settings = notebook.check(namespace(), *NAMES)
-    assert settings == notebook.Settings("smollm2-opd", None, None, (), 1e-5, (1e-5,), (0.01,))
+    assert settings == notebook.Settings(atol=1e-5, thresholds=(1e-5,), shares=(0.01,))
+    assert settings.pair == "smollm2-opd"
     assert settings.compared == {"pair": "smollm2-opd", "source": None, "trained": None, "skip": ()}
     assert list(settings.table().index) == ["pair", "atol", "thresholds", "shares"]
 
@@ -90,7 +91,10 @@ def test_values_that_papermill_hands_over_as_text(given: dict[str, Any], name: s
         ({"atol": math.nan}, "parameter atol: nan"),
         ({"shares": [5]}, "wanted shares from 0 to 1"),
         ({"pair": 3}, "parameter pair: 3; wanted a name"),
-        ({"skip": [3]}, "parameter skip: 3"),
+        ({"skip": [3]}, "parameter skip: 3; wanted a name"),
+        ({"thresholds": [1e-5, "x"]}, "parameter thresholds: 'x'; wanted a positive number"),
+        ({"shares": "[0.1, 5]"}, r"parameter shares: '\[0.1, 5\]'; wanted shares"),
+        ({"atol": None}, "parameter atol: None; wanted a positive number"),
         ({"source": "a"}, "source and trained go together"),
     ],
 )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from opdlib.errors import ParameterError
 from opdlib.quantities import short
 from opdlib.registry.pairs import DEFAULT, find_pair
 from opdlib.registry.study import find_scale
-from opdlib.tables.written import headed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PLAIN = (bool, int, float, str, list, tuple, dict, set, type(None))
 """Types of the values that papermill can inject. Anything else in a namespace is a module or a function."""
@@ -25,29 +26,71 @@ MARK = "_opdlib_names_checked"
 """Variable that `check` leaves in a notebook's namespace."""
 
 
-@dataclass(frozen=True)
-class Settings:
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("wanted a name or a path as text")
+    return value
+
+
+def _listed(value: Any) -> list[Any]:
+    """papermill's `-p` hands over lists as text: it is read as YAML."""
+    read = yaml.safe_load(value) if isinstance(value, str) else value
+    return list(read) if isinstance(read, list | tuple) else [] if read is None else [read]
+
+
+def _number(value: Any) -> float:
+    """YAML 1.1 reads 1e-5 as text, so text that looks like a number is one."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        raise ValueError("wanted a positive number")
+    return number
+
+
+def _shares(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    if any(number > 1 for number in numbers):
+        raise ValueError("wanted shares from 0 to 1, such as 0.01 for one percent")
+    return numbers
+
+
+def _whole(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    if any(number != int(number) for number in numbers):
+        raise ValueError("wanted whole numbers from 1 up")
+    return tuple(int(number) for number in numbers)
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+OptionalText = Annotated[Text | None, BeforeValidator(lambda value: None if value == "" else value)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+Numbers = Annotated[tuple[Annotated[float, BeforeValidator(_number)], ...], BeforeValidator(_listed)]
+
+
+class Settings(BaseModel):
     """Checked parameters. A notebook uses some of them; the others keep their defaults."""
 
-    pair: str = DEFAULT
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pair: Text = DEFAULT
     """Key of the registry."""
-    source: str | None = None
+    source: OptionalText = None
     """Checkpoint before training; with `trained` it wins over `pair`."""
-    trained: str | None = None
+    trained: OptionalText = None
     """Checkpoint after training."""
-    skip: tuple[str, ...] = ()
+    skip: Texts = ()
     """Tensors left out, by name or shell pattern."""
-    atol: float | None = None
+    atol: Annotated[float | None, BeforeValidator(_number)] = None
     """A weight counts as unchanged up to this absolute difference."""
-    thresholds: tuple[float, ...] = ()
+    thresholds: Numbers = ()
     """Absolute differences that are tabulated."""
-    shares: tuple[float, ...] = ()
+    shares: Annotated[Numbers, AfterValidator(_shares)] = ()
     """Shares that are tabulated, in (0, 1]: of coordinates by size, or of the rank of a matrix."""
-    tops: tuple[int, ...] = ()
-    """Numbers of leading singular values that are tabulated."""
-    tolerances: tuple[float, ...] = ()
+    tops: Annotated[Numbers, AfterValidator(_whole)] = ()
+    """Numbers of leading singular values that are tabulated, whole."""
+    tolerances: Numbers = ()
     """Sizes of a singular value relative to the largest, from which it counts for the rank."""
-    scale: str | None = None
+    scale: Annotated[str | None, BeforeValidator(lambda value: find_scale(_text(value)).name)] = None
     """A scale of the study, on the pages that show many runs instead of a pair."""
 
     @property
@@ -57,11 +100,12 @@ class Settings:
 
     def table(self) -> pd.DataFrame:
         """What was chosen, for the reader: one row a parameter that is in use."""
-        chosen = {f.name: getattr(self, f.name) for f in fields(self)}
-        if self.source is not None or self.scale is not None:
-            del chosen["pair"]
+        import pandas as pd
+
+        replaced = self.source is not None or self.scale is not None
+        chosen = {name: value for name, value in self if not (name == "pair" and replaced)}
         rows = {name: _shown(value) for name, value in chosen.items() if value not in (None, ())}
-        return headed(pd.DataFrame({"value": list(rows.values())}, index=pd.Index(list(rows), name="parameter")))
+        return pd.DataFrame({"value": rows}).rename_axis(columns="parameter")
 
 
 def check(namespace: MutableMapping[str, Any], *names: str) -> Settings:
@@ -75,7 +119,11 @@ def check(namespace: MutableMapping[str, Any], *names: str) -> Settings:
     if MARK not in namespace:
         _refuse_unknown(namespace, names)
         namespace[MARK] = True
-    settings = Settings(**{name: CHECKS[name](name, namespace[name]) for name in names})
+    try:
+        settings = Settings(**{name: namespace[name] for name in names})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ParameterError(f"parameter {first['loc'][0]}: {first['input']!r}; {first['ctx']['error']}") from None
     if (settings.source is None) != (settings.trained is None):
         raise ParameterError("source and trained go together: give both checkpoints, or neither and a pair")
     if settings.source is None:
@@ -96,71 +144,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(_shown(item) for item in value)
     return short(value) if isinstance(value, float) else str(value)
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ParameterError(f"parameter {name}: {value!r}; wanted a name or a path as text")
-    return value
-
-
-def _optional_text(name: str, value: Any) -> str | None:
-    return None if value is None or value == "" else _text(name, value)
-
-
-def _listed(name: str, value: Any) -> list[Any]:
-    """papermill's `-p` hands over lists as text: it is read as YAML."""
-    read = yaml.safe_load(value) if isinstance(value, str) else value
-    return list(read) if isinstance(read, list | tuple) else [] if read is None else [read]
-
-
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    return tuple(_text(name, item) for item in _listed(name, value))
-
-
-def _number(name: str, value: Any) -> float:
-    """YAML 1.1 reads 1e-5 as text, so text that looks like a number is one."""
-    try:
-        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
-    except ValueError:
-        number = -1.0
-    if not 0 < number < float("inf"):
-        raise ParameterError(f"parameter {name}: {value!r}; wanted a positive number")
-    return number
-
-
-def _numbers(name: str, value: Any) -> tuple[float, ...]:
-    return tuple(_number(name, item) for item in _listed(name, value))
-
-
-def _shares(name: str, value: Any) -> tuple[float, ...]:
-    shares = _numbers(name, value)
-    if any(share > 1 for share in shares):
-        raise ParameterError(f"parameter {name}: {value!r}; wanted shares from 0 to 1, such as 0.01 for one percent")
-    return shares
-
-
-def _counts(name: str, value: Any) -> tuple[int, ...]:
-    numbers = _numbers(name, value)
-    if any(number != int(number) for number in numbers):
-        raise ParameterError(f"parameter {name}: {value!r}; wanted whole numbers from 1 up")
-    return tuple(int(number) for number in numbers)
-
-
-def _scale(name: str, value: Any) -> str:
-    return find_scale(_text(name, value)).name
-
-
-CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "pair": _text,
-    "source": _optional_text,
-    "trained": _optional_text,
-    "skip": _texts,
-    "atol": _number,
-    "thresholds": _numbers,
-    "shares": _shares,
-    "tops": _counts,
-    "tolerances": _numbers,
-    "scale": _scale,
-}
-"""Parameter -> what makes a checked value of it."""
