@@ -21,6 +21,14 @@ Weights = dict[str, torch.Tensor]
 HIDDEN, INNER, VOCABULARY = 16, 24, 40
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Checks of a GPU are deselected where there is none."""
+    if not torch.cuda.is_available():
+        of_gpu = [item for item in items if item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=of_gpu)
+        items[:] = [item for item in items if item not in of_gpu]
+
+
 @pytest.fixture
 def without_a_screen() -> Iterator[None]:
     """Figures are drawn into memory, and closed after the test."""
