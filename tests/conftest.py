@@ -124,9 +124,36 @@ def patched(tmp_path: Path) -> tuple[Path, Path, Path]:
     return a, b, tmp_path / "x.safetensors"
 
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
+"""Takes the words of a command line, and environment variables by name."""
+
+
+def alone(folder: Path) -> dict[str, str]:
+    """The environment of a command in a test: a cache of its own, and no network that answers."""
+    return {"OPDLIB_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+
+
 @pytest.fixture
-def opd(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the real command in its own process, in an empty folder, without a network that answers."""
+def opd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process, in an empty folder: all of `opd` but its start, which costs seconds."""
+    from opdlib.cli.main import main
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, arguments))
+        capsys.readouterr()
+        with monkeypatch.context() as here:
+            here.chdir(tmp_path)
+            for name, value in (alone(tmp_path) | environment).items():
+                here.setenv(name, value)
+            code = main(words)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def opd_process(tmp_path: Path) -> Command:
+    """Run the real command in its own process, in an empty folder."""
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -134,7 +161,7 @@ def opd(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env=os.environ | {"OPDLIB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"} | environment,
+            env=os.environ | alone(tmp_path) | environment,
             timeout=300,
         )
 

@@ -1,4 +1,4 @@
-"""The real command, in its own process: what it prints, what it writes, and one line for everything that is wrong."""
+"""The command: what it prints, what it writes, and one line for everything that is wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import resource
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,7 @@ from safetensors.torch import save_file
 import opdlib
 import opdlib.train
 from opdlib.cli.main import app, main
-from tests.conftest import HIDDEN, VOCABULARY, moved, pico_weights, write_checkpoint
-
-Opd = Callable[..., subprocess.CompletedProcess[str]]
+from tests.conftest import HIDDEN, VOCABULARY, Command, moved, pico_weights, write_checkpoint
 
 
 def complains(done: subprocess.CompletedProcess[str], *words: str) -> str:
@@ -35,7 +32,15 @@ def complains(done: subprocess.CompletedProcess[str], *words: str) -> str:
     return lines[0]
 
 
-def test_measure_then_summary(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_process(opd_process: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    done = opd_process("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, ""), "no progress bar where nobody looks"
+    summary = opd_process("summary", tmp_path / "out", "--json").stdout
+    assert json.loads(summary) == json.loads((tmp_path / "out" / "summary.json").read_text())
+    complains(opd_process("evaluate", "nowhere/at/all"), "no such file or folder")
+
+
+def test_measure_then_summary(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no progress bar where nobody looks"
@@ -51,7 +56,7 @@ def test_measure_then_summary(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: 
     }
 
 
-def test_the_tables_are_tidy_and_add_up(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_tables_are_tidy_and_add_up(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
 
@@ -74,13 +79,13 @@ def test_the_tables_are_tidy_and_add_up(opd: Opd, pico_pair: tuple[Path, Path], 
     assert sum(int(r["updated"]) for r in magnitudes) == changed
 
 
-def test_without_out_results_go_under_runs(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_without_out_results_go_under_runs(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--name", "mine", "--view", "stored")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "measured" / "mine-stored" / "summary.json").is_file()
 
 
-def test_skip_takes_several_names_and_patterns(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_skip_takes_several_names_and_patterns(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", out)
     assert opd(*arguments, "--skip", "model.norm.weight", "*.mlp.*").returncode == 0
@@ -89,7 +94,7 @@ def test_skip_takes_several_names_and_patterns(opd: Opd, pico_pair: tuple[Path, 
     assert "model.norm.weight" in json.loads((out / "provenance.json").read_text())["tied_or_skipped"]
 
 
-def test_every_command_has_help_with_an_example(opd: Opd) -> None:
+def test_every_command_has_help_with_an_example(opd: Command) -> None:
     commands = [[c] for c in ("pairs", "measure", "summary", "evaluate", "train", "patch")]
     for words in [*commands, ["patch", "make"], ["patch", "apply"], ["patch", "verify"]]:
         done = opd(*words, "--help")
@@ -97,7 +102,7 @@ def test_every_command_has_help_with_an_example(opd: Opd) -> None:
         assert "example: opd" in done.stdout, words
 
 
-def test_pairs_lists_the_registry(opd: Opd) -> None:
+def test_pairs_lists_the_registry(opd: Command) -> None:
     lines = opd("pairs").stdout.splitlines()
     assert len(lines) == 12
     assert any(line.startswith("smollm2-opd-s0") for line in lines)
@@ -121,12 +126,12 @@ def test_pairs_lists_the_registry(opd: Opd) -> None:
         (("patch", "make", "a", "b"), ("FILE", "opd patch make --help")),
     ],
 )
-def test_bad_arguments(opd: Opd, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_bad_arguments(opd: Command, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     complains(opd(*arguments), *words)
 
 
-def test_debug_shows_the_traceback(opd: Opd) -> None:
-    done = opd("summary", "no-such-pair", "--debug")
+def test_debug_shows_the_traceback(opd_process: Command) -> None:
+    done = opd_process("summary", "no-such-pair", "--debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
@@ -215,28 +220,31 @@ BAD = (
 )
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_gives_one_line_and_no_summary(opd: Opd, tmp_path: Path, name: str) -> None:
-    bad, words = bad_inputs(tmp_path)[name]
-    good = write_checkpoint(tmp_path / "good", pico_weights())
-    done = opd("measure", "--source", good, "--trained", bad, "--out", tmp_path / "out")
-    complains(done, *words)
-    assert not (tmp_path / "out" / "summary.json").exists()
-    assert not (tmp_path / "canary").exists()
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[Path | str, tuple[str, ...]]]]:
+    """The folder of all bad inputs, and the inputs."""
+    folder = tmp_path_factory.mktemp("bad")
+    return folder, bad_inputs(folder)
 
 
+@pytest.mark.parametrize("side", ["source", "trained"])
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_source_is_refused_as_a_bad_trained_checkpoint_is(
-    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_bad_input_gives_one_line_and_no_summary(
+    opd: Command,
+    tmp_path: Path,
+    bad: tuple[Path, dict[str, tuple[Path | str, tuple[str, ...]]]],
+    name: str,
+    side: str,
 ) -> None:
-    """The same in this process, for speed: `opd` is `main` and nothing else."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    bad, words = bad_inputs(tmp_path)[name]
+    folder, inputs = bad
+    wrong, words = inputs[name]
     good = write_checkpoint(tmp_path / "good", pico_weights())
-    code = main(["measure", "--source", str(bad), "--trained", str(good), "--out", str(tmp_path / "out")])
-    complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), words[0])
+    source, trained = (wrong, good) if side == "source" else (good, wrong)
+    done = opd("measure", "--source", source, "--trained", trained, "--out", tmp_path / "out")
+    # of two shapes the message names the source's first
+    complains(done, *(words if side == "trained" else words[:1]))
     assert not (tmp_path / "out" / "summary.json").exists()
-    assert not (tmp_path / "canary").exists()
+    assert not (folder / "canary").exists()
 
 
 def test_every_bad_input_is_tried(tmp_path: Path) -> None:
@@ -248,16 +256,21 @@ FULL = 1000
 
 
 @pytest.mark.parametrize("limit", [64, FULL])
-def test_a_full_disk_leaves_results_whole_or_absent(tmp_path: Path, pico_pair: tuple[Path, Path], limit: int) -> None:
+def test_a_full_disk_leaves_results_whole_or_absent(
+    opd: Command, tmp_path: Path, pico_pair: tuple[Path, Path], limit: int
+) -> None:
     """A limit on the size of files makes every write past it fail as a full disk does."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "opdlib.cli", "measure", "--source", str(pico_pair[0]), "--out", str(out)]
+    usual, most = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def run(trained: Path, limit: int | None) -> subprocess.CompletedProcess[str]:
-        preexec = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit is not None else None
-        return subprocess.run([*command, "--trained", str(trained)], capture_output=True, text=True, preexec_fn=preexec)
+    def run(trained: Path, limit: int) -> subprocess.CompletedProcess[str]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        try:
+            return opd("measure", "--source", pico_pair[0], "--trained", trained, "--out", out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
 
-    assert run(pico_pair[1], None).returncode == 0
+    assert run(pico_pair[1], usual).returncode == 0
     before = (out / "summary.json").read_bytes()
     complains(run(pico_pair[1], limit), "space")
     assert (out / "summary.json").read_bytes() == before, "the same measurement: what was whole stays whole"
@@ -267,14 +280,14 @@ def test_a_full_disk_leaves_results_whole_or_absent(tmp_path: Path, pico_pair: t
     assert not (out / "summary.json").exists(), "another measurement: absent, not half"
 
 
-def test_out_that_is_a_file(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_out_that_is_a_file(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "file")
     complains(done, "cannot be written")
 
 
 def test_a_patch_makes_the_round_trip_and_is_measured_like_its_checkpoint(
-    opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path
+    opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     source, trained = pico_pair
     file, rebuilt = tmp_path / "x.safetensors", tmp_path / "rebuilt"
@@ -288,7 +301,7 @@ def test_a_patch_makes_the_round_trip_and_is_measured_like_its_checkpoint(
     assert (tmp_path / "patched" / "summary.json").read_bytes() == (tmp_path / "plain" / "summary.json").read_bytes()
 
 
-def test_a_patch_over_the_wrong_source(opd: Opd, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_patch_over_the_wrong_source(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     source, trained = pico_pair
     file, other = tmp_path / "x.safetensors", write_checkpoint(tmp_path / "other", pico_weights(seed=5))
     assert opd("patch", "make", source, trained, file).returncode == 0
@@ -309,7 +322,9 @@ def test_a_patch_over_the_wrong_source(opd: Opd, pico_pair: tuple[Path, Path], t
         (("train", "no-such-recipe.yaml"), ("no-such-recipe.yaml",)),
     ],
 )
-def test_bad_arguments_of_what_needs_the_extra(opd: Opd, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_bad_arguments_of_what_needs_the_extra(
+    opd: Command, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     complains(opd(*arguments), *words)
 
 
@@ -325,7 +340,7 @@ def test_a_missing_extra_gives_the_pip_command(
     complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), "pip install 'opdlib[train]'")
 
 
-def test_float64_is_refused_by_name(opd: Opd, tmp_path: Path) -> None:
+def test_float64_is_refused_by_name(opd: Command, tmp_path: Path) -> None:
     save_file({"w": torch.ones(3, dtype=torch.float64)}, tmp_path / "w.safetensors")
     complains(
         opd("measure", "--source", tmp_path / "w.safetensors", "--trained", tmp_path / "w.safetensors"),
@@ -367,11 +382,11 @@ def test_what_is_mistyped(
     complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), *words)
 
 
-def test_version(opd: Opd) -> None:
+def test_version(opd: Command) -> None:
     assert opd("--version").stdout == f"opdlib {opdlib.__version__}\n"
 
 
-def test_completion_is_installed_for_the_shell(opd: Opd, tmp_path: Path) -> None:
+def test_completion_is_installed_for_the_shell(opd: Command, tmp_path: Path) -> None:
     done = opd("--install-completion", "--shell", "bash", HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     scripts = [p for p in tmp_path.rglob("opd") if p.is_file()]

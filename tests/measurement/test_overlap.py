@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import AlignmentError, ParameterError
 from opdlib.measurement.overlap import measure_overlap
-from tests.conftest import moved, pico_weights, write_checkpoint
+from tests.conftest import Command, moved, pico_weights, write_checkpoint
 
 Three = tuple[Path, Path, Path]
 
@@ -90,7 +88,7 @@ def test_refusals(three: Three, tmp_path: Path) -> None:
         measure_overlap(source, a, open_checkpoint(str(other)))
 
 
-def test_the_command(opd: Callable[..., subprocess.CompletedProcess[str]], three: Three) -> None:
+def test_the_command(opd: Command, three: Three) -> None:
     options = ("overlap", "--source", three[0], "--a", three[1], "--b", three[2])
     found = json.loads(opd(*options, "--json").stdout)
     assert {"o1", "o2", "jaccard", "density_a", "density_b", "expected", "layers"} <= set(found)
