@@ -1,6 +1,7 @@
 """What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md and one _train_*.md a module below
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md, one _train_*.md a module below and
+                                     one _quantities_*.md a subject of opdlib/quantities.yaml
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.png, out of ROOT's executed notebook
 """
 
@@ -19,6 +20,7 @@ import pandas as pd
 import opdlib
 from opdlib import claims
 from opdlib.claims import GENERAL
+from opdlib.quantities import MISSING, PARAMETERS, Quantity, families
 from opdlib.registry.pairs import DEFAULT, Pair, registry
 from opdlib.tables import Results, open_results
 
@@ -111,6 +113,24 @@ def patch_table(file: Path) -> str:
     return "\n".join(_table("sizes", ("Stored as", "Bytes", "Of the full checkpoint"), rows))
 
 
+def definitions(records: Iterable[Quantity]) -> str:
+    """Markdown: what each number is, how it is written, and what belongs beside it."""
+
+    def general(template: str) -> str:
+        return template.format(above="", **{name: f"*{name}*" for name in PARAMETERS if name != "above"})
+
+    rows = [
+        (
+            f"{general(record.key).replace('_', chr(92) + '_')}<br>**{general(record.label)}**",
+            f"{general(record.definition)} *{record.source}*",
+            record.kind,
+            general("; ".join(filter(None, [record.chance, record.ceiling]))).replace("_", chr(92) + "_") or MISSING,
+        )
+        for record in records
+    ]
+    return "\n".join(_table("quantities", ("Number", "What it is, and whose", "Kind", "Chance; ceiling"), rows))
+
+
 def training_definitions(folder: Path) -> dict[str, str]:
     """By name of a module of opdlib.train, in `folder`: its docstring, which is Markdown, without the first line."""
     trees = {name: ast.parse((folder / f"{name}.py").read_text(encoding="utf8")) for name in TRAINING}
@@ -133,6 +153,8 @@ def main(part: str, root: Path) -> None:
         (root / "book" / "_claims.md").write_text(claims_table(results), encoding="utf8")
         (root / "book" / "_run.md").write_text(run_table(results.folder / "training"), encoding="utf8")
         (root / "book" / "_patch.md").write_text(patch_table(results.folder / "patch.csv"), encoding="utf8")
+        for subject, records in families().items():
+            (root / "book" / f"_quantities_{subject}.md").write_text(definitions(records), encoding="utf8")
         for name, text in training_definitions(Path(opdlib.__file__).parent / "train").items():
             (root / "book" / f"_train_{name.replace('/', '_')}.md").write_text(text, encoding="utf8")
     elif part == "figure":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from opdlib import claims
+from opdlib import claims, quantities
 
 ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
@@ -154,6 +155,14 @@ def test_index_shows_every_claim(page: Callable[[str], Page]) -> None:
         assert claim.pair is not None or re.search(rf">\s*{claim.id}\s*<", text), claim.id
     for title in {claim.pair.title for claim in claims.load() if claim.pair}:
         assert title in text
+
+
+def test_every_number_is_defined(page: Callable[[str], Page]) -> None:
+    """By label and definition, parameters left out."""
+    text = re.sub(r"<[^>]+>", "", page("book/methods").text)
+    for record in (record for subject in quantities.families().values() for record in subject):
+        for part in re.split(r"\{\w+\}", record.label):
+            assert html.escape(part, quote=False) in text, record.key
 
 
 def test_opening_figure_is_that_of_the_notebook() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +60,12 @@ def test_chance_and_ceiling_are_numbers_that_exist() -> None:
     assert quantity("coverage.low.0.1").chance == "0.1"
     assert quantity("coverage_1e-05.low.0.1").ceiling == "coverage_ceiling_1e-05.low.0.1"
     assert quantity("changed_in_1e-05.low.0.1").chance == "density_1e-05"
+
+
+def test_the_page_of_definitions_shows_every_subject() -> None:
+    page = (Path(__file__).parents[1] / "book" / "methods.md").read_text(encoding="utf8")
+    included = re.findall(r"\{include\} _quantities_(\w+)\.md", page)
+    assert included == list(families())
 
 
 @pytest.mark.parametrize("lacking", ["label", "definition", "source", "kind"])
