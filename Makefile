@@ -78,8 +78,8 @@ bench: install ## speed, memory and the size of the patch, each beside a plain w
 
 study: install ## train and measure what is missing of the study, one run at a time; goes on where it was stopped
 	@set -e; for scale in pico smollm2; do \
-		$(BIN)/opd study $$scale --out data/results; \
-		if ls -d runs/train/$$scale-opd-s*/bf16 > /dev/null 2>&1; then $(BIN)/opd study $$scale --overlaps --out data/results; fi; \
+		$(BIN)/opd study $$scale --out data/study; \
+		if ls -d runs/train/$$scale-opd-s*/bf16 > /dev/null 2>&1; then $(BIN)/opd study $$scale --overlaps --out data/study; fi; \
 	done
 
 clean: ## remove what was built; .venv and runs/ stay

@@ -78,7 +78,7 @@ def measure(
         raise ParameterError("--check compares with committed results, so it takes PAIR...")
     if source and trained:
         called = name or short_name(trained)
-        wanted = [Pair(called, called, source, trained, regime="")]
+        wanted = [Pair(key=called, title=called, source=source, trained=trained, regime="")]
     else:
         wanted = [find_pair(pair) for pair in pairs]
     orders: dict[str, list[tuple[Pair, Order]]] = {}
@@ -132,19 +132,20 @@ def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | No
     print(f"{pair.key}: equal to the committed numbers")
 
 
-def summary(results: str, /, *, view: View = "bf16", json: bool = False) -> None:
+def summary(results: str, /, *, view: View = "bf16", step: int | None = None, json: bool = False) -> None:
     """Print the numbers of the paper's tables for one pair.
 
     example: opd summary smollm2-opd --json
 
     Args:
-        results: a results folder, or a pair with committed results
-        view: of a pair's committed results
+        results: a results folder, a pair, or a run of the study
+        view: of a pair
+        step: of a run of the study, after this step instead of the last
         json: as JSON
     """
-    from opdlib.results.layout import read_summary, results_folder
+    from opdlib.results.layout import summary_of
 
-    found = read_summary(results_folder(results, view))
+    found = summary_of(results, view, step)
     print(dumps(found, indent=1) if json else _readable(found))
 
 

@@ -66,6 +66,7 @@ def study(
     seeds: tuple[int, ...] = (),
     out: Path = Path("runs/study"),
     list: bool = False,
+    collect: bool = False,
     overlaps: bool = False,
 ) -> None:
     """Run what is missing of the study, one run at a time.
@@ -73,24 +74,31 @@ def study(
     example: opd study pico --arms opd offline
 
     Args:
-        scale: pico or smollm2; data/study.yaml has their arms
+        scale: such as pico or smollm2; data/study.yaml has their arms
         arms: only these
         seeds: only these
-        out: where small results are kept
+        out: where the tables are, in a folder named like the scale
         list: say what is missing and stop
+        collect: run nothing; add the measured runs in runs/train
         overlaps: run nothing; write what runs changed in common
     """
     from opdlib.registry.study import find_scale
-    from opdlib.study.runner import missing, run_arm
 
     chosen = find_scale(scale)
+    if collect:
+        from opdlib.results.collect import collect as take_in
+
+        print(f"{chosen.name}: {len(take_in(chosen, out))} runs in {out / chosen.name}")
+        return
     if overlaps:
         from opdlib.study.overlaps import write_overlaps
 
-        for file in write_overlaps(chosen, out):
-            print(file)
+        write_overlaps(chosen, out)
+        print(f"{chosen.name}: overlaps and masks in {out / chosen.name}")
         return
-    runs = [*missing(chosen, out, arms, seeds)]
+    from opdlib.study.runner import missing, run_arm
+
+    runs = missing(chosen, out, arms, seeds)
     print(f"{chosen.name}: {len(runs)} runs to do")
     for arm, seed in runs:
         print(chosen.arms[arm].key(seed) if list else run_arm(chosen, arm, seed, out), flush=True)

@@ -6,26 +6,24 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import yaml
+from pydantic import BaseModel
 
 from opdlib.errors import RegistryError
-from opdlib.files import data_root, find
-from opdlib.registry.study import RUNS, Arm, Scale, find_run
-
-REGIMES = ("OPD", "OPSD", "RLVR", "offline distillation")
+from opdlib.files import find
+from opdlib.registry.entries import STRICT, checked, read_entries
+from opdlib.registry.study import RUNS, Arm, Regime, Scale, find_run
 
 DEFAULT = "smollm2-opd"
 """The embedded pair that every notebook shows unless told otherwise."""
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(BaseModel):
     """A source and a trained checkpoint. Specs are those of `opdlib.checkpoints.open_checkpoint`."""
+
+    model_config = STRICT
 
     key: str
     """Short unique name: lower case, digits, dots and dashes."""
@@ -34,8 +32,8 @@ class Pair:
     source: str
     trained: str | None
     """None if the checkpoint was never released; `why` then says so."""
-    regime: str
-    """One of `REGIMES`."""
+    regime: Regime
+    """Empty for two checkpoints that are no pair of the registry."""
     aliases: tuple[str, ...] = ()
     paper: str | None = None
     """The name of its row in the paper's tables, data/paper/; None for our own pairs."""
@@ -68,18 +66,12 @@ def _obstacle(spec: str) -> str:
 @cache
 def registry() -> Mapping[str, Pair]:
     """All pairs by key, in the order of the file. Raises RegistryError for a malformed entry."""
-    file = data_root() / "pairs.yaml"
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf8"))
-    except yaml.YAMLError as error:
-        raise RegistryError(f"{file.name}: not readable as YAML ({error}); repair the file") from error
-    if not isinstance(content, dict):
-        raise RegistryError(f"{file.name}: wanted a mapping of pair keys to pairs")
-    pairs = {key: _pair(key, entry) for key, entry in content.items()}
+    entries = read_entries("pairs.yaml")
+    pairs = {key: checked(Pair, entry, f"pairs.yaml: {key}", key=key) for key, entry in entries.items()}
     names = [name for pair in pairs.values() for name in (pair.key, *pair.aliases)]
     for name in names:
         if names.count(name) > 1:
-            raise RegistryError(f"{file.name}: the name {name!r} is used twice; keys and aliases must be unique")
+            raise RegistryError(f"pairs.yaml: the name {name!r} is used twice; keys and aliases must be unique")
     return pairs
 
 
@@ -109,17 +101,3 @@ def _study_pair(scale: Scale, arm: Arm, seed: int) -> Pair:
         regime=arm.regime,
         why=f"our own run; train it with: opd study {scale.name} --arms {arm.name} --seeds {seed}",
     )
-
-
-def _pair(key: str, entry: Any) -> Pair:
-    known = {f.name for f in fields(Pair)} - {"key"}
-    if not isinstance(entry, dict):
-        raise RegistryError(f"pairs.yaml: {key}: wanted a mapping, found {entry!r}")
-    unknown, missing = set(entry) - known, {"title", "source", "trained", "regime"} - set(entry)
-    if unknown or missing:
-        wrong = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
-        raise RegistryError(f"pairs.yaml: {key}: {wrong}; a pair has {', '.join(sorted(known))}")
-    if entry["regime"] not in REGIMES:
-        raise RegistryError(f"pairs.yaml: {key}: regime {entry['regime']!r}; wanted one of {', '.join(REGIMES)}")
-    lists = {name: tuple(entry.get(name, ())) for name in ("aliases", "skip")}
-    return Pair(key=key, **(entry | lists))

@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-import yaml
+from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, model_validator
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
+from opdlib.registry.entries import STRICT, checked, mapping, read_entries
 
 RUNS = Path("runs/train")
 """Where the weights of a study run lie when it was run here."""
 
+FULL = "opd"
+"""The arm that all others are compared with."""
 
-@dataclass(frozen=True)
-class Arm:
+Regime = Literal["OPD", "OPSD", "RLVR", "offline distillation", "supervised", ""]
+"""How the trained checkpoint was made; `supervised` is training on gold answers."""
+
+
+def _listed(seeds: object) -> object:
+    return tuple(range(seeds)) if isinstance(seeds, int) else seeds
+
+
+class Arm(BaseModel):
     """One recipe and its seeds."""
 
+    model_config = STRICT
+
     scale: str
-    """The size of model: pico or smollm2."""
+    """The scale that it belongs to."""
     name: str
-    seeds: int
-    """It runs with seeds 0 to seeds - 1."""
+    recipes: str
+    """How the path of its recipe below data/recipes begins; what follows is -<name>.yaml."""
+    seeds: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_listed), Field(min_length=1)]
+    """In the file a list, or a number n for 0 to n - 1."""
     partner: str | None = None
     """The arm of the same scale that it is compared with; None for the one that all are compared with."""
     differs: tuple[str, ...] = ()
     """The recipe keys in which it differs from its partner, name apart."""
-    regime: str = "OPD"
-    """OPD, OPSD, RLVR or offline distillation; `supervised` for training on gold answers."""
+    regime: Regime = "OPD"
+    priority: int | None = None
+    """Lower ones are run first; an arm without one after all that have one."""
 
     @property
     def recipe(self) -> Path:
         """Its recipe."""
-        return data_root() / "recipes" / f"{self.scale}-{self.name}.yaml"
+        return data_root() / "recipes" / f"{self.recipes}-{self.name}.yaml"
 
     def key(self, seed: int) -> str:
         """The pair that the run with `seed` is: <scale>-<arm>-s<seed>."""
@@ -45,17 +60,36 @@ class Arm:
     @property
     def pairs(self) -> list[str]:
         """The pairs of all its seeds, in their order."""
-        return [self.key(seed) for seed in range(self.seeds)]
+        return [self.key(seed) for seed in self.seeds]
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(BaseModel):
     """All arms over one source."""
+
+    model_config = STRICT
 
     name: str
     source: str
     """Checkpoint spec, or `recipe:NAME`."""
+    recipes: str = ""
+    """Whose recipes it takes: how their paths below data/recipes begin; its own name if nothing is said."""
+    apart: str = ""
+    """Why pages do not show it beside the other scales, unless it is asked for; empty: they do."""
     arms: Mapping[str, Arm]
+
+    @model_validator(mode="after")
+    def _partnered(self) -> Scale:
+        for arm in self.arms.values():
+            if arm.partner is not None and arm.partner not in self.arms:
+                raise ValueError(f"{arm.name}: partner {arm.partner!r} is no arm of this scale")
+        return self
+
+    @property
+    def planned(self) -> list[tuple[Arm, int]]:
+        """Arm and seed of every run in the order in which they are made: by priority, then seed by seed, so that every
+        arm has its first early."""
+        runs = [(arm, seed) for arm in self.arms.values() for seed in arm.seeds]
+        return sorted(runs, key=lambda run: (math.inf if run[0].priority is None else run[0].priority, run[1]))
 
     def source_spec(self, runs: Path = RUNS) -> str:
         """The checkpoint spec of the source, as it lies in `runs` once its recipe was run."""
@@ -66,9 +100,7 @@ class Scale:
 @cache
 def study() -> Mapping[str, Scale]:
     """All scales by name, in the order of the file. Raises RegistryError for a malformed entry."""
-    file = data_root() / "study.yaml"
-    content = yaml.safe_load(file.read_text(encoding="utf8"))
-    return {name: _scale(name, entry) for name, entry in content.items()}
+    return {name: _scale(name, entry) for name, entry in read_entries("study.yaml").items()}
 
 
 def find_scale(name: str) -> Scale:
@@ -83,24 +115,16 @@ def find_run(key: str) -> tuple[Scale, Arm, int] | None:
     for scale in study().values():
         for arm in scale.arms.values():
             if key in arm.pairs:
-                return scale, arm, arm.pairs.index(key)
+                return scale, arm, arm.seeds[arm.pairs.index(key)]
     return None
 
 
-def _scale(name: str, entry: Any) -> Scale:
-    if not isinstance(entry, dict) or set(entry) != {"source", "arms"}:
-        raise RegistryError(f"study.yaml: {name}: wanted a mapping with source and arms, found {entry!r}")
-    arms = {arm: _arm(name, arm, fields) for arm, fields in entry["arms"].items()}
-    for arm in arms.values():
-        if arm.partner is not None and arm.partner not in arms:
-            raise RegistryError(f"study.yaml: {name}: {arm.name}: partner {arm.partner!r} is no arm of this scale")
-    return Scale(name, entry["source"], arms)
-
-
-def _arm(scale: str, name: str, fields: Any) -> Arm:
-    try:
-        return Arm(scale, name, **(fields | {"differs": tuple(fields.get("differs", ()))}))
-    except (TypeError, AttributeError) as error:
-        raise RegistryError(
-            f"study.yaml: {scale}: {name}: {error}; an arm has seeds, partner, differs, regime"
-        ) from None
+def _scale(name: str, content: object) -> Scale:
+    place = f"study.yaml: {name}"
+    entry = mapping(content, place)
+    prefix = entry.get("recipes") or name
+    arms = {
+        arm: checked(Arm, fields, f"{place}: {arm}", scale=name, name=arm, recipes=prefix)
+        for arm, fields in mapping(entry.get("arms"), f"{place}: arms").items()
+    }
+    return checked(Scale, entry | {"arms": arms}, place, name=name)

@@ -17,13 +17,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from opdlib.errors import RegistryError
 from opdlib.files import cache_root, data_root
-from opdlib.registry.pairs import find_pair
+from opdlib.registry.pairs import Pair, find_pair
+from opdlib.registry.study import find_run
+from opdlib.results.flat import SPARSITY
+from opdlib.results.study import open_study
 
 SUMMARY = "summary.json"
 SPARSITY_TOLERANCE, GEOMETRY_TOLERANCE = 1e-9, 1e-6
@@ -32,11 +38,35 @@ PROVENANCE = "provenance.json"
 TENSORS = "tensors.csv"
 
 
-def results_folder(name: str, view: str = "bf16") -> Path:
-    """The folder of `name`: a folder of results itself, or a pair with committed results.
+class State(StrEnum):
+    """What is here of a pair in one view."""
 
-    A pair's bf16 results are in data/results/<key>/, other views in a folder of that name inside it. Raises
-    RegistryError with what to run if there are none.
+    COMPLETE = "complete results"
+    ROWS = "rows of a study"
+    ABSENT = "no results"
+
+
+def state_of(pair: Pair, view: str = "bf16") -> State:
+    """Complete results that opdlib comes with, else rows in the tables of the study, else nothing.
+
+    Only complete results have tables of tensors and matrices; rows have the numbers of `opd summary`.
+    """
+    folder = committed_folder(pair, view)
+    if (folder / SUMMARY).is_file() and (folder / TENSORS).is_file():
+        return State.COMPLETE
+    run = find_run(pair.key)
+    return State.ROWS if run and open_study(run[0].name).has(run[1].name, run[2], view) else State.ABSENT
+
+
+def committed_folder(pair: Pair, view: str = "bf16") -> Path:
+    """Where complete results that opdlib comes with lie: bf16 in data/results/<key>/, other views in folders there."""
+    return data_root() / "results" / pair.key / ("" if view == "bf16" else view)
+
+
+def results_folder(name: str, view: str = "bf16") -> Path:
+    """The folder of complete results that is `name`, or that of the pair `name` in this view.
+
+    Raises RegistryError, with the command that makes them, if there are none.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -44,12 +74,30 @@ def results_folder(name: str, view: str = "bf16") -> Path:
             return folder
         raise RegistryError(f"{folder}: no {SUMMARY}, so no complete results; run: opd measure ... --out {folder}")
     pair = find_pair(name)
-    committed = data_root() / "results" / pair.key / ("" if view == "bf16" else view)
-    if (committed / SUMMARY).is_file():
-        return committed
-    raise RegistryError(
-        f"pair {pair.key!r} has no committed results in view {view}; run: opd measure {pair.key} --view {view}"
-    )
+    if state_of(pair, view) is State.COMPLETE:
+        return committed_folder(pair, view)
+    raise RegistryError(f"pair {pair.key!r}: {missing_tables(pair, view)}")
+
+
+def missing_tables(pair: Pair, view: str = "bf16") -> str:
+    """What is not here of a pair without complete results, and the command that makes it."""
+    run = find_run(pair.key)
+    if run is None or state_of(pair, view) is State.ABSENT:
+        return f"no committed results in view {view}; run: opd measure {pair.key} --view {view}"
+    scale, arm, seed = run
+    again = f"opd study {scale.name} --arms {arm.name} --seeds {seed}"
+    return f"only its rows of the study are here, no tables of tensors and matrices; to make them run: {again}"
+
+
+def summary_of(name: str, view: str = "bf16", step: int | None = None) -> dict[str, Any]:
+    """The summary of complete results (a folder or a pair), or of a run of the study, there also after a kept step."""
+    run = None if Path(name).is_dir() else find_run(find_pair(name).key)
+    if run and (step is not None or state_of(find_pair(name), view) is State.ROWS):
+        scale, arm, seed = run
+        return open_study(scale.name).summary(arm.name, seed, view, step)
+    if step is not None:
+        raise RegistryError(f"{name}: only runs of the study were measured on the way; leave --step out")
+    return read_summary(results_folder(name, view))
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -83,6 +131,13 @@ def cached_folder(identity: dict[str, Any]) -> Path:
     return cache_root() / "results" / f"{name}{skip}"
 
 
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as CSV, floats in the shortest form that reads back the same; `columns` of a table that may have no rows."""
+    return pd.DataFrame([*rows], columns=None if columns is None else [*columns], dtype=object).to_csv(
+        index=False, lineterminator="\n"
+    )
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf8"))
@@ -96,10 +151,9 @@ def disagreements(ours: dict[str, Any], committed: dict[str, Any], only: str | N
 
     `only` "sparsity" compares the first block alone, up to and including the layers.
     """
-    sparsity = set(list(committed)[: list(committed).index("layers") + 1])
-    blocks = [(SPARSITY_TOLERANCE, sparsity)]
+    blocks = [(SPARSITY_TOLERANCE, {*SPARSITY})]
     if only is None:
-        blocks.append((GEOMETRY_TOLERANCE, {*ours, *committed} - sparsity))
+        blocks.append((GEOMETRY_TOLERANCE, {*ours, *committed} - {*SPARSITY}))
     found = []
     for rtol, keys in blocks:
         mine, theirs = ({key: value for key, value in side.items() if key in keys} for side in (ours, committed))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +17,10 @@ from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.files import write_together
 from opdlib.measurement.schedule import METRICS, Job, Measurement, identity, measure_all, measure_pair
 from opdlib.results import write as rows
-from opdlib.results.layout import PROVENANCE, SUMMARY, read_provenance
+from opdlib.results.flat import flatten, undefined
+from opdlib.results.layout import PROVENANCE, SUMMARY, csv_text, read_provenance
 from opdlib.results.open import Results
-from opdlib.results.summarize import summarize, undefined
+from opdlib.results.summarize import summarize
 
 LEDGER = ".ledger"
 
@@ -74,18 +73,18 @@ def files_of(measurement: Measurement, note: str = "") -> dict[str, str]:
     """All files of the results of a measurement, by name. `note` goes into the provenance, a word of warning."""
     summary = summarize(measurement)
     files = {
-        "tensors.csv": _csv(rows.of_tensors(measurement)),
-        "sparsity.csv": _csv(rows.of_sparsity(measurement)),
-        "energy.csv": _csv(rows.of_energy(measurement)),
-        "curve.csv": _csv(rows.of_curve(measurement.histogram)),
-        "magnitude.csv": _csv(rows.of_magnitude(measurement.histogram)),
-        PROVENANCE: _json(_provenance(measurement, undefined(summary), note)),
+        "tensors.csv": csv_text(rows.of_tensors(measurement)),
+        "sparsity.csv": csv_text(rows.of_sparsity(measurement)),
+        "energy.csv": csv_text(rows.of_energy(measurement)),
+        "curve.csv": csv_text(rows.of_curve(measurement.histogram)),
+        "magnitude.csv": csv_text(rows.of_magnitude(measurement.histogram)),
+        PROVENANCE: _json(_provenance(measurement, undefined(flatten(summary)), note)),
         SUMMARY: _json(summary),
     }
     if measurement.matrices is not None:
         files |= {
-            "geometry.csv": _csv(rows.of_geometry(measurement.matrices), rows.GEOMETRY),
-            "undefined.csv": _csv(rows.of_reasons(measurement.matrices), rows.REASONS),
+            "geometry.csv": csv_text(rows.of_geometry(measurement.matrices), rows.GEOMETRY),
+            "undefined.csv": csv_text(rows.of_reasons(measurement.matrices), rows.REASONS),
         }
     return files
 
@@ -144,16 +143,6 @@ def measure_into(
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def _csv(lines: Iterable[dict[str, Any]], columns: Sequence[str] = ()) -> str:
-    """`columns` is the header of a table that may have no rows."""
-    listed = list(lines)
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(listed[0]) if listed else columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(listed)
-    return stream.getvalue()
 
 
 def _provenance(measurement: Measurement, reasons: dict[str, str], note: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,6 @@ from opdlib.metrics.subspace import ANGLE_SHARE, SHARES
 
 Summary = dict[str, Any]
 Key = tuple[str, str, float | None, float | None]
-FIRST_BLOCK = (
-    "exact_zero",
-    "sparsity",
-    "sparsity_rms",
-    "sparsity_ulp",
-    "top_energy",
-    "top_energy_global",
-    "blocks",
-    "layers",
-)
 
 
 def threshold_key(eps: float) -> str:
@@ -136,32 +126,6 @@ def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
 def _median(values: Sequence[float]) -> float | None:
     defined = [v for v in values if not math.isnan(v)]
     return float(np.median(defined)) if defined else None
-
-
-def undefined(summary: Summary) -> dict[str, str]:
-    """Reasons for the numbers that are None, by their dotted key."""
-    reasons = {}
-    for key, value in _leaves(summary):
-        if value is None:
-            reasons[key] = _reason(key)
-    return reasons
-
-
-def _reason(key: str) -> str:
-    if key == "rel_norm" or key.endswith(".rel_norm"):
-        return "source norm is zero"
-    if key.split(".")[0] in FIRST_BLOCK:
-        return "nothing changed, so there is no energy to share"
-    return "no matrix has it; see the reasons in geometry.csv"
-
-
-def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None:
-        yield key, value
-        return
-    for name, inner in items:
-        yield from _leaves(inner, f"{key}.{name}" if key else str(name))
 
 
 def _size(tensors: Sequence[TensorResult]) -> int:

@@ -1,18 +1,12 @@
 """What the study's runs changed in common, and how full the masks were that they trained in.
 
-Both need the weights of the runs, which stay where the runs were made; the two small tables made here are kept.
-
-| file in `study/` | a row is |
-| --- | --- |
-| `<scale>-masks.csv` | the mask of one run that trained inside one |
-| `<scale>-overlaps.csv` | two runs over one source at one threshold, view bf16, `opdlib.measurement.overlap` |
+Both need the weights of the runs, which stay where the runs were made; two small tables are kept, `masks` and
+`overlaps` of `opdlib.results.study`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,65 +15,47 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import CheckpointError
-from opdlib.files import write_together
 from opdlib.measurement.overlap import ATOL, measure_overlap
 from opdlib.registry.recipes import PARENT, Mask, load_recipe
-from opdlib.registry.study import RUNS, Arm, Scale
+from opdlib.registry.study import FULL, RUNS, Arm, Scale
+from opdlib.results.collect import add_rows
+from opdlib.results.study import BASELINES, KEYS, SHARES
 from opdlib.train.masks import training_masks
 
-FULL, OWN = "opd", "mask-own"
-"""The arm that all others are compared with, and the arm that trains inside the mask of its delta."""
+OWN = "mask-own"
+"""The arm that trains inside the mask of full OPD's delta."""
 OTHERS = ("rlvr", "offline", "offline-rkl", "opd-ce", "sft", "opsd", "opd-other-teacher")
 """Arms whose changes are laid beside those of full OPD."""
-BASELINES, SHARES = ("global", "tensor", "magnitude"), ("o1", "o2", "jaccard")
-
-MASKS = (
-    *("arm", "seed", "kind", "owner", "threshold", "parameters", "inside", "owner_inside", "own_inside", "in_own"),
-    *("own_energy", "moved_inside", "moved_outside"),
-)
-"""Columns of the table of masks. Counts of coordinates: all, in the mask, in the owner's delta mask, in the mask of the
-delta of full OPD (that of `mask-own`), in both this mask and that one; the share of full OPD's squared delta that lies
-inside; coordinates that the run moved in view bf16, inside and outside of its mask."""
-OVERLAPS = (
-    *("arm_a", "seed_a", "arm_b", "seed_b", "atol", "parameters", "density_a", "density_b", *SHARES),
-    *(f"{baseline}_{share}" for baseline in BASELINES for share in SHARES),
-)
-"""Columns of the table of overlaps: o1 is the share of a's mask that lies in b's. Each baseline is what independence
-gives."""
-KEYS = {"masks": ("arm", "seed"), "overlaps": ("arm_a", "seed_a", "arm_b", "seed_b", "atol")}
-COLUMNS = {"masks": MASKS, "overlaps": OVERLAPS}
-
 Row = dict[str, Any]
 
 
-def write_overlaps(scale: Scale, results: Path, runs: Path = RUNS) -> list[Path]:
-    """Write both tables of a scale into `results`/study, for every run whose weights lie in `runs`.
+def write_overlaps(scale: Scale, out: Path, runs: Path = RUNS) -> None:
+    """Add both tables' rows of every run whose weights lie in `runs` to the tables in `out`/<scale>.
 
-    Rows of runs whose weights are not here stay as they were in the tables. Raises CheckpointError if there are no
-    weights of any run, or none of the source.
+    Raises CheckpointError if there are no weights of any run, or none of the source.
     """
     here = [key for arm in scale.arms.values() for key in arm.pairs if _weights(runs, key).is_dir()]
     if not here:
         raise CheckpointError(f"scale {scale.name}: no weights of its runs in {runs}; run: opd study {scale.name}")
     source = open_checkpoint(scale.source_spec(runs))
-    found = {
-        "masks": [_mask_row(arm, seed, source, scale, runs) for arm, seed in _masked(scale, here, runs)],
-        "overlaps": list(_overlap_rows(scale, here, source, runs)),
-    }
-    folder = results / "study"
-    files = {_name(scale, table): _csv(scale, table, rows, folder) for table, rows in found.items()}
-    write_together(folder, files, last=_name(scale, "overlaps"))
-    return [folder / name for name in files]
+    masks = [_mask_row(arm, seed, source, scale, runs) for arm, seed in _masked(scale, here, runs)]
+    add_rows(scale, out / scale.name, {"masks": masks})
+    planned = [*_planned(scale)]
+
+    def order(row: Mapping[str, str]) -> int:
+        return planned.index(tuple(row[column] for column in KEYS["overlaps"]))
+
+    add_rows(scale, out / scale.name, {"overlaps": [*_overlap_rows(scale, here, source, runs)]}, order)
 
 
 def comparisons(scale: Scale) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     """The runs that are laid over each other, as (arm, seed): full OPD with itself over every two seeds, then each of
     `OTHERS` with full OPD of the same seed, which shares its problems and their order, and of the next one."""
-    full = scale.arms[FULL]
-    pairs = [((FULL, i), (FULL, j)) for i in range(full.seeds) for j in range(i + 1, full.seeds)]
+    full = scale.arms[FULL].seeds
+    pairs = [((FULL, a), (FULL, b)) for i, a in enumerate(full) for b in full[i + 1 :]]
     for name in (name for name in OTHERS if name in scale.arms):
-        for shift in (0, 1) if full.seeds > 1 else (0,):
-            pairs += [((FULL, (s + shift) % full.seeds), (name, s)) for s in range(scale.arms[name].seeds)]
+        for shift in (0, 1) if len(full) > 1 else (0,):
+            pairs += [((FULL, full[(i + shift) % len(full)]), (name, s)) for i, s in enumerate(scale.arms[name].seeds)]
     return pairs
 
 
@@ -110,7 +86,7 @@ def _masked(scale: Scale, here: Sequence[str], runs: Path) -> Iterator[tuple[Arm
     for arm in scale.arms.values():
         if load_recipe(arm.recipe).mask is None:
             continue
-        for seed in range(arm.seeds):
+        for seed in arm.seeds:
             owner = _weights(runs, _owner(_mask(arm), seed))
             if {arm.key(seed), scale.arms[FULL].key(seed)} <= set(here) and owner.is_dir():
                 yield arm, seed
@@ -168,29 +144,7 @@ def _weights(runs: Path, key: str) -> Path:
     return runs / key / "bf16"
 
 
-def _name(scale: Scale, table: str) -> str:
-    return f"{scale.name}-{table}.csv"
-
-
-def _csv(scale: Scale, table: str, rows: Iterable[Row], folder: Path) -> str:
-    """The table with these rows, and those that it had of runs whose weights are not here, in the order of the plan."""
-    text = [{column: "" if row[column] is None else str(row[column]) for column in COLUMNS[table]} for row in rows]
-    file = folder / _name(scale, table)
-    if file.is_file():
-        with file.open(encoding="utf8", newline="") as stream:
-            text = [*csv.DictReader(stream), *text]
-    latest = {tuple(row[column] for column in KEYS[table]): row for row in text}
-    written = io.StringIO()
-    writer = csv.DictWriter(written, fieldnames=COLUMNS[table], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(latest[key] for key in _planned(scale, table) if key in latest)
-    return written.getvalue()
-
-
-def _planned(scale: Scale, table: str) -> Iterator[tuple[str, ...]]:
-    """The key of every row that a complete table has, in its order."""
-    if table == "masks":
-        yield from ((arm.name, str(seed)) for arm in scale.arms.values() for seed in range(arm.seeds))
-    else:
-        for (arm_a, seed_a), (arm_b, seed_b) in comparisons(scale):
-            yield from ((arm_a, str(seed_a), arm_b, str(seed_b), str(atol)) for atol in thresholds(scale))
+def _planned(scale: Scale) -> Iterator[tuple[str, ...]]:
+    """The key of every row that a complete table of overlaps has, in its order."""
+    for (arm_a, seed_a), (arm_b, seed_b) in comparisons(scale):
+        yield from ((arm_a, str(seed_a), arm_b, str(seed_b), str(atol)) for atol in thresholds(scale))

@@ -34,8 +34,8 @@ LEFT_OUT = ("pair", "view", "layers")
 
 
 def scales(first: str) -> list[str]:
-    """This scale, then the other scales of the study."""
-    return [first, *(name for name in study() if name != first)]
+    """This scale, then the others that stand beside it on a page."""
+    return [first, *(name for name, scale in study().items() if name != first and not scale.apart)]
 
 
 def standing(scale: str, arms: Sequence[str], results: Path | None = None) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def standing(scale: str, arms: Sequence[str], results: Path | None = None) -> pd
     done = [arm.name for arm, *_ in _finished(scale, arms, results)]
     rows = []
     for name in arms:
-        planned, finished = known[name].seeds if name in known else 0, done.count(name)
+        planned, finished = len(known[name].seeds) if name in known else 0, done.count(name)
         command = f"opd study {scale} --arms {name}" if finished < planned else ""
         rows.append({"arm": name, "planned": planned, "finished": finished, "missing": command})
     return pd.DataFrame(rows)
@@ -209,7 +209,7 @@ def _finished(scale: str, arms: Sequence[str], results: Path | None) -> Iterator
     for arm in find_scale(scale).arms.values():
         if arms and arm.name not in arms:
             continue
-        for seed in range(arm.seeds):
+        for seed in arm.seeds:
             folder = root / arm.key(seed)
             if (folder / "training" / "complete.json").is_file() and (folder / SUMMARY).is_file():
                 yield arm, seed, folder

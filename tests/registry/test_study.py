@@ -9,10 +9,12 @@ import yaml
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
-from opdlib.registry import study
+from opdlib.registry import entries, study
 from opdlib.registry.pairs import find_pair
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import find_run, find_scale
+from opdlib.registry.study import Arm, Scale, find_run, find_scale
+from opdlib.results.collect import recipe_digest
+from opdlib.results.study import open_study
 
 ARMS = [arm for scale in study.study().values() for arm in scale.arms.values()]
 
@@ -20,9 +22,9 @@ ARMS = [arm for scale in study.study().values() for arm in scale.arms.values()]
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: f"{arm.scale}-{arm.name}")
 def test_an_arm_differs_from_its_partner_in_the_lines_it_says(arm: study.Arm) -> None:
     ours = yaml.safe_load(arm.recipe.read_text(encoding="utf8"))
-    assert ours["name"] == f"{arm.scale}-{arm.name}"
+    assert ours["name"] == f"{Path(arm.recipes).name}-{arm.name}"
     assert ours["seed"] == 0
-    assert arm.seeds >= (5 if arm.scale == "pico" else 1)
+    assert len(arm.seeds) >= (5 if arm.scale == "pico" else 1)
     if arm.partner is None:
         assert arm.name == "opd"
         assert not arm.differs
@@ -57,6 +59,9 @@ def test_a_run_is_found_by_its_key() -> None:
     assert found is not None
     scale, arm, seed = found
     assert (scale.name, arm.name, seed) == ("pico", "sgd-1e-2", 4)
+    listed = find_run("smollm2-h100-opd-s3")
+    assert listed is not None
+    assert (listed[0].name, listed[2]) == ("smollm2-h100", 3)
     assert find_run("pico-sgd-1e-2-s5") is None
     assert find_run("pico-opd") is None
     pair = find_pair("pico-rlvr-s1")
@@ -68,17 +73,44 @@ def test_the_registry_wins_over_the_study() -> None:
     assert find_pair("smollm2-opd-s0").trained == "patch:data/patches/smollm2-opd.safetensors"
 
 
+def test_runs_are_made_by_priority_then_seed_by_seed() -> None:
+    common = {"scale": "pico", "recipes": "pico"}
+    arms = {
+        "last": Arm(name="last", seeds=2, **common),
+        "b": Arm(name="b", seeds=[4, 0], priority=2, **common),
+        "a": Arm(name="a", seeds=[4], priority=2, **common),
+        "first": Arm(name="first", seeds=[7], priority=1, **common),
+    }
+    planned = [(arm.name, seed) for arm, seed in Scale(name="pico", source="x", arms=arms).planned]
+    assert planned == [("first", 7), ("b", 0), ("b", 4), ("a", 4), ("last", 0), ("last", 1)]
+    assert arms["b"].pairs == ["pico-b-s4", "pico-b-s0"]
+
+
+def test_a_scale_may_take_the_recipes_of_another() -> None:
+    scale = find_scale("smollm2-h100")
+    assert scale.arms["opd"].recipe == data_root() / "recipes" / "h100" / "smollm2-opd.yaml"
+    assert scale.arms["opd"].seeds == (3, 4, 5, 6, 7, 8)
+    assert scale.apart
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("pico: {arms: {}}", "pico: wanted a mapping with source and arms"),
-        ("pico: {source: x, arms: {opd: {seed: 1}}}", "pico: opd: .*an arm has seeds, partner, differs, regime"),
-        ("pico: {source: x, arms: {opd: {seeds: 1, partner: y}}}", "partner 'y' is no arm"),
+        ("[pico]", r"study\.yaml: wanted a mapping of keys to values, found \['pico'\]"),
+        ("pico: {arms: {}}", "pico: source is missing; an entry has source, recipes, apart, arms"),
+        ("pico: {source: x}", "pico: arms: wanted a mapping of keys to values, found None"),
+        ("pico: {source: x, arms: {opd: 3}}", "pico: opd: wanted a mapping of keys to values, found 3"),
+        ("pico: {source: x, arms: {opd: {seed: 1}}}", "pico: opd: seeds is missing; .* seeds, partner, differs"),
+        ("pico: {source: x, arms: {opd: {seeds: 1, rate: 2}}}", "pico: opd: rate is 2: Extra inputs are not permitted"),
+        ("pico: {source: x, arms: {opd: {seeds: 0}}}", "pico: opd: seeds is 0: "),
+        ("pico: {source: x, arms: {opd: {seeds: [-1]}}}", r"pico: opd: seeds\.0 is -1: "),
+        ("pico: {source: x, arms: {opd: {seeds: 1, regime: magic}}}", "pico: opd: regime is 'magic': "),
+        ("pico: {source: x, arms: {opd: {seeds: 1, partner: y}}}", "opd: partner 'y' is no arm"),
     ],
 )
 def test_a_malformed_study_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
     (tmp_path / "study.yaml").write_text(text)
-    monkeypatch.setattr(study, "data_root", lambda: tmp_path)
+    monkeypatch.setattr(entries, "data_root", lambda: tmp_path)
     study.study.cache_clear()
     with pytest.raises(RegistryError, match=message):
         study.study()
@@ -90,12 +122,12 @@ def test_an_unknown_scale_is_named() -> None:
         find_scale("giant")
 
 
-def test_committed_runs_are_of_the_committed_recipes() -> None:
+@pytest.mark.parametrize("scale", study.study().values(), ids=lambda scale: scale.name)
+def test_committed_runs_are_of_the_committed_recipes(scale: Scale) -> None:
     """What was run is what the recipe says now: recipes are fixed before their runs."""
-    for arm in ARMS:
-        for seed, key in enumerate(arm.pairs):
-            recorded = data_root() / "results" / key / "training" / "recipe.yaml"
-            if recorded.is_file():
-                expected = load_recipe(arm.recipe).model_dump(exclude_none=True) | {"seed": seed}
-                found = load_recipe(recorded).model_dump(exclude_none=True)
-                assert found == expected, key
+    runs = open_study(scale.name).runs
+    assert len(runs)
+    for arm, own in runs.groupby("arm"):
+        recipe = load_recipe(scale.arms[arm].recipe)
+        for seed, digests in own.groupby("seed")["recipe_sha256"]:
+            assert set(digests) == {recipe_digest(recipe.model_copy(update={"seed": seed}))}, (arm, seed)

@@ -13,7 +13,8 @@ from opdlib.cli.main import main
 from opdlib.errors import CheckpointError
 from opdlib.measurement.overlap import measure_overlap
 from opdlib.registry.study import find_scale
-from opdlib.study.overlaps import COLUMNS, comparisons, thresholds, write_overlaps
+from opdlib.results.study import MASKS, OVERLAPS, open_study
+from opdlib.study.overlaps import comparisons, thresholds, write_overlaps
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 
 PICO = find_scale("pico")
@@ -48,7 +49,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
-    with (folder / "study" / f"pico-{name}.csv").open(newline="") as stream:
+    with (folder / "pico" / f"{name}.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
@@ -66,10 +67,9 @@ def test_what_is_compared() -> None:
 
 
 def test_rows_are_those_of_runs_whose_weights_are_here(runs: Path, tmp_path: Path) -> None:
-    files = write_overlaps(PICO, tmp_path / "out", runs)
-    assert files == [tmp_path / "out" / "study" / f"pico-{name}.csv" for name in ("masks", "overlaps")]
+    write_overlaps(PICO, tmp_path / "out", runs)
     rows = table(tmp_path / "out", "overlaps")
-    assert tuple(rows[0]) == COLUMNS["overlaps"]
+    assert tuple(rows[0]) == tuple(open_study("pico", tmp_path / "out").overlaps) == OVERLAPS
     found = [(r["arm_a"], r["seed_a"], r["arm_b"], r["seed_b"]) for r in rows[::3]]
     seeds = [("opd", a, "opd", b) for a, b in ("01", "02", "12")]
     assert found == [*seeds, ("opd", "1", "rlvr", "1"), ("opd", "2", "rlvr", "1")]
@@ -88,7 +88,7 @@ def test_rows_are_those_of_runs_whose_weights_are_here(runs: Path, tmp_path: Pat
 def test_a_mask_and_the_run_inside_it(runs: Path, tmp_path: Path) -> None:
     write_overlaps(PICO, tmp_path, runs)
     (row,) = table(tmp_path, "masks")
-    assert tuple(row) == COLUMNS["masks"]
+    assert tuple(row) == tuple(open_study("pico", tmp_path).masks) == MASKS
     assert (row["arm"], row["seed"], row["kind"], row["owner"]) == ("mask-own", "0", "delta", "pico-opd-s0")
     source, full, run = (
         open_checkpoint(str(runs / key / "bf16")) for key in ("pico-source-s0", "pico-opd-s0", "pico-mask-own-s0")
@@ -113,11 +113,22 @@ def test_a_run_that_left_its_mask_shows(runs: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_time_gives_the_same_bytes_and_drops_nothing(runs: Path, tmp_path: Path) -> None:
-    first = [file.read_bytes() for file in write_overlaps(PICO, tmp_path, runs)]
+    write_overlaps(PICO, tmp_path, runs)
+    first = {file: file.read_bytes() for file in (tmp_path / "pico").iterdir()}
     (runs / "pico-rlvr-s1").rename(runs / "elsewhere")
     (runs / "pico-mask-own-s0").rename(runs / "elsewhere-too")
-    again = write_overlaps(PICO, tmp_path, runs)
-    assert [file.read_bytes() for file in again] == first, "what cannot be made again here stays"
+    write_overlaps(PICO, tmp_path, runs)
+    assert {file: file.read_bytes() for file in (tmp_path / "pico").iterdir()} == first, (
+        "what cannot be made here stays"
+    )
+    assert {file.name for file in first} == {"masks.csv", "overlaps.csv"}
+
+
+def test_committed_tables_are_in_the_order_of_the_plan(tmp_path: Path) -> None:
+    for scale in (PICO, find_scale("smollm2")):
+        rows = open_study(scale.name).overlaps[["arm_a", "seed_a", "arm_b", "seed_b", "atol"]]
+        planned = [(*a, *b, atol) for a, b in comparisons(scale) for atol in thresholds(scale)]
+        assert [*rows.itertuples(index=False, name=None)] == planned
 
 
 def test_the_command(
@@ -133,4 +144,4 @@ def test_the_command(
         if folder.name != "train":
             folder.rename(runs / "train" / folder.name)
     assert main(["study", "pico", "--overlaps", "--out", "here"]) == 0
-    assert capsys.readouterr().out == "here/study/pico-masks.csv\nhere/study/pico-overlaps.csv\n"
+    assert capsys.readouterr().out == "pico: overlaps and masks in here/pico\n"

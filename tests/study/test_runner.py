@@ -11,11 +11,11 @@ import yaml
 from opdlib.cli.main import main
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
+from opdlib.registry import study as registry
 from opdlib.registry.study import Arm, Scale, find_scale
 from opdlib.results.layout import read_summary
-from opdlib.study import runner as laboratory
-from opdlib.study.runner import keep, missing, run_arm
-from opdlib.tables import study as tables
+from opdlib.results.study import StudyResults
+from opdlib.study.runner import missing, run_arm
 
 SHORT = {"steps": 2, "save_every": 2, "batch_size": 16, "evaluation_size": 4}
 ORDER = sorted(find_scale("pico").arms.values(), key=lambda arm: arm.name.startswith("mask-"))
@@ -24,7 +24,8 @@ ORDER = sorted(find_scale("pico").arms.values(), key=lambda arm: arm.name.starts
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped pico recipes, what others stand on cut to two steps."""
-    folder = tmp_path_factory.mktemp("recipes")
+    folder = tmp_path_factory.mktemp("data") / "recipes" / "short"
+    folder.mkdir(parents=True)
     for file in (data_root() / "recipes").glob("pico-*.yaml"):
         content = yaml.safe_load(file.read_text(encoding="utf8")) | {"evaluation_size": 4}
         if file.stem in ("pico-source", "pico-teacher", "pico-teacher-other", "pico-opd", "pico-rlvr"):
@@ -57,47 +58,50 @@ def test_every_shipped_recipe_trains(recipes: Path, arm: Arm, capsys: pytest.Cap
 def small(recipes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scale:
     """A study of two arms and two seeds over those recipes."""
 
-    class Shipped(Arm):
-        @property
-        def recipe(self) -> Path:
-            return recipes / f"pico-{self.name}.yaml"
-
     monkeypatch.chdir(tmp_path)
-    arms = {name: Shipped("pico", name, 2, partner) for name, partner in (("opd", None), ("sgd-1e-1", "opd"))}
-    return Scale("pico", "recipe:pico-source", arms)
+    monkeypatch.setattr(registry, "data_root", lambda: recipes.parents[1])
+    partners = {"opd": None, "sgd-1e-1": "opd"}
+    place = {"scale": "pico", "recipes": f"{recipes.name}/pico", "seeds": 2}
+    arms = {name: Arm(name=name, partner=partner, **place) for name, partner in partners.items()}
+    return Scale(name="pico", source="recipe:pico-source", arms=arms)
 
 
-def test_a_study_from_nothing_to_tables(small: Scale, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    assert list(missing(small, results)) == [("opd", 0), ("sgd-1e-1", 0), ("opd", 1), ("sgd-1e-1", 1)]
-    assert list(missing(small, results, arms=["opd"], seeds=[1])) == [("opd", 1)]
+def test_a_study_from_nothing_to_tables(small: Scale, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    assert missing(small, out) == [("opd", 0), ("sgd-1e-1", 0), ("opd", 1), ("sgd-1e-1", 1)]
+    assert missing(small, out, arms=["opd"], seeds=[1]) == [("opd", 1)]
     with pytest.raises(RegistryError, match=r"no arm 'sgd'; choose among: opd, sgd-1e-1"):
-        list(missing(small, results, arms=["sgd"]))
-    for name, seed in missing(small, results, arms=["opd"]):
-        folder = run_arm(small, name, seed, results)
-        assert folder == results / f"pico-opd-s{seed}"
-    assert list(missing(small, results)) == [("sgd-1e-1", 0), ("sgd-1e-1", 1)]
-    kept = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert kept == {
-        *("summary.json", "provenance.json", "stored/summary.json", "stored/provenance.json"),
-        *(f"training/{name}" for name in (*laboratory.TRAINING, "curve.csv")),
+        missing(small, out, arms=["sgd"])
+    for name, seed in missing(small, out, arms=["opd"]):
+        assert run_arm(small, name, seed, out) == f"pico-opd-s{seed}"
+    assert missing(small, out) == [("sgd-1e-1", 0), ("sgd-1e-1", 1)]
+    found = StudyResults("pico", out / "pico")
+    assert found.runs[["seed", "view"]].to_numpy().tolist() == [[s, v] for s in (0, 1) for v in ("bf16", "stored")]
+    for view, place in (("bf16", "."), ("stored", "stored")):
+        written = tmp_path / "runs" / "train" / "pico-opd-s1" / "results" / place / "summary.json"
+        assert json.dumps(found.summary("opd", 1, view), indent=1) + "\n" == written.read_text()
+    assert list(found.curves["step"]) == [1, 2, 1, 2]
+    assert found.curves["momentum_cosine"].notna().tolist() == [True, False, True, False]
+    assert list(found.parents["recipe"]) == ["pico-source", "pico-teacher"]
+    shares = found.modules.groupby(["seed", "view"])["energy_share"].sum()
+    assert shares.tolist() == pytest.approx([1, 1, 1, 1])
+    assert (found.modules.groupby(["seed", "view"])["parameters"].sum() == found.runs["parameters"].iloc[0]).all()
+    binades = found.binades[found.binades["view"] == "bf16"].groupby("seed")[["coordinates", "updated"]].sum()
+    bf16 = found.runs[found.runs["view"] == "bf16"].set_index("seed")
+    assert (1 - binades["updated"] / binades["coordinates"]).tolist() == pytest.approx(bf16["exact_zero"].tolist())
+
+
+def test_kept_steps_are_measured_too(recipes: Path, small: Scale, tmp_path: Path) -> None:
+    content = yaml.safe_load((recipes / "pico-offline.yaml").read_text()) | {
+        "name": "pico-kept",
+        "steps": 3,
+        "keep_every": 1,
     }
-    found = tables.runs("pico", results=results)
-    assert list(found["seed"]) == [0, 1]
-    weights = tmp_path / "runs" / "train" / "pico-opd-s1"
-    assert found["rel_norm"].iloc[1] == read_summary(weights / "results")["rel_norm"]
-    curve = tables.curves("pico", results=results)
-    assert list(curve["step"]) == [1, 2, 1, 2]
-    assert curve["momentum_cosine"].notna().tolist() == [True, False, True, False]
-
-
-def test_kept_steps_are_measured_too(recipes: Path, tmp_path: Path) -> None:
-    recipe = recipes / "pico-offline.yaml"
-    content = yaml.safe_load(recipe.read_text()) | {"name": "pico-kept", "steps": 3, "keep_every": 1}
     (recipes / "pico-kept.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    out = recipes / "runs" / "pico-kept-s0"
-    assert main(["train", str(recipes / "pico-kept.yaml"), "--out", str(out)]) == 0
-    keep(out, tmp_path / "kept")
-    norms = [read_summary(tmp_path / "kept" / place)["rel_norm"] for place in ("steps/1", "steps/2", ".")]
+    kept = Arm(scale="pico", name="kept", recipes=f"{recipes.name}/pico", seeds=1)
+    run_arm(Scale(name="pico", source=small.source, arms={"kept": kept}), "kept", 0, tmp_path)
+    found = StudyResults("pico", tmp_path / "pico")
+    assert list(found.steps["step"]) == [1, 2]
+    norms = [found.summary("kept", 0, step=step)["rel_norm"] for step in (1, 2, 3)]
     assert norms == sorted(norms)
     assert norms[0] > 0

@@ -76,7 +76,7 @@ def design(scale: str) -> pd.DataFrame:
         shared = ("learning_rate", "schedule", "batch_size", "steps", "max_new_tokens")
         rows.append(
             {"arm": name, "samples": samples, "loss": loss, "line": "; ".join(f"{x}: {recipe[x]}" for x in lines)}
-            | {"seeds": arms[name].seeds}
+            | {"seeds": len(arms[name].seeds)}
             | {x: recipe[x] for x in shared}
         )
     return pd.DataFrame(rows)

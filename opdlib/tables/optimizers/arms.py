@@ -52,7 +52,7 @@ def sweep(scale: str, results: Path | None = None) -> pd.DataFrame:
         row = {"arm": arm.name} | {k: recipe[k] for k in ("optimizer", "learning_rate", "clip", "steps", "batch_size")}
         own = logged[logged["arm"] == arm.name] if "grad_norm" in logged else logged.iloc[:0]
         norms = own["grad_norm"].dropna() if len(own) else pd.Series(dtype=float)
-        row |= {"gradient": recipe["gradient"], "planned": arm.seeds}
+        row |= {"gradient": recipe["gradient"], "planned": len(arm.seeds)}
         row |= {"runs": int(done.get(arm.name, 0)), "clipped": (norms > row["clip"]).mean() if len(norms) else math.nan}
         rows.append(row)
     table = pd.DataFrame(rows)

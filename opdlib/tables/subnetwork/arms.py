@@ -46,8 +46,8 @@ def scales(first: str, results: Path | None = None) -> list[str]:
 
 
 def others(shown: Sequence[str]) -> list[str]:
-    """The scales that are not among `shown`."""
-    return [name for name in known_scales() if name not in shown]
+    """The scales of this page that are not among `shown`."""
+    return [name for name, scale in known_scales().items() if name not in shown and not scale.apart]
 
 
 def masks(scale: str, results: Path | None = None) -> pd.DataFrame:

@@ -1,0 +1,273 @@
+"""From run folders to the study's tables, `opdlib.results.study`: what is new is added, what contradicts refused."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from opdlib.errors import RegistryError
+from opdlib.files import write_together
+from opdlib.registry.recipes import PARENT, Recipe, load_recipe
+from opdlib.registry.study import RUNS, Scale
+from opdlib.results.flat import flatten, headline, undefined
+from opdlib.results.layout import SUMMARY, csv_text, read_provenance, read_summary
+from opdlib.results.study import COLUMNS, CURVE, KEYS, PLACE
+
+DONE = "complete.json"
+"""Written last of a training."""
+
+CHECKED = ("runs", "steps", "undefined")
+SIDES = ("student", "source", "teacher")
+
+Row = dict[str, Any]
+Cells = dict[str, str]
+Tables = dict[str, list[Row]]
+
+
+def collect(scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple[str, int]] | None = None) -> list[str]:
+    """Add every measured run of the scale (of `chosen`) that lies in `runs` to the tables in `out`/<scale>; their keys.
+
+    A run that has rows already may add cells and rows that they lack. Raises RegistryError, with nothing written, for a
+    number that is another than the one in the tables.
+    """
+    found: Tables = {}
+    collected, parents = [], set()
+    for arm, seed in scale.planned:
+        folder = runs / arm.key(seed)
+        measured = (folder / DONE).is_file() and (folder / "results" / SUMMARY).is_file()
+        if measured and (chosen is None or (arm.name, seed) in chosen):
+            _extend(found, _of_run(arm.name, seed, folder))
+            parents |= _parents(_recipe(folder), runs)
+            collected.append(arm.key(seed))
+    for folder in sorted(parents):
+        _extend(found, _of_parent(folder))
+    add_rows(scale, out / scale.name, found)
+    return collected
+
+
+def add_rows(scale: Scale, folder: Path, new: Tables, order: Callable[[Cells], Any] | None = None) -> None:
+    """Merge rows into the tables in `folder` and write them together, sorted by `order`: by default that of the scale's
+    arms, then seed, view and step. Raises RegistryError for a contradiction, with nothing written."""
+    old = {table: _stored(folder / f"{table}.csv") for table in (*CHECKED, *new)}
+    merged = {
+        table: _merge(f"{scale.name}: {table}", KEYS[table], rows, new.get(table, ())) for table, rows in old.items()
+    }
+    _refuse_defined(scale, merged)
+    files: dict[str, str | bytes] = {}
+    for table in sorted(table for table, rows in new.items() if rows):
+        rows = sorted(merged[table], key=order or partial(_place, [*scale.arms]))
+        files[f"{table}.csv"] = csv_text(rows, COLUMNS.get(table))
+    if files:
+        write_together(folder, files, last=[*files][-1])
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """SHA-256 of what a recipe says, seed included, whatever is said by leaving it out."""
+    said = recipe.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _of_run(arm: str, seed: int, folder: Path) -> Tables:
+    """The rows of one run, from its folder as `opdlib.study.runner.measure_run` leaves it."""
+    found: Tables = {table: [] for table in KEYS}
+    run = {"arm": arm, "seed": seed}
+    facts, results = _facts(folder), folder / "results"
+    for summary in sorted(results.rglob(SUMMARY)):
+        kept = summary.parent.relative_to(results).parts[:1] == ("steps",)
+        numbers, known = read_summary(summary.parent), read_provenance(summary.parent)
+        step = int(summary.parent.name) if kept else facts["steps"]
+        place = dict(zip(PLACE, (arm, seed, numbers["view"], step), strict=True))
+        measured = _measured(known) | headline(numbers)
+        if kept:
+            found["steps"].append(place | measured)
+        else:
+            found["runs"].append({**run, "view": numbers["view"], **facts, **measured})
+        found["layers"] += [place | flatten(layer) for layer in numbers["layers"]]
+        found["undefined"] += [place | {"key": key, "reason": why} for key, why in known["undefined"].items()]
+        if (summary.parent / "tensors.csv").is_file():
+            modules = [*_modules(pd.read_csv(summary.parent / "tensors.csv"))]
+            reasons = undefined(flatten({"modules": {row["module"]: row for row in modules}}))
+            found["modules"] += [place | row for row in modules]
+            found["undefined"] += [place | {"key": key, "reason": why} for key, why in reasons.items()]
+            found["binades"] += [place | row for row in _binades(pd.read_csv(summary.parent / "magnitude.csv"))]
+    found["curves"] = [run | row for row in _curve(folder)]
+    return found
+
+
+def _of_parent(folder: Path) -> Tables:
+    recipe = _recipe(folder)
+    run = {"recipe": recipe.name, "seed": recipe.seed}
+    return {"parents": [run | _facts(folder)], "parent_curves": [run | row for row in _curve(folder)]}
+
+
+def _parents(recipe: Recipe, runs: Path) -> set[Path]:
+    """The folders of the complete runs that this one started from or was taught by, where they are here."""
+    specs = [str(getattr(recipe, role, "")) for role in ("student", "teacher")]
+    names = [spec.removeprefix(PARENT) for spec in specs if spec.startswith(PARENT)]
+    return {done.parent for name in names for done in runs.glob(f"{name}-s[0-9]*/{DONE}")}
+
+
+def _facts(folder: Path) -> Row:
+    """How the run in `folder` was trained, judged and computed."""
+    done, scores, made = (_json(folder / f"{name}.json") for name in ("complete", "evaluation", "environment"))
+    sides: Row = {}
+    for side in (side for side in SIDES if side in scores):
+        (low, high), score = scores[side]["interval"], scores[side]
+        numbers = {
+            "accuracy": score["accuracy"],
+            "low": low,
+            "high": high,
+            "correct": score["correct"],
+            "n": score["n"],
+        }
+        sides |= flatten({side: numbers})
+    tokens = [row["num_tokens"] for row in _lines(folder / "metrics.jsonl") if "num_tokens" in row]
+    return {
+        "recipe_sha256": recipe_digest(_recipe(folder)),
+        "steps": done["steps"],
+        "tokens": int(tokens[-1]) if tokens else None,
+        "training_seconds": done["training_seconds"],
+        "task": scores["student"]["task"],
+        "evaluation_seed": scores["student"]["seed"],
+        **sides,
+        **flatten({"digest": done["digests"]}),
+        **{name: _words(value) for name, value in flatten(made).items() if value is not None},
+    }
+
+
+def _measured(known: Mapping[str, Any]) -> Row:
+    """What was measured and with what, from the provenance of a measurement."""
+    identity = known["identity"]
+    return {
+        "note": known.get("note", ""),
+        "measured.source": identity["source"],
+        "measured.trained": identity["trained"],
+        "format": identity["format"],
+        "metrics": _words(identity["metrics"]),
+        "skip": _words(identity["skip"]),
+        "left_out": "; ".join(f"{name}: {reason}" for name, reason in known["tied_or_skipped"].items()),
+        "renamed": "; ".join(f"{before} -> {after}" for before, after in known["renamed"].items()),
+        "measured.device": known["device"],
+        **{f"measured.{name}": version for name, version in known["versions"].items()},
+    }
+
+
+def _modules(tensors: pd.DataFrame) -> Iterator[Row]:
+    """A row for every module, over all layers: relative norm, share unchanged, share of the delta's energy, size."""
+    energy = math.fsum(tensors["energy"])
+    for module, own in tensors.groupby("module", sort=False):
+        part, source = math.fsum(own["energy"]), math.fsum(own["source_energy"])
+        yield {
+            "module": module,
+            "rel_norm": math.sqrt(part / source) if source else None,
+            "exact_zero": int(own["exact_zero"].sum()) / int(own["size"].sum()),
+            "energy_share": part / energy if energy else None,
+            "parameters": int(own["size"].sum()),
+        }
+
+
+def _binades(magnitude: pd.DataFrame) -> Iterator[Row]:
+    for low, coordinates, updated in magnitude[["magnitude", "coordinates", "updated"]].itertuples(index=False):
+        counts = {"coordinates": int(coordinates), "updated": int(updated)}
+        yield {"magnitude": float(low), **counts, "changed": int(updated) / int(coordinates)}
+
+
+def _curve(folder: Path) -> list[Row]:
+    """A row for every step: what was logged, and what the probes and evaluations on the way saw."""
+    rows = {row["step"]: row for row in _lines(folder / "metrics.jsonl")}
+    for row in _lines(folder / "probes.jsonl"):
+        low, high = row.pop("interval", (None, None))
+        rows[row["step"]] |= {**row, "low": low, "high": high}
+    return [{column: row.get(column) for column in CURVE} for row in rows.values()]
+
+
+def _merge(name: str, key: Sequence[str], old: Sequence[Cells], new: Iterable[Row]) -> list[Cells]:
+    """The rows of both, all with all columns; a new row may fill cells that are empty in the old one of its key."""
+    columns = [*old[0]] if old else [*key]
+    merged = {tuple(row[column] for column in key): row for row in old}
+    for row in new:
+        cells = {column: "" if value is None else str(value) for column, value in row.items()}
+        place = tuple(cells[column] for column in key)
+        known = merged.get(place, {})
+        for column, cell in cells.items():
+            if cell and known.get(column, cell) not in ("", cell):
+                raise _contradiction(
+                    f"{name}: {' '.join(place)}: {column} is {known[column]} in the tables and {cell} in the run folder"
+                )
+        merged[place] = {**known, **{column: cell or known.get(column, "") for column, cell in cells.items()}}
+        columns = _joined(columns, [*cells])
+    return [{column: row.get(column, "") for column in columns} for row in merged.values()]
+
+
+def _contradiction(what: str) -> RegistryError:
+    return RegistryError(f"{what}; nothing was written. If the run was made anew on purpose, remove its rows first")
+
+
+def _joined(columns: list[str], more: Sequence[str]) -> list[str]:
+    """All columns; a new one stands after the one that it follows in its own table."""
+    if set(more) <= set(columns):
+        return columns
+    joined = [*columns]
+    for before, column in zip(["", *more], more, strict=False):
+        if column not in joined:
+            joined.insert(joined.index(before) + 1 if before in joined else len(joined), column)
+    return joined
+
+
+def _refuse_defined(scale: Scale, tables: Mapping[str, Sequence[Cells]]) -> None:
+    """No number may be undefined on one side and defined on the other."""
+    rows = [*tables["steps"], *({**row, "step": row["steps"]} for row in tables["runs"])]
+    numbers = {tuple(row[column] for column in PLACE): row for row in rows}
+    for row in tables["undefined"]:
+        place = tuple(row[column] for column in PLACE)
+        number = numbers.get(place, {}).get(row["key"], "")
+        if number:
+            raise _contradiction(
+                f"{scale.name}: {' '.join(place)}: {row['key']} is undefined, and {number}: "
+                "one in the tables, the other in the run folder"
+            )
+
+
+def _place(arms: Sequence[str], row: Cells) -> tuple[int, str, int, int, int]:
+    """Where a row stands: by arm, parent, seed, view and step; rows of one measurement stay as they came."""
+    arm, parent = arms.index(row["arm"]) if "arm" in row else 0, row.get("recipe", "")
+    return arm, parent, int(row["seed"]), int(row.get("view") == "stored"), int(row.get("step", 0))
+
+
+def _stored(file: Path) -> list[dict[str, str]]:
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _words(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _recipe(folder: Path) -> Recipe:
+    return load_recipe(folder / "recipe.yaml")
+
+
+def _extend(tables: Tables, more: Tables) -> None:
+    for table, rows in more.items():
+        tables.setdefault(table, []).extend(rows)
+
+
+def _json(file: Path) -> Row:
+    content: Row = json.loads(file.read_text(encoding="utf8"))
+    return content
+
+
+def _lines(file: Path) -> list[Row]:
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]

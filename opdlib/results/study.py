@@ -1,0 +1,238 @@
+"""The runs of one scale of the study as tidy tables: opened here, written by `opdlib.results.collect`. No torch.
+
+| table | a row is |
+| --- | --- |
+| `runs` | a run and view, after the last step: how it was trained and judged, with what, and its headline numbers |
+| `steps` | a run and step on the way whose weights were measured: the same numbers |
+| `layers`, `modules`, `binades` | one layer, module or binade of abs(source) of a measurement in `runs` or `steps` |
+| `undefined` | a number of a measurement that is undefined, with the reason |
+| `curves` | a run and step: what was logged (`opdlib.train.probes`) |
+| `masks` | the mask of a run that trained inside one |
+| `overlaps` | two runs over one source at one threshold, view bf16 |
+| `parents`, `parent_curves` | a run that others started from or were taught by; one of its steps |
+
+A number's column has the dotted key of `opd summary --json`; shares are fractions in [0, 1]. An empty cell is a number
+that was not measured or not logged; one that is undefined is empty too, and `undefined` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from opdlib.errors import RegistryError
+from opdlib.files import data_root
+from opdlib.registry.study import find_scale
+from opdlib.results.flat import assemble, is_headline
+
+BASELINES, SHARES = ("global", "tensor", "magnitude"), ("o1", "o2", "jaccard")
+MASKS = (
+    *("arm", "seed", "kind", "owner", "threshold", "parameters", "inside", "owner_inside", "own_inside", "in_own"),
+    *("own_energy", "moved_inside", "moved_outside"),
+)
+"""Columns of `masks`. Counts of coordinates: all, in the mask, in the owner's delta mask, in the mask of the delta of
+full OPD (that of `mask-own`), in both this mask and that one; the share of full OPD's squared delta that lies inside;
+coordinates that the run moved in view bf16, inside and outside of its mask."""
+OVERLAPS = (
+    *("arm_a", "seed_a", "arm_b", "seed_b", "atol", "parameters", "density_a", "density_b", *SHARES),
+    *(f"{baseline}_{share}" for baseline in BASELINES for share in SHARES),
+)
+"""Columns of `overlaps`: o1 is the share of a's mask that lies in b's. Each baseline is what independence gives."""
+CURVE = (
+    *("step", "loss", "grad_norm", "entropy", "reward", "num_tokens", "seconds"),
+    *("gradient_norm", "update_norm", "distance", "changed", "momentum_cosine", "second_moment_cv"),
+    *("accuracy", "low", "high", "n"),
+)
+
+PLACE = ("arm", "seed", "view", "step")
+KEYS = {
+    "runs": PLACE[:3],
+    "steps": PLACE,
+    "layers": (*PLACE, "layer"),
+    "modules": (*PLACE, "module"),
+    "binades": (*PLACE, "magnitude"),
+    "undefined": (*PLACE, "key"),
+    "curves": ("arm", "seed", "step"),
+    "masks": ("arm", "seed"),
+    "overlaps": ("arm_a", "seed_a", "arm_b", "seed_b", "atol"),
+    "parents": ("recipe", "seed"),
+    "parent_curves": ("recipe", "seed", "step"),
+}
+"""Table -> the columns that name a row, which come first."""
+COLUMNS = {
+    "curves": ("arm", "seed", *CURVE),
+    "parent_curves": ("recipe", "seed", *CURVE),
+    "masks": MASKS,
+    "overlaps": OVERLAPS,
+}
+"""Table -> its columns, where they are the same for all runs."""
+
+TEXT = {
+    *("arm", "arm_a", "arm_b", "view", "key", "reason", "module", "kind", "owner", "recipe", "recipe_sha256", "task"),
+    *("note", "left_out", "renamed", "skip", "metrics", "python", "platform", "device", "git.commit"),
+}
+TEXT_GROUPS = ("digest.", "packages.", "measured.", "cpu.", "kernels.")
+TRUTHS = {"git.dirty"}
+COUNTS = {
+    *("seed", "seed_a", "seed_b", "step", "steps", "tokens", "threads", "layer", "n", "correct", "evaluation_seed"),
+    *("tensors", "parameters", "measured_2d", "format", "coordinates", "updated"),
+    *("inside", "owner_inside", "own_inside", "in_own", "moved_inside", "moved_outside"),
+}
+"""Last levels of the columns that hold whole numbers."""
+
+READ: dict[str, Callable[[str], Any]] = {"Int64": int, "float64": float, "boolean": "True".__eq__}
+"""Type of a column that is no text -> what reads a cell."""
+
+
+def column_type(column: str) -> str:
+    """The pandas type of a column: text, whole number (nullable), truth (nullable) or float."""
+    if column in TEXT or column.startswith(TEXT_GROUPS):
+        return "str"
+    if column in TRUTHS:
+        return "boolean"
+    return "Int64" if column.rpartition(".")[2] in COUNTS else "float64"
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The tables of one scale. Each is read when it is needed, once; one that nobody wrote yet has no rows.
+
+    Whole numbers are int64, or Int64 where a cell is empty; an empty text is "".
+    """
+
+    scale: str
+    folder: Path
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row a run and view: arm, seed, view, facts of the training, and the headline numbers."""
+        return self._read("runs")
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row a run and step before the last: arm, seed, view, step, and the headline numbers."""
+        return self._read("steps")
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row a layer of a measurement: arm, seed, view, step, layer, and its numbers."""
+        return self._read("layers")
+
+    @cached_property
+    def modules(self) -> pd.DataFrame:
+        """One row a module of a measurement: rel_norm, exact_zero, energy_share, parameters."""
+        return self._read("modules")
+
+    @cached_property
+    def binades(self) -> pd.DataFrame:
+        """One row a binade of a measurement, magnitude its lower end: coordinates, updated, changed (their ratio)."""
+        return self._read("binades")
+
+    @cached_property
+    def undefined(self) -> pd.DataFrame:
+        """One row a number that is undefined: key (with `layers.INDEX.` for a layer's) and reason."""
+        return self._read("undefined")
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row a run and step: arm, seed, step, and what was logged."""
+        return self._read("curves")
+
+    @cached_property
+    def masks(self) -> pd.DataFrame:
+        """One row a run inside a mask: `MASKS`."""
+        return self._read("masks")
+
+    @cached_property
+    def overlaps(self) -> pd.DataFrame:
+        """One row a pair of runs and threshold: `OVERLAPS`."""
+        return self._read("overlaps")
+
+    @cached_property
+    def parents(self) -> pd.DataFrame:
+        """One row a teacher or trained source: recipe, seed, and the facts that `runs` has of a training."""
+        return self._read("parents")
+
+    @cached_property
+    def parent_curves(self) -> pd.DataFrame:
+        """One row a parent and step: recipe, seed, step, and what was logged."""
+        return self._read("parent_curves")
+
+    def has(self, arm: str, seed: int, view: str = "bf16") -> bool:
+        """Is there a row of this run in this view?"""
+        return not self._at(self.runs, {"arm": arm, "seed": seed, "view": view}).empty
+
+    def summary(self, arm: str, seed: int, view: str = "bf16", step: int | None = None) -> dict[str, Any]:
+        """The summary of a run as it was measured after `step`, by default the last.
+
+        Raises RegistryError that says which views and steps there are.
+        """
+        last = self._at(self.runs, {"arm": arm, "seed": seed, "view": view})
+        at = {"arm": arm, "seed": seed, "view": view, "step": int(last["steps"].iloc[0]) if len(last) else None}
+        found = last
+        if step is not None and step != at["step"]:
+            at["step"] = step
+            found = self._at(self.steps, at)
+        if found.empty:
+            raise RegistryError(f"{self._name(arm, seed)}: no row of view {view}{self._choices(arm, seed, view, step)}")
+        reasons = set(self._at(self.undefined, at)["key"])
+        numbers = _cells(found, 0, reasons, "")
+        layers = self._at(self.layers, at).drop(columns=[*PLACE])
+        rows = [{**_cells(layers, i, reasons, f"layers.{i}.")} for i in range(len(layers))]
+        return assemble(self._name(arm, seed), view, {k: v for k, v in numbers.items() if is_headline(k)}, rows)
+
+    def _choices(self, arm: str, seed: int, view: str, step: int | None) -> str:
+        run = {"arm": arm, "seed": seed}
+        views = self._at(self.runs, run)["view"]
+        if step is None or view not in set(views):
+            return f" in {self.folder}; it has {', '.join(views) or 'none'}"
+        steps = self._at(self.steps, run | {"view": view})["step"]
+        return f" after step {step} in {self.folder}; it has {', '.join(map(str, steps)) or 'the last only'}"
+
+    def _name(self, arm: str, seed: int) -> str:
+        return f"{self.scale}-{arm}-s{seed}"
+
+    def _at(self, table: pd.DataFrame, key: dict[str, Any]) -> pd.DataFrame:
+        chosen = pd.Series(True, index=table.index)
+        for column, value in key.items():
+            chosen &= table[column] == value
+        return table[chosen]
+
+    def _read(self, table: str) -> pd.DataFrame:
+        file = self.folder / f"{table}.csv"
+        if not file.is_file():
+            columns = COLUMNS.get(table, KEYS[table])
+            return pd.DataFrame({column: pd.Series(dtype=column_type(column)) for column in columns})
+        cells = pd.read_csv(file, dtype=str, keep_default_na=False)
+        return pd.DataFrame({column: _typed(str(column), cells[column]) for column in cells})
+
+
+def open_study(scale: str, root: Path | None = None) -> StudyResults:
+    """The tables of a scale in `root`, by default those that opdlib comes with. Raises RegistryError for no scale."""
+    return StudyResults(find_scale(scale).name, (root or data_root() / "study") / scale)
+
+
+def _typed(column: str, cells: pd.Series) -> pd.Series:
+    """The cells as what they are; Python reads a float back to the last bit, as not every pandas does."""
+    kind = column_type(column)
+    if kind == "str":
+        return cells
+    values = [READ[kind](cell) if cell else None for cell in cells]
+    return pd.Series(values, dtype="int64" if kind == "Int64" and None not in values else kind)
+
+
+def _cells(table: pd.DataFrame, row: int, undefined: set[str], above: str) -> dict[str, Any]:
+    """The numbers of a row in plain Python types: None where one is undefined, and no key where the cell is empty."""
+    found: dict[str, Any] = {}
+    for column in table.columns:
+        value = table[column].iloc[row]
+        if f"{above}{column}" in undefined:
+            found[column] = None
+        elif not pd.isna(value):
+            found[column] = value.item() if hasattr(value, "item") else value
+    return found
