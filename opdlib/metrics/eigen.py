@@ -7,7 +7,11 @@ those of torch.linalg.eigh: eigenvalues to about n * 2^-52 of the largest, and v
 ORTHOGONALITY, which is checked each time because inverse iteration does not promise it for every matrix.
 
 The first three steps are SciPy's LAPACK, called at its addresses: SciPy's own functions hold Python's lock while they
-work, and small matrices are measured several at a time. Other devices take torch.linalg.eigh.
+work, and small matrices are measured several at a time. Other devices take torch.linalg.eigh. Measured against the two
+plain ways, whole geometry of the SmolLM2-135M pair in one run on two shared cores: scipy.linalg.eigvalsh and
+eigh(subset_by_index=...) take 1.27 times the CPU time and 1.84 times as long, torch.linalg.eigh 1.19 times the CPU
+time. A fifth of the vectors at order 576 and 1536 takes 1.9 to 2.3 times as long with the one, 1.4 to 1.7 times with
+the other.
 """
 
 from __future__ import annotations

@@ -21,25 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from opdlib.metrics import kernels
-from opdlib.metrics.bits import raw_bits, shift_of
-from opdlib.metrics.kernels import BINS, ETA, MAGNITUDES, OFFSET, TAIL_BITS
+from opdlib.metrics.kernels import BINS, MAGNITUDES, OFFSET, TAIL_BITS, raw_bits, shift_of
 
 _SPLIT = 1 << 17
 _PART = 1 << 22  # at most: counters of a part are uint32
-
-__all__ = [
-    "BINS",
-    "ETA",
-    "MAGNITUDES",
-    "DeltaHistogram",
-    "Finer",
-    "Members",
-    "NonFiniteError",
-    "Scan",
-    "bin_of",
-    "scan",
-    "total",
-]
 
 
 def bin_of(value: float) -> int:
@@ -81,11 +66,7 @@ class DeltaHistogram:
     """(l,) those of them whose difference is not zero."""
 
     def __post_init__(self) -> None:
-        changed, updated, counted = (
-            self.changed,
-            int(self.updated.sum()),
-            int(self.magnitudes.sum()),
-        )
+        changed, updated, counted = self.changed, int(self.updated.sum()), int(self.magnitudes.sum())
         if changed != updated or changed > self.size or counted != self.size:
             raise ValueError(
                 f"histogram of {self.size} coordinates counts {changed} differences, "
@@ -247,10 +228,7 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
     parts = max(2 if a.size >= _SPLIT else 1, math.ceil(a.size / _PART))
     cuts = [a.size * i // parts for i in range(parts + 1)]
     spans = list(pairwise(cuts))
-    counts, magnitudes = (
-        np.zeros((parts, 2, BINS), np.uint32),
-        np.zeros((parts, 2, MAGNITUDES), np.uint32),
-    )
+    counts, magnitudes = (np.zeros((parts, 2, bins), np.uint32) for bins in (BINS, MAGNITUDES))
     inexact_energy = np.zeros((parts, BINS))
 
     def count(part: int) -> tuple[float, int, int]:
@@ -271,8 +249,8 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
 
 def _non_finite(source: torch.Tensor, trained: torch.Tensor) -> NonFiniteError:
     for side, tensor in (("source", source), ("trained", trained)):
-        where = torch.nonzero(~torch.isfinite(tensor.flatten()))
+        flat = tensor.flatten()
+        where = torch.nonzero(~torch.isfinite(flat))
         if len(where):
-            index = int(where[0])
-            return NonFiniteError(side, index, len(where), float(tensor.flatten()[index]))
+            return NonFiniteError(side, int(where[0]), len(where), float(flat[where[0]]))
     raise AssertionError("a kernel met NaN or Inf that neither tensor holds")

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from opdlib.metrics import kernels
-from opdlib.metrics.bits import raw_bits, shift_of
 from opdlib.metrics.gram import is_wide
+from opdlib.metrics.kernels import raw_bits, shift_of
 from opdlib.metrics.sparsity import count_of
 from opdlib.metrics.subspace import SHARES, Basis, rank_of
 

@@ -6,9 +6,8 @@ Each number is defined once, here; `Sparsity` holds what one tensor, or a set of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,6 @@ RELATIVE = (1e-4, 1e-3, 1e-2)
 TOP_SHARES = (0.001, 0.01, 0.05)
 """Shares p of coordinates whose energy is reported; the paper's Table 8."""
 
-T = TypeVar("T")
 Look = Callable[[Sequence[int]], Mapping[int, Members]]
 """Gives the inexact differences of some bins: `Scan.members`, or `Finer.members` for a model."""
 
@@ -52,7 +50,26 @@ def root_mean_square(histogram: DeltaHistogram) -> float:
     return math.sqrt(histogram.source_energy / histogram.size) if histogram.size else math.nan
 
 
-def count_at_most(histogram: DeltaHistogram, eps: float, look: Look) -> int:
+@dataclass(frozen=True)
+class Cut:
+    """A sum up to a cut through a histogram: what whole bins give, and what the bin adds that the cut goes through."""
+
+    whole: float
+    bin: int | None = None
+    """The bin whose inexact differences must be looked at; None if the sum is known without."""
+    rest: Callable[[Members], float] = lambda _: 0
+    """What these add."""
+
+
+def resolve(cuts: Iterable[Cut], look: Look) -> list[float]:
+    """The sums, with a single call of `look` for all bins that must be looked at, if any: each call is a pass."""
+    listed = list(cuts)
+    bins = sorted({cut.bin for cut in listed if cut.bin is not None})
+    seen = look(bins) if bins else {}
+    return [cut.whole if cut.bin is None else cut.whole + cut.rest(seen[cut.bin]) for cut in listed]
+
+
+def at_most(histogram: DeltaHistogram, eps: float) -> Cut:
     """Number of coordinates with abs(delta) <= eps, zeros included; exact for every eps >= 0.
 
     Sparsity at eps is this over the number of coordinates (paper, section 3 and appendix A.4; there 'isclose' at 1e-5).
@@ -60,27 +77,25 @@ def count_at_most(histogram: DeltaHistogram, eps: float, look: Look) -> int:
     """
     zeros = histogram.size - histogram.changed
     if eps <= 0:
-        return zeros
+        return Cut(zeros)
     cut = bin_of(eps)
     at = int(np.searchsorted(histogram.bins, cut))
     below = zeros + int(histogram.up_to[at - 1] if at else 0)
     if at == len(histogram.bins) or histogram.bins[at] != cut:
-        return below
+        return Cut(below)
     if eps >= histogram.edges[at]:
         below += int(histogram.exact[at])
-    if histogram.inexact[at]:
-        below += look([cut])[cut].at_most(eps)
-    return below
+    return Cut(below, cut, lambda members: members.at_most(eps)) if histogram.inexact[at] else Cut(below)
 
 
-def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
+def top_energy(histogram: DeltaHistogram, count: int) -> Cut:
     """Sum of squares of the `count` largest differences; exact up to float64 rounding, and 0 when nothing changed.
 
     Over the energy of all differences this is the paper's coordinate energy c_p (appendix A.4, Table 8). Equal
     differences at the cut have equal energy, so ties need no rule.
     """
     if count >= histogram.changed:
-        return histogram.energy
+        return Cut(histogram.energy)
     from_top = histogram.changed - histogram.up_to + histogram.counts
     # The cut lies in the last bin that still has `count` differences in it or above it.
     cut = int(np.flatnonzero(from_top >= count)[-1])
@@ -88,9 +103,9 @@ def top_energy(histogram: DeltaHistogram, count: int, look: Look) -> float:
     rest = count - int(from_top[cut] - histogram.counts[cut])
     inexact = int(histogram.inexact[cut])
     if rest >= inexact:  # inexact members of a bin are larger than its exact ones
-        return above + float(histogram.inexact_energy[cut]) + (rest - inexact) * float(histogram.edges[cut]) ** 2
-    bin_ = int(histogram.bins[cut])
-    return above + look([bin_])[bin_].energy_of_largest(rest)
+        exact = (rest - inexact) * float(histogram.edges[cut]) ** 2
+        return Cut(above + float(histogram.inexact_energy[cut]) + exact)
+    return Cut(above, int(histogram.bins[cut]), lambda members: members.energy_of_largest(rest))
 
 
 @dataclass(frozen=True)
@@ -128,21 +143,18 @@ def sparsity(histogram: DeltaHistogram, look: Look) -> Sparsity:
     """
     rms = root_mean_square(histogram)
     thresholds = [*ABSOLUTE, *(tau * rms for tau in RELATIVE)]
-
-    def numbers(look: Look) -> tuple[list[int], dict[float, float]]:
-        at_most = [count_at_most(histogram, eps, look) if histogram.size else 0 for eps in thresholds]
-        return at_most, _top_energies(histogram, look)
-
-    at_most, top = _looking_once(numbers, look)
+    cuts = [at_most(histogram, eps) if histogram.size else Cut(0) for eps in thresholds]
+    sums = resolve([*cuts, *_tops(histogram)], look)
+    counts = [int(count) for count in sums[: len(cuts)]]
     return Sparsity(
         size=histogram.size,
         exact_zero=histogram.size - histogram.changed,
-        absolute=dict(zip(ABSOLUTE, at_most[: len(ABSOLUTE)], strict=True)),
-        relative=dict(zip(RELATIVE, at_most[len(ABSOLUTE) :], strict=True)),
+        absolute=dict(zip(ABSOLUTE, counts[: len(ABSOLUTE)], strict=True)),
+        relative=dict(zip(RELATIVE, counts[len(ABSOLUTE) :], strict=True)),
         ulp=histogram.within_eta,
         energy=histogram.energy,
         source_energy=histogram.source_energy,
-        top=top,
+        top=dict(zip(TOP_SHARES, sums[len(cuts) :], strict=True)),
     )
 
 
@@ -152,26 +164,11 @@ def top_energies(histogram: DeltaHistogram, look: Look) -> dict[float, float]:
     Of the histogram of a whole model this is one ranking over all its coordinates, where the paper's tables rank within
     each tensor and add up.
     """
-    return _looking_once(lambda look: _top_energies(histogram, look), look)
+    return dict(zip(TOP_SHARES, resolve(_tops(histogram), look), strict=True))
 
 
-def _top_energies(histogram: DeltaHistogram, look: Look) -> dict[float, float]:
-    return {p: top_energy(histogram, count_of(p, histogram.size), look) for p in TOP_SHARES}
-
-
-def _looking_once(numbers: Callable[[Look], T], look: Look) -> T:
-    """`numbers(look)`, but with a single call of `look` for all the bins that it asks for: each call is a pass."""
-    needed: set[int] = set()
-
-    def note(bins: Sequence[int]) -> Mapping[int, Members]:
-        needed.update(bins)
-        return dict.fromkeys(bins, Members(np.empty(0), np.empty(0, np.int64)))
-
-    without_looking = numbers(note)
-    if not needed:
-        return without_looking
-    seen = look(sorted(needed))
-    return numbers(lambda _: seen)
+def _tops(histogram: DeltaHistogram) -> list[Cut]:
+    return [top_energy(histogram, count_of(p, histogram.size)) for p in TOP_SHARES]
 
 
 def survival(histogram: DeltaHistogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from opdlib.checkpoints.names import BLOCKS
 from opdlib.measurement.geometry import MatrixResult
 from opdlib.measurement.schedule import Measurement
 from opdlib.measurement.sparsity import TensorResult
-from opdlib.metrics.histogram import ETA
+from opdlib.metrics.kernels import ETA
 from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, relative_norm
 from opdlib.metrics.spectrum import RANK_SHARES, RANK_TOLERANCES, TOP
 from opdlib.metrics.subspace import ANGLE_SHARE, SHARES

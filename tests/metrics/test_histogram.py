@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opdlib.metrics.histogram import BINS, Finer, NonFiniteError, bin_of, scan, total
+from opdlib.metrics.histogram import Finer, NonFiniteError, bin_of, scan, total
+from opdlib.metrics.kernels import BINS
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
