@@ -24,7 +24,7 @@ from opdlib.quantities import MISSING, PARAMETERS, Quantity, families
 from opdlib.registry.pairs import DEFAULT, Pair, registry
 from opdlib.tables import Results, open_results
 
-TRAINING = ("losses", "masks", "optimizers", "probes", "run", "tasks/gym", "tasks/hub")
+TRAINING = ("losses", "masks", "objectives", "probes", "run", "tasks/gym", "tasks/hub")
 
 
 def claims_table(results: Results) -> str:

@@ -5,20 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from opdlib.checkpoints.local import LocalCheckpoint, open_local
+from opdlib.checkpoints.local import COMPANIONS, WEIGHTS, LocalCheckpoint, open_local
 from opdlib.errors import CheckpointError
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-FILES = [
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.json",
-    "tokenizer*",
-    "*.jinja",
-    "*.model",
-    "merges.txt",
-    "vocab.txt",
-]
 
 
 def open_hub(spec: str) -> LocalCheckpoint:
@@ -29,23 +19,12 @@ def open_hub(spec: str) -> LocalCheckpoint:
     """
     # Imported here: the Hub client costs half a second that local work need not pay.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     name, _, revision = spec.partition("@")
     try:
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=FILES))
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        OSError,
-    ) as error:
+        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[WEIGHTS, *COMPANIONS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{spec}: no such local folder, and not to be had from the Hub ({reason}); "

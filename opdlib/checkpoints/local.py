@@ -15,6 +15,9 @@ from safetensors import SafetensorError, safe_open
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.errors import CheckpointError
 
+WEIGHTS = "*.safetensors"
+COMPANIONS = ("*.json", "*.jinja", "*.model", "tokenizer*", "merges.txt", "vocab.txt")
+"""Configuration and tokenizer, and the index of shards."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 
@@ -107,7 +110,7 @@ def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheck
 
 def _in_folder(folder: Path) -> dict[Path, list[str] | None]:
     indices = sorted(folder.glob("*.safetensors.index.json"))
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(folder.glob(WEIGHTS))
     single = folder / "model.safetensors"
     if len(indices) > 1 or (indices and single.exists()):
         rivals = [p.name for p in indices] + [single.name] * single.exists()

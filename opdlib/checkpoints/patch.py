@@ -22,16 +22,13 @@ import numpy as np
 
 from opdlib.checkpoints import bf16
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
-from opdlib.checkpoints.local import LocalCheckpoint
+from opdlib.checkpoints.local import COMPANIONS, LocalCheckpoint
 from opdlib.checkpoints.patched import PatchedCheckpoint, PatchHeader, columns, flat_bits
 from opdlib.errors import PatchError
 from opdlib.files import new_file, new_folder
 
 Progress = Callable[[list[str]], Iterable[str]]
 """Hands on the names of the tensors while they are worked on; a progress bar, for example."""
-
-COMPANIONS = ("*.json", "*.jinja", "*.model", "tokenizer*", "merges.txt", "vocab.txt")
-"""What `apply` copies from the source's folder: configuration and tokenizer, never weights."""
 
 BYTES = {"U8": 1, "BF16": 2}
 """Bytes of one coordinate of each dtype that is written here."""

@@ -60,7 +60,7 @@ class _Common(BaseModel):
     accumulate: int = Field(default=1, ge=1)
     """Forward passes that share a batch, over all processes."""
     optimizer: Literal["adamw", "sgd", "sgdm", "rmsprop"]
-    """See `opdlib.train.optimizers`."""
+    """See `opdlib.train.objectives`."""
     learning_rate: float = Field(gt=0, strict=False)  # lax: YAML 1.1 reads 1e-5 as text
     schedule: Literal["constant", "linear", "cosine"]
     """constant: no warm-up, no decay; linear, cosine: from the learning rate to 0, without warm-up."""

@@ -16,16 +16,7 @@ from opdlib.train.arithmetic import chosen
 INSTRUCTION_SETS = ("sse", "avx", "fma", "f16c", "amx")
 """How the flags begin that say with what a CPU computes."""
 
-PACKAGES = (
-    "accelerate",
-    "datasets",
-    "numpy",
-    "safetensors",
-    "tokenizers",
-    "torch",
-    "transformers",
-    "trl",
-)
+PACKAGES = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers", "torch", "transformers", "trl")
 
 
 def environment() -> dict[str, Any]:

@@ -12,8 +12,7 @@ from tqdm import tqdm
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import ParameterError
 from opdlib.stats import wilson
-from opdlib.train.images import shows_images
-from opdlib.train.models import load_config, load_model, load_reader, scoring_device, tokenizer_of
+from opdlib.train.models import load_config, load_model, load_reader, scoring_device, shows_images, tokenizer_of
 from opdlib.train.prompts import encode, end_tokens
 from opdlib.train.tasks import find_task
 

@@ -28,8 +28,8 @@ from transformers import TrainerCallback
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import Mask
-from opdlib.train import optimizers
-from opdlib.train.images import module_names
+from opdlib.train.callbacks import unwrapped
+from opdlib.train.models import module_names
 
 
 def training_masks(mask: Mask, source: Checkpoint, owner: Checkpoint, seed: int) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ class InsideMask(TrainerCallback):  # type: ignore[misc]  # transformers is Any 
             for parameter, mask, frozen in held:
                 torch.where(mask, parameter, frozen, out=parameter)
 
-        optimizers.inside(kwargs["optimizer"]).register_step_post_hook(put_back)
+        unwrapped(kwargs["optimizer"]).register_step_post_hook(put_back)
 
 
 class ZeroGradient(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy

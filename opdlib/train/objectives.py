@@ -1,4 +1,17 @@
-"""One TRL trainer per objective; every setting that TRL would choose otherwise is spelled out."""
+"""One TRL trainer per objective; every setting that TRL would choose otherwise is spelled out.
+
+The optimizers are each one difference away from AdamW or from plain gradient descent:
+
+| name | step | what it isolates |
+| --- | --- | --- |
+| `adamw` | torch's AdamW, betas 0.9 and 0.999, eps 1e-8 | the paper's |
+| `rmsprop` | the same with beta1 = 0: RMSProp with Adam's bias correction | adaptive scale without momentum |
+| `sgd` | gradient descent | neither |
+| `sgdm` | gradient descent with momentum 0.9 | momentum without adaptive scale |
+
+torch's own RMSprop differs from AdamW in a second way: without bias correction its first steps are
+1/sqrt(1 - alpha) times too long, ten times for its default. So it is not used.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +32,6 @@ from opdlib.registry.recipes import DistillRecipe, OpsdRecipe, Recipe, RlvrRecip
 from opdlib.train import processes
 from opdlib.train.distillation import Distillation, Objective
 from opdlib.train.models import cut_head, tokenizer_of
-from opdlib.train.optimizers import SETTINGS
 from opdlib.train.prompts import end_tokens, prompt_row, prompt_text
 from opdlib.train.tasks import Task, find_task
 
@@ -36,14 +48,17 @@ DISTILLATIONS = {
 }
 """The regimes with a teacher. opd, opd-ce, offline-rkl and offline are the 2 x 2 of who samples and which loss."""
 
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw": {"optim": "adamw_torch_fused"},
+    "rmsprop": {"optim": "adamw_torch_fused", "adam_beta1": 0.0},
+    "sgd": {"optim": "sgd"},
+    "sgdm": {"optim": "sgd", "optim_args": "momentum=0.9"},
+}
+"""By name: the arguments of transformers' `TrainingArguments`."""
+
 
 def build_trainer(
-    recipe: Recipe,
-    model: Any,
-    reader: Any,
-    teacher: Any | None,
-    output: Path,
-    callbacks: list[TrainerCallback],
+    recipe: Recipe, model: Any, reader: Any, teacher: Any | None, output: Path, callbacks: list[TrainerCallback]
 ) -> Trainer:
     """The TRL trainer of a recipe over float32 models; `teacher` is None for sft and rlvr, the source for opsd.
 
@@ -118,11 +133,7 @@ def _reward(task: Task) -> Callable[..., list[float]]:
 
 
 def _sft_config(recipe: SftRecipe, output: Path) -> SFTConfig:
-    return SFTConfig(
-        **_settings(recipe, output),
-        train_sampling_strategy="sequential",
-        max_length=None,
-    )
+    return SFTConfig(**_settings(recipe, output), train_sampling_strategy="sequential", max_length=None)
 
 
 def _sampling(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, tokenizer: Any) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
         "per_device_train_batch_size": recipe.batch_size // recipe.accumulate,
         "gradient_accumulation_steps": recipe.accumulate // processes.count(),
         "max_steps": recipe.steps,
-        **SETTINGS[recipe.optimizer],
+        **OPTIMIZERS[recipe.optimizer],
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.schedule,
         "warmup_steps": 0,

@@ -15,8 +15,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import KINDS, PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
 from opdlib.train.fresh import FRESH, find_architecture
-from opdlib.train.images import shows_images
-from opdlib.train.models import load_config
+from opdlib.train.models import load_config, shows_images
 from opdlib.train.tasks import find_task
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from opdlib.registry.recipes import Recipe
-from opdlib.train import optimizers
+from opdlib.train.callbacks import unwrapped
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.run_folder import StepLog
 
@@ -53,7 +53,7 @@ class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to m
         """Look while gradients and the optimizer's state of the same step are there."""
         if _due(state.global_step + 1, self.recipe.probe_every):
             parameters = list(kwargs["model"].parameters())
-            self.row |= of_state(parameters, optimizers.inside(kwargs["optimizer"])) | of_weights(
+            self.row |= of_state(parameters, unwrapped(kwargs["optimizer"])) | of_weights(
                 parameters, self.before, self.source
             )
             self.before = []

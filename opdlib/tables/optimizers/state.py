@@ -11,7 +11,7 @@ from opdlib.tables.optimizers.arms import BASE, published
 from opdlib.tables.text import seeds
 
 BETA1 = 0.9
-"""AdamW's share of the old momentum (opdlib.train.optimizers)."""
+"""AdamW's share of the old momentum (opdlib.train.objectives)."""
 STATES = ("momentum_cosine", "second_moment_cv")
 WHEN = ("first", "mean", "last", "min")
 
