@@ -1,7 +1,8 @@
 """What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md, one _train_*.md a module below and
-                                     one _quantities_*.md a subject of opdlib/quantities.yaml
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md, one _train_*.md a module below, one
+                                     _quantities_*.md a subject of opdlib/quantities.yaml and one _modules_*.md a folder
+                                     of the library
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.png, out of ROOT's executed notebook
 """
 
@@ -137,6 +138,15 @@ def training_definitions(folder: Path) -> dict[str, str]:
     return {name: (ast.get_docstring(tree) or "").partition("\n\n")[2] for name, tree in trees.items()}
 
 
+def modules(folder: Path) -> str:
+    """Markdown: the modules of a folder of the library, each with the first sentence of its docstring."""
+    found = {file.stem: file for file in folder.glob("*.py") if not file.stem.startswith("__")}
+    found |= {file.parent.name: file for file in folder.glob("*/__init__.py")}
+    texts = {name: ast.get_docstring(ast.parse(found[name].read_text(encoding="utf8"))) or "" for name in sorted(found)}
+    rows = [(f"`{name}`", " ".join(text.partition("\n\n")[0].split())) for name, text in texts.items()]
+    return "\n".join(_table("modules", ("Module", "What it is"), rows))
+
+
 def glued_figure(notebook: Path, key: str) -> bytes:
     """The PNG that `notebook` glued under `key`."""
     for cell in nbformat.read(notebook, as_version=4).cells:
@@ -157,6 +167,8 @@ def main(part: str, root: Path) -> None:
             (root / "book" / f"_quantities_{subject}.md").write_text(definitions(records), encoding="utf8")
         for name, text in training_definitions(Path(opdlib.__file__).parent / "train").items():
             (root / "book" / f"_train_{name.replace('/', '_')}.md").write_text(text, encoding="utf8")
+        for init in Path(opdlib.__file__).parent.glob("*/__init__.py"):
+            (root / "book" / f"_modules_{init.parent.name}.md").write_text(modules(init.parent), encoding="utf8")
     elif part == "figure":
         picture = glued_figure(root / "notebooks" / "01_sparsity.ipynb", "fig_threshold_curve")
         (root / "book" / "images" / "threshold_curve.png").write_bytes(picture)

