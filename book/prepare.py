@@ -1,8 +1,8 @@
 """What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md, one _train_*.md a module below, one
-                                     _quantities_*.md a subject of opdlib/quantities.yaml and one _modules_*.md a folder
-                                     of the library
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md, one _train_*.md a module below,
+                                     one _quantities_*.md a subject of opdlib/quantities.yaml, one _modules_*.md a
+                                     folder of the library
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.png, out of ROOT's executed notebook
 """
 
