@@ -25,7 +25,7 @@ from opdlib.errors import needs_extra
 
 if TYPE_CHECKING:
     from opdlib.checkpoints import open_checkpoint
-    from opdlib.measurement.overlap import measure_overlap as overlap
+    from opdlib.measurement.overlap import overlap
     from opdlib.results.measure import measure
     from opdlib.results.open import open_results
     from opdlib.train.evaluate import evaluate
@@ -35,20 +35,19 @@ __version__ = "0.1.0"
 __all__ = ["evaluate", "measure", "open_checkpoint", "open_results", "overlap"]
 
 _HOME = {
-    "evaluate": "opdlib.train.evaluate:evaluate",
-    "measure": "opdlib.results.measure:measure",
-    "open_checkpoint": "opdlib.checkpoints:open_checkpoint",
-    "open_results": "opdlib.results.open:open_results",
-    "overlap": "opdlib.measurement.overlap:measure_overlap",
+    "evaluate": "opdlib.train.evaluate",
+    "measure": "opdlib.results.measure",
+    "open_checkpoint": "opdlib.checkpoints",
+    "open_results": "opdlib.results.open",
+    "overlap": "opdlib.measurement.overlap",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'opdlib' has no attribute {name!r}; it offers {', '.join(__all__)}")
-    module, _, function = _HOME[name].partition(":")
     try:
-        return getattr(import_module(module), function)
+        return getattr(import_module(_HOME[name]), name)
     except ModuleNotFoundError as error:
         raise needs_extra(error) from error
 

@@ -249,7 +249,10 @@ def test_the_other_scale(path: Path, tmp_path: Path) -> None:
     [
         (["-p", "atoll", "1e-6"], "unknown parameter 'atoll'; did you mean 'atol'? This notebook takes: pair, source"),
         (["-p", "atol", "3e-6"], "threshold 3e-06 was not measured; there are 1e-08, 1e-07, 1e-06, 1e-05, 0.0001"),
-        (["-p", "pair", "smollm2-odp"], "no pair 'smollm2-odp' in pairs.yaml; similar: smollm2-opd"),
+        (
+            ["-p", "pair", "smollm2-odp"],
+            "no pair 'smollm2-odp', neither in pairs.yaml nor in study.yaml. Did you mean smollm2-opd",
+        ),
     ],
 )
 def test_a_wrong_parameter_fails_under_the_plain_command(options: list[str], message: str, tmp_path: Path) -> None:

@@ -191,9 +191,9 @@ def overlap(
         skip: tensors to leave out
         json: everything as JSON, by layer, module and tensor too
     """
-    from opdlib.measurement.overlap import measure_overlap
+    from opdlib.measurement.overlap import overlap
 
-    found = measure_overlap(source, a, b, atol=atol, view=view, skip=skip)
+    found = overlap(source, a, b, atol=atol, view=view, skip=skip)
     if json:
         print(dumps(found, indent=1))
         return

@@ -19,7 +19,7 @@ ATOL = 1e-5
 """The paper's Table 4."""
 
 
-def measure_overlap(
+def overlap(
     source: str | Path | Checkpoint,
     a: str | Path | Checkpoint,
     b: str | Path | Checkpoint,

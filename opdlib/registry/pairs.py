@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from opdlib.errors import RegistryError
 from opdlib.files import find
 from opdlib.registry.entries import STRICT, checked, read_entries
-from opdlib.registry.study import RUNS, Arm, Regime, Scale, find_run
+from opdlib.registry.study import RUNS, Arm, Regime, Scale, find_run, study
 
 DEFAULT = "smollm2-opd"
 """The embedded pair that every notebook shows unless told otherwise."""
@@ -86,8 +86,10 @@ def find_pair(name: str) -> Pair:
     run = find_run(name)
     if run is not None:
         return _study_pair(*run)
-    close = difflib.get_close_matches(name, by_name, n=3) or list(by_name)[:3]
-    raise RegistryError(f"no pair {name!r} in pairs.yaml; similar: {', '.join(close)}. List them all with: opd pairs")
+    runs = (key for scale in study().values() for arm in scale.arms.values() for key in arm.pairs)
+    close = difflib.get_close_matches(name, [*by_name, *runs], n=3)
+    meant = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise RegistryError(f"no pair {name!r}, neither in pairs.yaml nor in study.yaml.{meant} See them with: opd pairs")
 
 
 def _study_pair(scale: Scale, arm: Arm, seed: int) -> Pair:

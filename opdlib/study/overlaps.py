@@ -15,7 +15,7 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import CheckpointError
-from opdlib.measurement.overlap import ATOL, measure_overlap
+from opdlib.measurement.overlap import ATOL, overlap
 from opdlib.registry.recipes import PARENT, Mask, load_recipe
 from opdlib.registry.study import FULL, RUNS, Arm, Scale
 from opdlib.results.collect import add_rows
@@ -72,7 +72,7 @@ def _overlap_rows(scale: Scale, here: Sequence[str], source: Checkpoint, runs: P
             continue
         a, b = (open_checkpoint(str(_weights(runs, key))) for key in keys)
         for atol in thresholds(scale):
-            found = measure_overlap(source, a, b, atol=atol)
+            found = overlap(source, a, b, atol=atol)
             yield {
                 **dict(zip(KEYS["overlaps"], (arm_a, seed_a, arm_b, seed_b, atol), strict=True)),
                 "parameters": sum(info.numel for info in source.tensors.values()),

@@ -117,7 +117,7 @@ def test_pairs_lists_the_registry(opd: Command) -> None:
         (("measure",), ("PAIR", "--source")),
         (("measure", "--source", "x"), ("--trained",)),
         (("measure", "smollm2-opd", "--source", "x", "--trained", "y"), ("PAIR",)),
-        (("measure", "smolm2-opd"), ("smolm2-opd", "smollm2-opd", "opd pairs")),
+        (("measure", "smolm2-opd"), ("smolm2-opd", "Did you mean smollm2-opd", "opd pairs")),
         (("measure", "qwen3-opsd"), ("not released",)),
         (("measure", "smollm2-opd", "--view", "fp32"), ("fp32",)),
         (("measure", "--source", "x", "--trained", "y", "--check"), ("--check",)),

@@ -10,7 +10,7 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import AlignmentError, ParameterError
-from opdlib.measurement.overlap import measure_overlap
+from opdlib.measurement.overlap import overlap
 from tests.conftest import Command, moved, pico_weights, write_checkpoint
 
 Three = tuple[Path, Path, Path]
@@ -33,7 +33,7 @@ def opened(paths: Three) -> tuple[Checkpoint, Checkpoint, Checkpoint]:
 
 def test_every_level_agrees_with_masks_made_by_hand(three: Three) -> None:
     source, a, b = opened(three)
-    found = measure_overlap(source, a, b, atol=1e-5)
+    found = overlap(source, a, b, atol=1e-5)
     masks = {
         name: [((c.read(name).double() - source.read(name).double()).abs() > 1e-5) for c in (a, b)]
         for name in source.tensors
@@ -70,9 +70,9 @@ def test_every_level_agrees_with_masks_made_by_hand(three: Three) -> None:
 
 def test_a_checkpoint_overlaps_itself_wholly(three: Three) -> None:
     source, a, _ = opened(three)
-    found = measure_overlap(source, a, a)
+    found = overlap(source, a, a)
     assert (found["o1"], found["o2"], found["jaccard"]) == (1.0, 1.0, 1.0)
-    nothing = measure_overlap(source, source, a)
+    nothing = overlap(source, source, a)
     assert (nothing["o1"], nothing["o2"], nothing["density_a"]) == (None, 0.0, 0.0)
 
 
@@ -80,12 +80,12 @@ def test_refusals(three: Three, tmp_path: Path) -> None:
     source, a, b = opened(three)
     for atol in (-1.0, math.nan, math.inf):
         with pytest.raises(ParameterError, match="atol"):
-            measure_overlap(source, a, b, atol=atol)
+            overlap(source, a, b, atol=atol)
     with pytest.raises(ParameterError, match="view"):
-        measure_overlap(source, a, b, view="fp8")
+        overlap(source, a, b, view="fp8")
     other = write_checkpoint(tmp_path / "c", pico_weights() | {"extra": torch.zeros(2)})
     with pytest.raises(AlignmentError, match="extra"):
-        measure_overlap(source, a, open_checkpoint(str(other)))
+        overlap(source, a, open_checkpoint(str(other)))
 
 
 def test_the_command(opd: Command, three: Three) -> None:

@@ -11,7 +11,7 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.cli.main import main
 from opdlib.errors import CheckpointError
-from opdlib.measurement.overlap import measure_overlap
+from opdlib.measurement.overlap import overlap
 from opdlib.registry.study import find_scale
 from opdlib.results.study import MASKS, OVERLAPS, open_study
 from opdlib.study.overlaps import comparisons, thresholds, write_overlaps
@@ -77,7 +77,7 @@ def test_rows_are_those_of_runs_whose_weights_are_here(runs: Path, tmp_path: Pat
     source, a, b = (
         open_checkpoint(str(runs / key / "bf16")) for key in ("pico-source-s0", "pico-opd-s1", "pico-rlvr-s1")
     )
-    row, one = rows[11], measure_overlap(source, a, b, atol=LARGE)
+    row, one = rows[11], overlap(source, a, b, atol=LARGE)
     assert float(row["o1"]) == one["o1"]
     assert float(row["jaccard"]) == one["jaccard"]
     assert float(row["density_b"]) == one["density_b"]
