@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +21,9 @@ import opdlib
 from opdlib import claims
 from opdlib.claims import GENERAL
 from opdlib.quantities import MISSING, PARAMETERS, Quantity, families
-from opdlib.registry.pairs import DEFAULT, Pair, registry
+from opdlib.registry.pairs import DEFAULT, Pair, find_pair, registry
+from opdlib.registry.study import find_run
+from opdlib.results.study import open_study
 from opdlib.tables import Results, open_results
 
 TRAINING = ("losses", "masks", "objectives", "probes", "run", "tasks/gym", "tasks/hub")
@@ -81,30 +82,35 @@ def _topic(statement: str) -> str:
     return statement.partition(": ")[2].rstrip(".") or statement.rstrip(".")
 
 
-def run_table(folder: Path) -> str:
-    """Markdown: who answers how many held-out problems, and what the run took. `folder` is a run's training record."""
-    evaluation, complete, environment = (
-        json.loads((folder / f"{name}.json").read_text(encoding="utf8"))
-        for name in ("evaluation", "complete", "environment")
-    )
+def run_table(run: pd.Series) -> str:
+    """Markdown: who answers how many held-out problems, and what the run took. `run` is its row in the study's runs."""
     rows = [
         (
             role,
-            f"{e['correct']} of {e['n']}",
-            f"{e['accuracy']:.1%}",
-            f"{e['interval'][0]:.1%} to {e['interval'][1]:.1%}",
+            f"{run[f'{role}.correct']} of {run[f'{role}.n']}",
+            f"{run[f'{role}.accuracy']:.1%}",
+            f"{run[f'{role}.low']:.1%} to {run[f'{role}.high']:.1%}",
         )
-        for role, e in evaluation.items()
+        for role in ("source", "teacher", "student")
     ]
-    versions = ", ".join(f"{name} {environment['packages'][name]}" for name in ("torch", "transformers", "trl"))
+    versions = ", ".join(f"{name} {run[f'packages.{name}']}" for name in ("torch", "transformers", "trl"))
     return "\n".join(
         [
             *_table("run", ("Model", "Correct", "Accuracy", "95% interval"), rows),
-            f"{complete['steps']} updates took {complete['training_seconds'] / 60:.0f} minutes of training "
-            f"({environment['device']}, {environment['threads']} threads; Python {environment['python']}, {versions}).",
+            f"{run['steps']} updates took {run['training_seconds'] / 60:.0f} minutes of training "
+            f"({run['device']}, {run['threads']} threads; Python {run['python']}, {versions}).",
             "",
         ]
     )
+
+
+def _default_run() -> pd.Series:
+    """The row of the embedded pair."""
+    found = find_run(find_pair(DEFAULT).key)
+    assert found is not None
+    scale, arm, seed = found
+    runs = open_study(scale.name).runs
+    return runs[(runs["arm"] == arm.name) & (runs["seed"] == seed) & (runs["view"] == "bf16")].iloc[0]
 
 
 def patch_table(file: Path) -> str:
@@ -161,7 +167,7 @@ def main(part: str, root: Path) -> None:
     if part == "tables":
         results = open_results(DEFAULT)
         (root / "book" / "_claims.md").write_text(claims_table(results), encoding="utf8")
-        (root / "book" / "_run.md").write_text(run_table(results.folder / "training"), encoding="utf8")
+        (root / "book" / "_run.md").write_text(run_table(_default_run()), encoding="utf8")
         (root / "book" / "_patch.md").write_text(patch_table(results.folder / "patch.csv"), encoding="utf8")
         for subject, records in families().items():
             (root / "book" / f"_quantities_{subject}.md").write_text(definitions(records), encoding="utf8")

@@ -20,14 +20,13 @@ def pairs() -> None:
 
     example: opd pairs
     """
-    from opdlib.files import data_root
     from opdlib.registry.pairs import registry
-    from opdlib.results.layout import SUMMARY
+    from opdlib.results.layout import State, state_of
 
     rows = [("pair", "regime", "source", "trained", "here")]
     for pair in registry().values():
-        results = (data_root() / "results" / pair.key / SUMMARY).is_file()
-        here = (pair.obstacle() or "measurable") + (", results committed" if results else "")
+        results = ", results committed" if state_of(pair) is State.COMPLETE else ""
+        here = (pair.obstacle() or "measurable") + results
         rows.append((pair.key, pair.regime, pair.source, pair.trained or "-", here))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

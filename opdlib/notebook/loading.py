@@ -14,10 +14,10 @@ import pandas as pd
 
 from opdlib.checkpoints import short_name
 from opdlib.errors import CheckpointError, MissingDependencyError, ParameterError, PatchError, RegistryError
-from opdlib.files import data_root, find
+from opdlib.files import find
 from opdlib.notebook.display import say
 from opdlib.registry.pairs import DEFAULT, Pair, find_pair
-from opdlib.results.layout import SUMMARY, cached_folder, find_by_content
+from opdlib.results.layout import State, cached_folder, committed_folder, find_by_content, missing_tables, state_of
 from opdlib.tables import Results, headed
 
 
@@ -34,8 +34,8 @@ def load(
     A pair's committed results are taken if they are those of its checkpoints: where its patch is at hand, the digests
     in the patch's header must agree. Otherwise the checkpoints are opened and their digests looked up among the
     committed results, then in the user's cache; what is in neither is measured now, with a progress bar, and kept in
-    the cache. Raises RegistryError for stale results, ParameterError for a pair without a checkpoint, and what opening
-    and measuring raise.
+    the cache. Raises RegistryError for stale results and for a run of the study of which only rows are here,
+    ParameterError for a pair without a checkpoint, and what opening and measuring raise.
     """
     if source is not None and trained is not None:
         return _measured(source, trained, view, skip, metrics, short_name(trained), None)
@@ -46,6 +46,8 @@ def load(
         return committed
     if known.trained is None:
         raise ParameterError(f"pair {known.key!r}: {known.why}; give the checkpoints yourself as source and trained")
+    if known.obstacle() and state_of(known, view) is State.ROWS:
+        raise RegistryError(f"pair {known.key!r}: {missing_tables(known, view)}")
     return _measured(known.source, known.trained, view, left_out, metrics, known.title, known)
 
 
@@ -105,10 +107,9 @@ def _facts(results: Results) -> dict[str, str]:
 
 
 def _committed(pair: Pair, view: str, skip: list[str], metrics: Sequence[str]) -> Results | None:
-    folder = data_root() / "results" / pair.key / ("" if view == "bf16" else view)
-    if not (folder / SUMMARY).is_file():
+    if state_of(pair, view) is not State.COMPLETE:
         return None
-    results = Results(folder)
+    results = Results(committed_folder(pair, view))
     identity = results.provenance["identity"]
     if identity["skip"] != skip or not set(metrics) <= set(identity["metrics"]):
         return None

@@ -51,8 +51,7 @@ def state_of(pair: Pair, view: str = "bf16") -> State:
 
     Only complete results have tables of tensors and matrices; rows have the numbers of `opd summary`.
     """
-    folder = committed_folder(pair, view)
-    if (folder / SUMMARY).is_file() and (folder / TENSORS).is_file():
+    if all((committed_folder(pair, view) / name).is_file() for name in (SUMMARY, TENSORS)):
         return State.COMPLETE
     run = find_run(pair.key)
     return State.ROWS if run and open_study(run[0].name).has(run[1].name, run[2], view) else State.ABSENT

@@ -134,6 +134,11 @@ def test_a_skip_list_is_another_measurement(repository: Path) -> None:
     assert part.folder.parent == repository / "cache" / "results"
 
 
+def test_a_run_with_rows_only_says_what_makes_the_rest() -> None:
+    with pytest.raises(RegistryError, match=r"'smollm2-rlvr-s0': only its rows .* run: opd study smollm2 --arms rlvr"):
+        notebook.load("smollm2-rlvr-s0")
+
+
 def test_a_pair_without_a_checkpoint_says_why(repository: Path) -> None:
     with pytest.raises(ParameterError, match=r"pair 'lost-opd': nobody kept it; give the checkpoints yourself"):
         notebook.load("lost-opd")
