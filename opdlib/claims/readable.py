@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from opdlib.claims.claim import Range
 from opdlib.quantities import MISSING
+from opdlib.registry.claims import Range
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

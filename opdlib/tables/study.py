@@ -28,8 +28,6 @@ from opdlib.results.layout import SUMMARY, read_summary
 from opdlib.stats import mean_interval
 
 SAME, OTHER, UNDECIDED = "the same", "another", "undecided"
-REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested"
-"""What is said of a claim of the paper, beside `undecided`; the pages have their own rules."""
 LEFT_OUT = ("pair", "view", "layers")
 
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from opdlib import claims
 from opdlib.claims import Claim, Range
-from opdlib.claims.quantities import DERIVED, quantity
+from opdlib.claims.ours import DERIVED, ours_of, quantity
+from opdlib.claims.verdict import judge
 from opdlib.errors import RegistryError
+from opdlib.registry.claims import claim_of
 from opdlib.registry.pairs import Pair, registry
 from opdlib.tables import Results, paper, paper_geometry
 from opdlib.tables.paper import OPD_STYLE
@@ -79,7 +81,7 @@ def test_a_claim_about_a_row_holds_for_that_row(claim: Claim) -> None:
     assert claim.pair.paper is not None
     value = paper_value(claim, claim.pair.paper)
     assert value is not None
-    assert claim.judge(value) == "reproduced"
+    assert judge(claim, value) == "reproduced"
 
 
 @pytest.mark.parametrize("claim", [c for c in ALL if not c.pair], ids=lambda c: c.id)
@@ -91,7 +93,7 @@ def test_a_general_claim_spans_the_opd_style_rows(claim: Claim) -> None:
         assert claim.id in {"L5", "L8", "L9", "L10", "L11", "L12"}
         return
     if claim.unit == "block":
-        assert {claim.judge(v) for v in values} == {"reproduced"}
+        assert {judge(claim, v) for v in values} == {"reproduced"}
         return
     numbers = [float(v) for v in values]
     wanted = Range.parse(claim.paper_value)
@@ -102,32 +104,35 @@ def test_a_general_claim_spans_the_opd_style_rows(claim: Claim) -> None:
 def test_four_of_six_rows_say_that_the_mlp_moves_further() -> None:
     (claim,) = (c for c in ALL if c.id == "L5")
     rows = [p.paper for p in registry().values() if p.paper and p.regime in OPD_STYLE]
-    assert sum(claim.judge(paper_value(claim, row) or 0.0) == "reproduced" for row in rows) == 4
+    assert sum(judge(claim, paper_value(claim, row) or 0.0) == "reproduced" for row in rows) == 4
 
 
 def made(value: str, tolerance: float, rule: str = "rel_norm; direction 0.5..") -> Claim:
-    return Claim("X1", "sparsity", "A test.", "nowhere", value, "fraction", tolerance, rule)
+    row = {"id": "X1", "finding": "sparsity", "statement": "A test.", "locator": "nowhere"}
+    return claim_of(row | {"paper_value": value, "unit": "fraction", "tolerance": str(tolerance), "rule": rule})
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5))
 def test_the_tolerance_decides(paper_number: float, ours: float, tolerance: float) -> None:
-    verdict = made(str(paper_number), tolerance).judge(ours)
+    verdict = judge(made(str(paper_number), tolerance), ours)
     assert (verdict == "reproduced") == (paper_number - tolerance <= ours <= paper_number + tolerance)
     assert verdict in ("reproduced", "direction" if ours >= 0.5 else "not reproduced")
 
 
 def test_verdicts_on_ranges_and_words() -> None:
-    assert made("0.6..0.9", 0.05).judge(0.94) == "reproduced"
-    assert made("0.6..0.9", 0.05).judge(0.96) == "direction"
-    assert made("0.6..0.9", 0.05).judge(0.4) == "not reproduced"
-    assert made("..0.1", 0.0, "rel_norm").judge(0.2) == "not reproduced"
-    assert made("mlp", 0.0, "largest_norm_block").judge("mlp") == "reproduced"
-    assert made("mlp", 0.0, "largest_norm_block").judge("norm") == "not reproduced"
+    assert judge(made("0.6..0.9", 0.05), 0.94) == "reproduced"
+    assert judge(made("0.6..0.9", 0.05), 0.96) == "direction"
+    assert judge(made("0.6..0.9", 0.05), 0.4) == "not reproduced"
+    assert judge(made("..0.1", 0.0, "rel_norm"), 0.2) == "not reproduced"
+    assert judge(made("mlp", 0.0, "largest_norm_block"), "mlp") == "reproduced"
+    assert judge(made("mlp", 0.0, "largest_norm_block"), "norm") == "not reproduced"
 
 
 def test_a_rule_that_cannot_be_read_is_an_error() -> None:
     with pytest.raises(RegistryError, match="X1: rule 'rel_norm within' cannot be read"):
-        _ = made("0.1", 0.0, "rel_norm within").parts
+        made("0.1", 0.0, "rel_norm within")
+    with pytest.raises(RegistryError, match=r"X1: tolerance '-0.1' Input should be greater"):
+        made("0.1", -0.1)
 
 
 def test_no_finding_of_that_name() -> None:
@@ -138,7 +143,7 @@ def test_no_finding_of_that_name() -> None:
 def test_every_quantity_exists_for_a_whole_model(results: Results) -> None:
     for claim in ALL:
         if claim.parts["left"] not in {"blocks.lm_head.rel_norm"}:
-            assert claim.value(results) is not None, claim.id
+            assert ours_of(claim, results) is not None, claim.id
     assert all(isinstance(f(results), float | str) for f in DERIVED.values())
 
 

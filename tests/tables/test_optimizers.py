@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from opdlib.claims import Range
+from opdlib.claims import optimizers as claims
+from opdlib.claims.verdict import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, verdict
 from opdlib.tables import optimizers, study, study_provenance
-from opdlib.tables.optimizers import best, cells, claims, compared, state, words, written
+from opdlib.tables.optimizers import best, cells, compared, state, words, written
 from tests.optimizer_page import Page, page
 
 GAPS = ["accuracy", "exact_zero"]
@@ -247,12 +250,12 @@ def test_clipping_and_size_are_told(five: Page, empty: Page) -> None:
 
 def test_verdicts_on_the_paper(five: Page) -> None:
     table = claims.claims(five.runs, five.arms, five.curves).set_index("claim")
-    assert table.loc[claims.EVERY_RATE, "verdict"] == study.NOT_REPRODUCED
+    assert table.loc[claims.EVERY_RATE, "verdict"] == NOT_REPRODUCED
     assert "SGD 0.01: -5.0" in table.loc[claims.EVERY_RATE, "ours"]
     assert table.loc[claims.EVERY_RATE, "paper"] == "AdamW 42.40%, SGD 37.92%"
-    assert table.loc["AdamW ends ahead of SGD, each at its best rate", "verdict"] == study.REPRODUCED
-    assert table.loc["CV of sqrt(v) of AdamW, last", "verdict"] == study.NOT_REPRODUCED
-    assert table.loc["CV of sqrt(v) of AdamW falls during training", "verdict"] == study.REPRODUCED
+    assert table.loc["AdamW ends ahead of SGD, each at its best rate", "verdict"] == REPRODUCED
+    assert table.loc["CV of sqrt(v) of AdamW, last", "verdict"] == NOT_REPRODUCED
+    assert table.loc["CV of sqrt(v) of AdamW falls during training", "verdict"] == REPRODUCED
 
 
 def test_ahead_of_every_rate_needs_every_rate(five: Page) -> None:
@@ -262,20 +265,20 @@ def test_ahead_of_every_rate_needs_every_rate(five: Page) -> None:
     assert rows.loc[claims.EVERY_RATE, "verdict"] == study.UNDECIDED
     complete = five.arms[~five.arms["arm"].isin(["sgd-1e-2", "sgd-3e-2", "sgd-3e-3"])]
     rows = claims.claims(poor, complete, five.curves).set_index("claim")
-    assert rows.loc[claims.EVERY_RATE, "verdict"] == study.REPRODUCED
+    assert rows.loc[claims.EVERY_RATE, "verdict"] == REPRODUCED
 
 
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
     [
-        (0.9, 1.1, study.REPRODUCED),
-        (0.5, 0.8, study.NOT_REPRODUCED),
+        (0.9, 1.1, REPRODUCED),
+        (0.5, 0.8, NOT_REPRODUCED),
         (0.8, 1.0, study.UNDECIDED),
         (math.nan, math.nan, study.UNDECIDED),
     ],
 )
 def test_a_number_is_near_another(low: float, high: float, wanted: str) -> None:
-    assert claims.near(1.0, low, high, 0.1000001) == wanted
+    assert verdict(Range(1.0, 1.0).widened(0.1000001), low, high) == wanted
 
 
 def test_one_seed_decides_nothing(single: Page) -> None:
@@ -303,7 +306,7 @@ def test_an_empty_study_says_so(empty: Page) -> None:
     ):
         assert table.to_numpy().tolist() == [[nothing]]
     assert len(written.states(empty.states, empty.arms, "second_moment_cv")) == 1
-    assert set(claims.claims(empty.runs, empty.arms, empty.curves)["verdict"]) == {study.NOT_TESTED}
+    assert set(claims.claims(empty.runs, empty.arms, empty.curves)["verdict"]) == {NOT_TESTED}
     assert words.winners(chosen) == "No optimizer has runs."
     assert words.against(best.best_pairs(empty.runs, empty.arms), empty.arms).startswith("No two")
     assert words.grid(compared.grid(empty.runs)).startswith("There are no runs")

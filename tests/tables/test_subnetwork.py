@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from opdlib.claims import subnetwork as claims
+from opdlib.claims.verdict import above
 from opdlib.study import overlaps as study_overlaps
 from opdlib.tables import stacked, subnetwork
-from opdlib.tables.subnetwork import claims, compared, overlap, overlap_words, overlap_written, words, written
+from opdlib.tables.subnetwork import compared, overlap, overlap_words, overlap_written, words, written
 from opdlib.tables.text import points
 from tests.subnetwork_runs import LOST, SOURCE, write_masks, write_overlaps, write_run
 from tests.subnetwork_runs import overlap as overlap_row
@@ -306,10 +308,11 @@ def test_claims(five: Page, single: Page, empty: Page) -> None:
 
 
 def test_verdicts_by_side() -> None:
-    assert claims.side(1.0, 2.0, 0.5) == "reproduced"
-    assert claims.side(0.1, 0.2, 0.5) == "not reproduced"
-    assert claims.side(0.1, 0.7, 0.5) == "undecided"
-    assert claims.side(math.nan, math.nan, 0.5) == "undecided"
+    assert above(0.5, 1.0, 2.0) == "reproduced"
+    assert above(0.5, 0.1, 0.2) == "not reproduced"
+    assert above(0.5, 0.1, 0.7) == "undecided"
+    assert above(0.5, math.nan, math.nan) == "undecided"
+    assert above(0.0, 0.0, 0.0) == "undecided", "no difference at all is not ahead, and not behind"
 
 
 # Whatever there is.

@@ -2,13 +2,13 @@
 
 Start with `arms`: the sweep, its curves and its deltas; its names are those of this package, too. `compared` and `best`
 set arms against each other, at one rate, at equal norm, or each at its best; `state` is about AdamW's momentum and
-second moment, `claims` about what the paper says. From their tables `written` makes text and `words` sentences; `cells`
-has what both need.
+second moment. From their tables `written` makes text and `words` sentences; `cells` has what both need. What the paper
+says is in `opdlib.claims.optimizers`.
 """
 
 from __future__ import annotations
 
-from opdlib.tables.optimizers import best, cells, claims, compared, state, words, written
+from opdlib.tables.optimizers import best, cells, compared, state, words, written
 from opdlib.tables.optimizers.arms import (
     BASE,
     DELTA,
@@ -32,7 +32,6 @@ __all__ = [
     "ZERO",
     "best",
     "cells",
-    "claims",
     "compared",
     "labelled",
     "learning",

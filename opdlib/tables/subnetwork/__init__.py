@@ -2,13 +2,13 @@
 
 Start with `arms`: the runs inside masks, over seeds and on the way; its names are those of this package, too.
 `compared` sets masks against full OPD and against each other, `overlap` holds what runs share beside chance of three
-kinds, `claims` what the paper says of both. From their tables `written` and `overlap_written` make text, `words` and
-`overlap_words` sentences.
+kinds. From their tables `written` and `overlap_written` make text, `words` and `overlap_words` sentences. What the
+paper says of both is in `opdlib.claims.subnetwork`.
 """
 
 from __future__ import annotations
 
-from opdlib.tables.subnetwork import claims, compared, overlap, overlap_words, overlap_written, words, written
+from opdlib.tables.subnetwork import compared, overlap, overlap_words, overlap_written, words, written
 from opdlib.tables.subnetwork.arms import (
     ALONG,
     FULL,
@@ -39,7 +39,6 @@ __all__ = [
     "RUNS",
     "TRAINS",
     "along",
-    "claims",
     "compared",
     "masks",
     "others",

@@ -15,12 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.claims.verdict import NOT_TESTED, above
 from opdlib.quantities import MISSING
 from opdlib.stats import mean_interval
-from opdlib.tables.study import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, UNDECIDED
 from opdlib.tables.subnetwork import compared, overlap
 from opdlib.tables.subnetwork.arms import FULL, OWN, RANDOM, published
-from opdlib.tables.subnetwork.compared import ABOVE, BELOW
 from opdlib.tables.subnetwork.overlap import OTHER_SEED
 from opdlib.tables.text import percent, points, with_interval
 
@@ -50,11 +49,6 @@ def claims(runs: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "paper", "ours", "verdict"])
 
 
-def side(low: float, high: float, bound: float) -> str:
-    """Verdict on "above `bound`" for an interval; NaN is undecided."""
-    return REPRODUCED if low > bound else NOT_REPRODUCED if high < bound else UNDECIDED
-
-
 def _recovers(paired: pd.DataFrame) -> dict[str, str]:
     gaps = published().query("arm == @OWN")["difference"]
     row = {"claim": RECOVERS, "paper": ", ".join(map(points, gaps)), "ours": MISSING, "verdict": NOT_TESTED}
@@ -62,7 +56,7 @@ def _recovers(paired: pd.DataFrame) -> dict[str, str]:
     for own in found.to_dict("records"):
         row |= {
             "ours": with_interval(own["difference"], own["low"], own["high"], points),
-            "verdict": side(own["low"], own["high"], float(gaps.min())),
+            "verdict": above(float(gaps.min()), own["low"], own["high"]),
         }
     return row
 
@@ -75,7 +69,7 @@ def _loses(runs: pd.DataFrame) -> dict[str, str]:
     if {FULL, OWN, RANDOM} <= set(by_seed):
         lost = ((by_seed[FULL] - by_seed[OWN]) / (by_seed[FULL] - by_seed[RANDOM])).dropna()
         value, low, high = mean_interval(lost)
-        row |= {"ours": with_interval(value, low, high), "verdict": side(-high, -low, -max(shares))}
+        row |= {"ours": with_interval(value, low, high), "verdict": above(-max(shares), -high, -low)}
     return row
 
 
@@ -99,8 +93,8 @@ def _ahead(paired: pd.DataFrame, arm: str, partner: str) -> dict[str, str]:
     row = {"claim": AHEAD[arm, partner], "paper": ", ".join(gaps), "ours": MISSING, "verdict": NOT_TESTED}
     found = paired[(paired["arm"] == arm) & (paired["partner"] == partner)]
     for own in found.to_dict("records"):
-        verdict = {ABOVE: REPRODUCED, BELOW: NOT_REPRODUCED}.get(own["verdict"], UNDECIDED)
-        row |= {"ours": with_interval(own["difference"], own["low"], own["high"], points), "verdict": verdict}
+        ours = with_interval(own["difference"], own["low"], own["high"], points)
+        row |= {"ours": ours, "verdict": above(0.0, own["low"], own["high"])}
     return row
 
 
@@ -113,5 +107,5 @@ def _ratio(overlaps: pd.DataFrame, arm: str) -> dict[str, str]:
     if len(own):
         low, high = float(own["ratio_low"].min()), float(own["ratio_high"].max())
         ours = f"{low:.2f} to {high:.2f} over global chance"
-        row |= {"ours": ours, "verdict": side(low, high, float(theirs.min()))}
+        row |= {"ours": ours, "verdict": above(float(theirs.min()), low, high)}
     return row

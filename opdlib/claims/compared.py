@@ -1,4 +1,4 @@
-"""All claims of a finding against one pair's results."""
+"""All claims of a finding against one pair's results, and what their tolerances did."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from opdlib.claims.claim import Claim, load
+from opdlib.claims.ours import ours_of
+from opdlib.claims.verdict import DIRECTION, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, judge
+from opdlib.registry.claims import Claim, load
 from opdlib.tables import Results
 from opdlib.tables.paper import OPD_STYLE
 
-VERDICTS = ("reproduced", "direction", "not reproduced", "not tested")
+VERDICTS = (REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED)
 GENERAL = "OPD-style pairs"
 """What a claim that names no pair is about."""
 
@@ -30,9 +32,27 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
     return table["verdict"].value_counts().reindex(list(VERDICTS), fill_value=0).to_frame("claims")
 
 
+def without_tolerance(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The tested rows of a comparison that would have another verdict without tolerance, as the column `strictly`."""
+    strict = {claim.id: claim.model_copy(update={"tolerance": 0.0}) for claim in load()}
+    tested = comparison[comparison["verdict"] != NOT_TESTED]
+    strictly = [judge(strict[id_], ours) for id_, ours in zip(tested["id"], tested["ours"], strict=True)]
+    changed: pd.DataFrame = tested.assign(strictly=strictly)
+    return changed[changed["strictly"] != changed["verdict"]]
+
+
+def tolerance_in_words(comparison: pd.DataFrame) -> str:
+    """How many of the tested verdicts hang on a tolerance, as a sentence."""
+    tested, other = int((comparison["verdict"] != NOT_TESTED).sum()), without_tolerance(comparison)
+    if not tested:
+        return "No claim was tested on this pair."
+    which = f" ({', '.join(other['id'])})" if len(other) else ""
+    return f"Without any tolerance, {len(other)} of {tested} tested claims{which} would have another verdict."
+
+
 def _row(claim: Claim, results: Results) -> dict[str, Any]:
     obstacle = _obstacle(claim, results)
-    ours = None if obstacle else claim.value(results)
+    ours = None if obstacle else ours_of(claim, results)
     if ours is None and not obstacle:
         obstacle = f"{claim.parts['left']} is undefined or absent for this pair"
     return {
@@ -44,7 +64,7 @@ def _row(claim: Claim, results: Results) -> dict[str, Any]:
         "ours": math.nan if ours is None else ours,
         "unit": claim.unit,
         "tolerance": claim.tolerance,
-        "verdict": "not tested" if ours is None else claim.judge(ours),
+        "verdict": NOT_TESTED if ours is None else judge(claim, ours),
         "reason": obstacle,
     }
 

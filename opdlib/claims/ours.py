@@ -1,12 +1,14 @@
-"""The numbers that claims are about: those of a summary, and a few that need the tables."""
+"""Our numbers for the claims: those of a summary, and a few that need the tables."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import pandas as pd
 
 from opdlib.quantities import flat
+from opdlib.registry.claims import Claim
 from opdlib.tables import Results, at, blocks, layers, sparsity
 
 Value = float | str | None
@@ -18,6 +20,18 @@ def quantity(results: Results, name: str) -> Value:
         return DERIVED[name](results)
     value = dict(flat(results.summary)).get(name)
     return None if value is None else float(value)
+
+
+def ours_of(claim: Claim, results: Results) -> Value:
+    """Our number (or word) for a claim; None if it does not exist or is undefined."""
+    parts = claim.parts
+    left = quantity(results, str(parts["left"]))
+    if parts["right"] is None:
+        return left
+    right = quantity(results, parts["right"])
+    if not isinstance(left, float) or not isinstance(right, float) or (parts["sign"] == "/" and right == 0):
+        return None
+    return float((operator.sub if parts["sign"] == "-" else operator.truediv)(left, right))
 
 
 def _largest(results: Results, column: str) -> Value:

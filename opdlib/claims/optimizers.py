@@ -10,14 +10,15 @@ reproduced* if the whole interval is outside. Anything else is *undecided*, and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import pandas as pd
 
 from opdlib import quantities
+from opdlib.claims.verdict import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, above, together, verdict
 from opdlib.quantities import MISSING
+from opdlib.registry.claims import Range
 from opdlib.stats import mean_interval
 from opdlib.tables import study
 from opdlib.tables.optimizers.arms import BASE, published
@@ -25,7 +26,7 @@ from opdlib.tables.optimizers.best import best_pairs
 from opdlib.tables.optimizers.cells import difference, label, names
 from opdlib.tables.optimizers.compared import paired
 from opdlib.tables.optimizers.state import STATES, WHEN, published_state, states
-from opdlib.tables.study import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, UNDECIDED
+from opdlib.tables.study import UNDECIDED
 from opdlib.tables.text import number, with_interval
 
 EVERY_RATE = "AdamW, at one rate, ends ahead of SGD: here of SGD at every rate"
@@ -47,22 +48,12 @@ def claims(runs: pd.DataFrame, arms: pd.DataFrame, curves: pd.DataFrame) -> pd.D
 
 def ahead(found: Sequence[str], values: Sequence[float]) -> str:
     """Verdict on "ahead of each of them", from verdicts of `study.verdict` and the differences they are about."""
-    if not found:
-        return NOT_TESTED
-    outcomes = [
-        UNDECIDED if verdict == UNDECIDED else REPRODUCED if verdict == study.OTHER and value > 0 else NOT_REPRODUCED
-        for verdict, value in zip(found, values, strict=True)
-    ]
-    return NOT_REPRODUCED if NOT_REPRODUCED in outcomes else UNDECIDED if UNDECIDED in outcomes else REPRODUCED
-
-
-def near(value: float, low: float, high: float, tolerance: float) -> str:
-    """Verdict on a number: is the interval [low, high] within `tolerance` of `value`?"""
-    if math.isnan(low) or math.isnan(high):
-        return UNDECIDED
-    if value - tolerance <= low and high <= value + tolerance:
-        return REPRODUCED
-    return NOT_REPRODUCED if low > value + tolerance or high < value - tolerance else UNDECIDED
+    return together(
+        [
+            UNDECIDED if word == UNDECIDED else REPRODUCED if word == study.OTHER and value > 0 else NOT_REPRODUCED
+            for word, value in zip(found, values, strict=True)
+        ]
+    )
 
 
 def _every_rate(runs: pd.DataFrame, arms: pd.DataFrame) -> dict[str, str]:
@@ -74,14 +65,14 @@ def _every_rate(runs: pd.DataFrame, arms: pd.DataFrame) -> dict[str, str]:
         f"{label('sgd', rates[row['arm']])}: {difference(-row['difference'], -row['high'], -row['low'])}"
         for row in own.to_dict("records")
     ]
-    verdict = ahead(list(own["verdict"]), list(-own["difference"])) if len(own) else NOT_TESTED
+    found = ahead(list(own["verdict"]), list(-own["difference"])) if len(own) else NOT_TESTED
     missing = len(sgd) - len(own)
     paper = [f"{row['optimizer'].split()[0]} {row['final']:.2%}" for row in published().to_dict("records")]
     return {
         "claim": EVERY_RATE,
         "paper": ", ".join(paper),
         "ours": "; ".join(told) or MISSING,
-        "verdict": UNDECIDED if verdict == REPRODUCED and missing else verdict,
+        "verdict": UNDECIDED if found == REPRODUCED and missing else found,
     }
 
 
@@ -108,7 +99,10 @@ def _number(found: pd.DataFrame, quantity: str, when: str) -> dict[str, str]:
     if own.empty:
         return row | {"verdict": NOT_TESTED}
     value, low, high = (float(own[c].iloc[0]) for c in ("value", "low", "high"))
-    return row | {"ours": _with(value, low, high), "verdict": near(paper, low, high, tolerance)}
+    return row | {
+        "ours": _with(value, low, high),
+        "verdict": verdict(Range(paper, paper).widened(tolerance), low, high),
+    }
 
 
 def _falls(curves: pd.DataFrame, quantity: str) -> dict[str, str]:
@@ -122,8 +116,7 @@ def _falls(curves: pd.DataFrame, quantity: str) -> dict[str, str]:
     if ends.empty:
         return row
     value, low, high = mean_interval(ends["last"] - ends["first"])
-    verdict = REPRODUCED if high < 0 else NOT_REPRODUCED if low > 0 else UNDECIDED
-    return row | {"ours": _with(value, low, high, "+"), "verdict": verdict}
+    return row | {"ours": _with(value, low, high, "+"), "verdict": above(0.0, -high, -low)}
 
 
 def _with(value: float, low: float, high: float, sign: str = "") -> str:
