@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
 import yaml
@@ -17,12 +17,25 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class Loader(yaml.SafeLoader):
+    """SafeLoader that does not let a repeated key overwrite the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_entries(name: str) -> dict[str, Any]:
-    """The entries of the YAML file `name` of data/, by key. Raises RegistryError if it is no mapping."""
+    """The entries of the YAML file `name` of data/, by key. Raises RegistryError if it is no mapping or names a key
+    twice."""
     try:
-        content = yaml.safe_load((data_root() / name).read_text(encoding="utf8"))
+        content = yaml.load((data_root() / name).read_text(encoding="utf8"), Loader=Loader)
     except yaml.YAMLError as error:
-        raise RegistryError(f"{name}: not readable as YAML ({error}); repair the file") from error
+        why = " ".join(str(error).split())
+        raise RegistryError(f"{name}: not readable as YAML ({why}); repair the file") from error
     return mapping(content, name)
 
 

@@ -6,7 +6,6 @@ list it in `Recipe`, and teach `opdlib.train.objectives` its trainer.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from opdlib.errors import RecipeError
+from opdlib.registry.entries import Loader
 from opdlib.registry.tasks import find_data
 
 PARENT = "recipe:"
@@ -200,21 +200,10 @@ KINDS: dict[str, type[_Common]] = {
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="objective")])
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that does not let a repeated key overwrite the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Raises RecipeError naming file, key, value found and what is allowed."""
     try:
-        content = yaml.load(path.read_text(encoding="utf8"), Loader=_Loader)
+        content = yaml.load(path.read_text(encoding="utf8"), Loader=Loader)
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such recipe; see data/recipes for the ones that exist") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

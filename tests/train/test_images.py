@@ -41,7 +41,10 @@ from opdlib.train.prompts import conversation, encode
 from opdlib.train.run import train
 from opdlib.train.tasks import TASKS, Problem, Split, Task
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
 
 PAPER = Path(__file__).parents[2] / "data" / "recipes" / "paper" / "qwen2.5-vl-opd.yaml"
 SPECIAL = ["<eos>", "<unk>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]

@@ -18,6 +18,8 @@ from opdlib.train import callbacks
 from opdlib.train.masks import drawn_mask, training_masks
 from opdlib.train.run import train
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("delta", "random", "magnitude", "smallest")
 
 

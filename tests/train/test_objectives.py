@@ -20,7 +20,10 @@ from opdlib.train.processes import PATIENCE
 from opdlib.train.tasks import Task, is_correct
 
 # TRL 1.16 still asks the model by the name that transformers 5.23 deprecates; `run` silences the same.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
 
 
 Batch = dict[str, torch.Tensor]

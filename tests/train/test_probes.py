@@ -18,6 +18,8 @@ from opdlib.train.evaluate import evaluate
 from opdlib.train.probes import of_state, of_weights
 from opdlib.train.run import train
 
+pytestmark = pytest.mark.slow
+
 ALL = {"probe_every": 2, "evaluate_every": 3, "keep_every": 2}
 
 

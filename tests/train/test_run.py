@@ -25,6 +25,8 @@ from opdlib.train.fresh import ARCHITECTURES, write_fresh
 from opdlib.train.parents import plan
 from opdlib.train.run import train
 
+pytestmark = pytest.mark.slow
+
 OBJECTIVES = ["sft", "opd", "opd-topk", "opd-k1", "opsd", "opd-ce", "offline", "offline-rkl", "rlvr"]
 MASK = {"kind": "delta", "of": "recipe:pico-sft", "threshold": 1e-5}
 CLOCKS = {"seconds", "step_time"}
@@ -181,6 +183,7 @@ run.train(recipe, out=out)
 """
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(
     ("objective", "moment"),
     [

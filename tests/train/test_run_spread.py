@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from opdlib.errors import RecipeError
 from opdlib.train.run import train
 
+pytestmark = pytest.mark.slow
+
 SPREAD = """
 import sys
 from pathlib import Path
