@@ -15,9 +15,10 @@ import pandas as pd
 
 from opdlib.errors import RegistryError
 from opdlib.files import write_together
+from opdlib.quantities import flat
 from opdlib.registry.recipes import PARENT, Recipe, load_recipe
 from opdlib.registry.study import RUNS, Scale
-from opdlib.results.flat import flatten, headline, undefined
+from opdlib.results.flat import headline, undefined
 from opdlib.results.layout import SUMMARY, csv_text, read_provenance, read_summary
 from opdlib.results.study import COLUMNS, CURVE, KEYS, PLACE
 
@@ -90,11 +91,11 @@ def _of_run(arm: str, seed: int, folder: Path) -> Tables:
             found["steps"].append(place | measured)
         else:
             found["runs"].append({**run, "view": numbers["view"], **facts, **measured})
-        found["layers"] += [place | flatten(layer) for layer in numbers["layers"]]
+        found["layers"] += [place | dict(flat(layer)) for layer in numbers["layers"]]
         found["undefined"] += [place | {"key": key, "reason": why} for key, why in known["undefined"].items()]
         if (summary.parent / "tensors.csv").is_file():
-            modules = [*_modules(pd.read_csv(summary.parent / "tensors.csv"))]
-            reasons = undefined(flatten({"modules": {row["module"]: row for row in modules}}))
+            modules = [*_modules(pd.read_csv(summary.parent / "tensors.csv", dtype=str))]
+            reasons = undefined({f"modules.{row['module']}.{key}": row[key] for row in modules for key in row})
             found["modules"] += [place | row for row in modules]
             found["undefined"] += [place | {"key": key, "reason": why} for key, why in reasons.items()]
             found["binades"] += [place | row for row in _binades(pd.read_csv(summary.parent / "magnitude.csv"))]
@@ -120,15 +121,9 @@ def _facts(folder: Path) -> Row:
     done, scores, made = (_json(folder / f"{name}.json") for name in ("complete", "evaluation", "environment"))
     sides: Row = {}
     for side in (side for side in SIDES if side in scores):
-        (low, high), score = scores[side]["interval"], scores[side]
-        numbers = {
-            "accuracy": score["accuracy"],
-            "low": low,
-            "high": high,
-            "correct": score["correct"],
-            "n": score["n"],
-        }
-        sides |= flatten({side: numbers})
+        low, high = scores[side]["interval"]
+        sides |= {f"{side}.accuracy": scores[side]["accuracy"], f"{side}.low": low, f"{side}.high": high}
+        sides |= {f"{side}.{count}": scores[side][count] for count in ("correct", "n")}
     tokens = [row["num_tokens"] for row in _lines(folder / "metrics.jsonl") if "num_tokens" in row]
     return {
         "recipe_sha256": recipe_digest(_recipe(folder)),
@@ -138,8 +133,8 @@ def _facts(folder: Path) -> Row:
         "task": scores["student"]["task"],
         "evaluation_seed": scores["student"]["seed"],
         **sides,
-        **flatten({"digest": done["digests"]}),
-        **{name: _words(value) for name, value in flatten(made).items() if value is not None},
+        **{f"digest.{name}": digest for name, digest in done["digests"].items()},
+        **{str(name): _words(value) for name, value in pd.json_normalize(made).iloc[0].items() if value is not None},
     }
 
 
@@ -162,15 +157,16 @@ def _measured(known: Mapping[str, Any]) -> Row:
 
 def _modules(tensors: pd.DataFrame) -> Iterator[Row]:
     """A row for every module, over all layers: relative norm, share unchanged, share of the delta's energy, size."""
-    energy = math.fsum(tensors["energy"])
+    energy = math.fsum(map(float, tensors["energy"]))
     for module, own in tensors.groupby("module", sort=False):
-        part, source = math.fsum(own["energy"]), math.fsum(own["source_energy"])
+        part, source = (math.fsum(map(float, own[column])) for column in ("energy", "source_energy"))
+        unchanged, size = (sum(map(int, own[column])) for column in ("exact_zero", "size"))
         yield {
             "module": module,
             "rel_norm": math.sqrt(part / source) if source else None,
-            "exact_zero": int(own["exact_zero"].sum()) / int(own["size"].sum()),
+            "exact_zero": unchanged / size,
             "energy_share": part / energy if energy else None,
-            "parameters": int(own["size"].sum()),
+            "parameters": size,
         }
 
 

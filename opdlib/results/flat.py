@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from opdlib.quantities import flat
 
 ORDER = (
     *("pair", "view", "tensors", "parameters", "measured_2d", "rel_norm", "exact_zero"),
@@ -21,22 +23,9 @@ _BETWEEN_LEVELS = re.compile(r"(?<!\d)\.|\.(?!\d)")
 """A dot between two digits belongs to a number: the last level of `rotation.0.1` is 0.1."""
 
 
-def flatten(value: Any, key: str = "") -> dict[str, Any]:
-    """The leaves of nested dictionaries by their dotted keys; in a list of dictionaries a key is an index."""
-    items: Iterable[tuple[Any, Any]]
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list) and all(isinstance(inner, Mapping) for inner in value):
-        items = enumerate(value)
-    else:
-        return {key: value}
-    below = {f"{key}.{name}" if key else str(name): inner for name, inner in items}
-    return {leaf: found for name, inner in below.items() for leaf, found in flatten(inner, name).items()}
-
-
 def headline(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a summary but those of its layers; None where one is undefined."""
-    return flatten({key: value for key, value in summary.items() if key not in (*NAMES, "layers")})
+    return dict(flat({key: value for key, value in summary.items() if key != "layers"}))
 
 
 def is_headline(key: str) -> bool:

@@ -16,8 +16,9 @@ from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.files import write_together
 from opdlib.measurement.schedule import METRICS, Job, Measurement, identity, measure_all, measure_pair
+from opdlib.quantities import flat
 from opdlib.results import write as rows
-from opdlib.results.flat import flatten, undefined
+from opdlib.results.flat import undefined
 from opdlib.results.layout import PROVENANCE, SUMMARY, csv_text, read_provenance
 from opdlib.results.open import Results
 from opdlib.results.summarize import summarize
@@ -78,7 +79,7 @@ def files_of(measurement: Measurement, note: str = "") -> dict[str, str]:
         "energy.csv": csv_text(rows.of_energy(measurement)),
         "curve.csv": csv_text(rows.of_curve(measurement.histogram)),
         "magnitude.csv": csv_text(rows.of_magnitude(measurement.histogram)),
-        PROVENANCE: _json(_provenance(measurement, undefined(flatten(summary)), note)),
+        PROVENANCE: _json(_provenance(measurement, undefined(dict(flat(summary))), note)),
         SUMMARY: _json(summary),
     }
     if measurement.matrices is not None:

@@ -13,9 +13,9 @@ import yaml
 
 from opdlib.cli.main import main
 from opdlib.errors import RegistryError
+from opdlib.quantities import flat
 from opdlib.registry.study import Arm, Scale, find_scale
 from opdlib.results.collect import collect
-from opdlib.results.flat import flatten
 from opdlib.results.study import StudyResults
 
 THIRD = 0.1 + 0.2
@@ -70,7 +70,7 @@ def write_measurement(folder: Path, pair: str, view: str, norm: float | None, **
         "rank_share": {"1e-05": 1.0},
         "projection": {"joint": {"0.1": norm and norm / 3}},
     } | changed
-    undefined = {key: "nothing changed" for key, value in flatten(summary).items() if value is None}
+    undefined = {key: "nothing changed" for key, value in flat(summary) if value is None}
     identity = {"source": "0" * 64, "trained": "12", "view": view, "skip": [], "metrics": ["sparsity"], "format": 2}
     known = {"identity": identity, "tied_or_skipped": {"a": "tied to b"}, "renamed": {}, "undefined": undefined}
     write_json(folder / "summary.json", summary)
