@@ -1,19 +1,20 @@
-"""Results of matched runs that were never run: folders with known numbers, for the page on matched arms.
+"""Matched runs that were never run: tables of a study with known numbers, for the page on matched arms.
 
 A run of arm a and seed s has at its end the relative norm END[a] * (1 + s / 100) and half of it halfway. Every other
 number follows from the norm r alone, so that at equal norm no arm differs from another; only the stable rank of
-`offline` is 1 larger. `runs` and `along` are tables of one number, without folders.
+`offline` is 1 larger. `runs` and `along` are tables of one number.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from tests.study_rows import Row, run, write_study
 
 END = {"opd": 0.010, "opd-ce": 0.008, "offline-rkl": 0.010, "offline": 0.008, "offline-long": 0.080, "opd-k1": 0.004}
 STEPS = 20
@@ -46,12 +47,9 @@ def along() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_study(root: Path, seeds: int, arms: Mapping[str, float] = END, scale: str = "pico") -> Path:
+def write_runs(root: Path, seeds: int, arms: Mapping[str, float] = END, scale: str = "pico") -> Path:
     """All runs of these arms, of which opd-k1 learns nothing."""
-    for arm, end in arms.items():
-        for seed in range(seeds):
-            _write_run(root / f"{scale}-{arm}-s{seed}", arm, seed, end * (1 + seed / 100))
-    return root
+    return write_study(root, [_run(arm, seed, end) for arm, end in arms.items() for seed in range(seeds)], scale)
 
 
 def summary(arm: str, norm: float, view: str = "bf16") -> dict[str, Any]:
@@ -77,21 +75,19 @@ def summary(arm: str, norm: float, view: str = "bf16") -> dict[str, Any]:
     }
 
 
-def _write_run(folder: Path, arm: str, seed: int, norm: float) -> None:
+def _run(arm: str, seed: int, end: float) -> dict[str, list[Row]]:
+    norm = end * (1 + seed / 100)
+    measured = {("bf16", STEPS): summary(arm, norm), ("stored", STEPS): summary(arm, norm, "stored")}
+    measured |= {("bf16", 10): summary(arm, norm / 2), ("bf16", 5): summary(arm, norm / 4)}
+    facts = {
+        "tokens": 1000 + seed,
+        "digest.source": "ab" * 32,
+        "digest.teacher": "cd" * 32,
+        "git.commit": "0123456789",
+        "git.dirty": seed == 1,
+        "packages.opdlib": "0.1.0",
+        "device": "cpu",
+        "threads": 1,
+    }
     accuracy = (SOURCE if arm == "opd-k1" else LEARNED) + seed / 1000
-    scored = {"accuracy": accuracy, "interval": [accuracy - 0.03, accuracy + 0.03], "n": 1000}
-    _json(folder / "training" / "evaluation.json", {"source": scored | {"accuracy": SOURCE}, "student": scored})
-    digests = {"source": "ab" * 32, "teacher": "cd" * 32}
-    _json(folder / "training" / "complete.json", {"steps": STEPS, "training_seconds": 1.0, "digests": digests})
-    made = {"git": {"commit": "0123456789", "dirty": seed == 1}, "packages": {"opdlib": "0.1.0"}}
-    _json(folder / "training" / "environment.json", made | {"device": "cpu", "threads": 1})
-    (folder / "training" / "curve.csv").write_text(f"step,num_tokens\n{STEPS},{1000 + seed}\n")
-    _json(folder / "summary.json", summary(arm, norm))
-    _json(folder / "stored" / "summary.json", summary(arm, norm, "stored"))
-    _json(folder / "steps" / "10" / "summary.json", summary(arm, norm / 2))
-    _json(folder / "steps" / "5" / "summary.json", summary(arm, norm / 4))
-
-
-def _json(file: Path, content: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content), encoding="utf8")
+    return run(arm, seed, accuracy, SOURCE, measured, **facts)

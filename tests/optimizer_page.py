@@ -1,4 +1,4 @@
-"""What the page on optimizers makes of results folders."""
+"""What the page on optimizers makes of the tables of a study."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from opdlib.tables import optimizers, study
-from opdlib.tables.optimizers import state
-from tests.optimizer_runs import ACCURACY, write_run
+from opdlib.tables import study
+from opdlib.tables.optimizers import state, sweep
+from tests.optimizer_runs import ACCURACY, write_runs
 
 
 @dataclass
 class Page:
-    """What the notebook makes first, from the results below a folder."""
+    """What the notebook makes first, from the tables below a folder."""
 
     root: Path
 
     def __post_init__(self) -> None:
-        self.arms = optimizers.sweep("pico", self.root)
-        self.runs = optimizers.labelled(study.runs("pico", results=self.root), self.arms)
-        self.curves = optimizers.labelled(study.curves("pico", results=self.root), self.arms)
-        self.paths = optimizers.labelled(optimizers.paths("pico", self.arms, self.root), self.arms)
+        self.arms = sweep.arms("pico", self.root)
+        self.runs = sweep.labelled(study.runs("pico", root=self.root), self.arms)
+        self.curves = sweep.labelled(study.curves("pico", root=self.root), self.arms)
+        self.paths = sweep.labelled(sweep.paths("pico", self.arms, self.root), self.arms)
         self.states = state.states(self.curves)
 
     def run(self, arm: str) -> pd.Series:
@@ -30,7 +30,5 @@ class Page:
 
 
 def page(folder: Path, seeds: int, *more: str) -> Page:
-    for arm in [*ACCURACY, *more]:
-        for seed in range(seeds):
-            write_run(folder, arm, seed)
+    write_runs(folder, [*ACCURACY, *more], seeds)
     return Page(folder)

@@ -1,16 +1,17 @@
-"""Results of runs that were never run: folders with known numbers, for the tables and figures on optimizers.
+"""Runs that were never run: tables of a study with known numbers, for the tables and figures on optimizers.
 
 The accuracy of an arm is ACCURACY[arm] + seed / 1000, except for adamw-1e-4, where the seed has the opposite sign.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from tests.study_rows import Row, run, write_study
 
 ACCURACY = {
     "adamw-3e-6": 0.40,
@@ -31,22 +32,20 @@ STEPS = 20
 SOURCE = 0.25
 
 
-def write_run(root: Path, arm: str, seed: int, scale: str = "pico") -> None:
-    """One finished run with measurements at steps 10 and 20, and probes at 1, 10 and 20."""
-    folder = root / f"{scale}-{arm}-s{seed}"
+def write_runs(root: Path, arms: Iterable[str], seeds: int) -> None:
+    """Finished runs with measurements at steps 10 and 20, and probes at 1, 10 and 20."""
+    write_study(root, [_run(arm, seed) for arm in arms for seed in range(seeds)])
+
+
+def _run(arm: str, seed: int) -> dict[str, list[Row]]:
     still = arm == "adam-zero"
     accuracy = SOURCE if still else ACCURACY[arm] + (-seed if arm == "adamw-1e-4" else seed) / 1000
     norm = 0.0 if still else NORM.get(arm, 0.01)
-    scored = {"accuracy": accuracy, "interval": [accuracy - 0.03, accuracy + 0.03], "n": 1000, "task": "sums"}
-    sides = {"source": scored | {"accuracy": SOURCE}, "teacher": scored | {"accuracy": 0.95}, "student": scored}
-    _json(folder / "training" / "evaluation.json", sides)
-    digests = dict.fromkeys(("source", "teacher", "fp32", "bf16"), "0123456789abcdef" * 4)
-    _json(folder / "training" / "complete.json", {"steps": STEPS, "training_seconds": 1.0, "digests": digests})
-    _json(folder / "training" / "environment.json", {"python": "3.11", "packages": {"opdlib": "0.1.0", "torch": "2"}})
-    _curve(arm, accuracy).to_csv(folder / "training" / "curve.csv", index=False)
-    _json(folder / "summary.json", summary(arm, norm))
-    _json(folder / "stored" / "summary.json", summary(arm, norm, "stored"))
-    _json(folder / "steps" / "10" / "summary.json", summary(arm, norm / 2))
+    measured = {("bf16", STEPS): summary(arm, norm), ("stored", STEPS): summary(arm, norm, "stored")}
+    measured |= {("bf16", 10): summary(arm, norm / 2)}
+    facts = {f"digest.{side}": "0123456789abcdef" * 4 for side in ("source", "teacher", "fp32", "bf16")}
+    facts |= {"teacher.accuracy": 0.95, "python": "3.11", "packages.opdlib": "0.1.0", "packages.torch": "2"}
+    return run(arm, seed, accuracy, SOURCE, measured, _curve(arm, accuracy), **facts)
 
 
 def summary(arm: str, norm: float, view: str = "bf16") -> dict[str, Any]:
@@ -79,8 +78,3 @@ def _curve(arm: str, accuracy: float) -> pd.DataFrame:
         table.loc[probed, "second_moment_cv"] = [4.0, 3.0, 2.0]
     table.loc[table["step"].isin([10, STEPS]), "accuracy"] = [(SOURCE + accuracy) / 2, accuracy]
     return table
-
-
-def _json(file: Path, content: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content), encoding="utf8")

@@ -1,4 +1,4 @@
-"""Results of masked runs that were never run: folders and tables with known numbers.
+"""Masked runs that were never run: tables of a study with known numbers.
 
 Of 1000 weights, the own mask holds 250 and the RLVR mask 200. Full OPD solves 0.50 + seed / 100, and each mask that
 less LOST[arm], give or take WOBBLE, and comes WAY[arm] far in 20 steps, in a straight line.
@@ -6,16 +6,13 @@ less LOST[arm], give or take WOBBLE, and comes WAY[arm] far in 20 steps, in a st
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from opdlib.study.overlaps import MASKS, OVERLAPS
+from tests.study_rows import Row, run, write_study
 
 LOST = {
     "opd": 0.0,
@@ -44,23 +41,22 @@ def accuracy(arm: str, seed: int) -> float:
     return 0.50 + seed / 100 - LOST[arm] + wobble
 
 
-def write_run(root: Path, arm: str, seed: int, scale: str = "pico", curve: bool = True) -> None:
-    """One finished run, evaluated at steps 10 and 20."""
-    folder, solved = root / f"{scale}-{arm}-s{seed}", accuracy(arm, seed)
-    scored = {"accuracy": solved, "interval": [solved - 0.03, solved + 0.03], "n": 1000, "task": "sums"}
-    _json(folder / "training" / "evaluation.json", {"source": scored | {"accuracy": SOURCE}, "student": scored})
-    _json(folder / "training" / "complete.json", {"steps": STEPS, "training_seconds": 1.0, "digests": {}})
-    summary = {"pair": arm, "view": "bf16", "layers": [], "rel_norm": WAY[arm] / 40, "exact_zero": 0.1}
-    _json(folder / "summary.json", summary)
-    if curve:
-        table = pd.DataFrame({"step": range(1, STEPS + 1), "num_tokens": 1})
-        seen = table["step"].isin([1, 10, STEPS])
-        table.loc[seen, "distance"] = WAY[arm] * table["step"] / STEPS
-        table.loc[table["step"].isin([10, STEPS]), "accuracy"] = [(SOURCE + solved) / 2, solved]
-        table.to_csv(folder / "training" / "curve.csv", index=False)
+def write_runs(root: Path, arms: Iterable[str], seeds: int, without_curve: str = "") -> None:
+    """Finished runs, evaluated at steps 10 and 20."""
+    write_study(root, [_run(arm, seed, arm != without_curve) for arm in arms for seed in range(seeds)])
 
 
-def write_masks(root: Path, seeds: int, scale: str = "pico") -> None:
+def _run(arm: str, seed: int, logged: bool) -> dict[str, list[Row]]:
+    solved = accuracy(arm, seed)
+    curve = pd.DataFrame({"step": range(1, STEPS + 1), "num_tokens": 1})
+    seen = curve["step"].isin([1, 10, STEPS])
+    curve.loc[seen, "distance"] = WAY[arm] * curve["step"] / STEPS
+    curve.loc[curve["step"].isin([10, STEPS]), "accuracy"] = [(SOURCE + solved) / 2, solved]
+    measured = {("bf16", STEPS): {"rel_norm": WAY[arm] / 40, "exact_zero": 0.1}}
+    return run(arm, seed, solved, SOURCE, measured, curve if logged else None)
+
+
+def write_masks(root: Path, seeds: int) -> None:
     """The masks of every arm."""
     rows = []
     for arm in list(LOST)[1:]:
@@ -70,15 +66,15 @@ def write_masks(root: Path, seeds: int, scale: str = "pico") -> None:
             row |= {"threshold": 3.5e-4 if arm == "mask-rlvr" else 7e-4, "parameters": 1000, "inside": inside}
             row |= {"owner_inside": inside, "own_inside": 250, "in_own": IN_OWN.get(arm, 62), "own_energy": 0.5}
             rows.append(row | {"moved_inside": inside, "moved_outside": 0})
-    _csv(root / "study" / f"{scale}-masks.csv", MASKS, rows)
+    write_study(root, [], masks=rows)
 
 
-def overlap(arm: str, seeds: tuple[int, int], atol: float, both: float, b: float = 0.25) -> dict[str, Any]:
+def overlap(arm: str, seeds: tuple[int, int], atol: float, both: float, b: float = 0.25) -> Row:
     """Full OPD changed a quarter of the weights, the other run the share `b`, both of them `both`.
 
     Chance: the product of the densities, 0.01 more of all weights within tensors, 0.02 more within magnitudes.
     """
-    row: dict[str, Any] = {"arm_a": "opd", "seed_a": seeds[0], "arm_b": arm, "seed_b": seeds[1], "atol": atol}
+    row: Row = {"arm_a": "opd", "seed_a": seeds[0], "arm_b": arm, "seed_b": seeds[1], "atol": atol}
     row |= {"parameters": 1000, "density_a": 0.25, "density_b": b}
     chance = {"": both, "global_": 0.25 * b, "tensor_": 0.25 * b + 0.01, "magnitude_": 0.25 * b + 0.02}
     for name, shared in chance.items():
@@ -86,7 +82,7 @@ def overlap(arm: str, seeds: tuple[int, int], atol: float, both: float, b: float
     return row
 
 
-def write_overlaps(root: Path, scale: str = "pico") -> None:
+def write_overlaps(root: Path) -> None:
     """Two seed pairs that share 0.20 and 0.22 of all weights, RLVR 0.10, SFT 0.15; at 0 everything is shared."""
     rows = []
     for atol in (0.0, 7e-4):
@@ -94,17 +90,4 @@ def write_overlaps(root: Path, scale: str = "pico") -> None:
         every |= {"sft": [((0, 0), 0.16), ((1, 0), 0.15)]}
         for arm, pairs in every.items():
             rows += [overlap(arm, seeds, atol, both if atol else 0.25) for seeds, both in pairs]
-    _csv(root / "study" / f"{scale}-overlaps.csv", OVERLAPS, rows)
-
-
-def _csv(file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf8", newline="") as stream:
-        writer = csv.DictWriter(stream, [*columns])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _json(file: Path, content: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content), encoding="utf8")
+    write_study(root, [], overlaps=rows)

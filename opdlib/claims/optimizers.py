@@ -19,13 +19,14 @@ from opdlib import quantities
 from opdlib.claims.verdict import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, above, together, verdict
 from opdlib.quantities import MISSING
 from opdlib.registry.claims import Range
+from opdlib.registry.study import FULL
 from opdlib.stats import mean_interval
 from opdlib.tables import study
-from opdlib.tables.optimizers.arms import BASE, published
 from opdlib.tables.optimizers.best import best_pairs
 from opdlib.tables.optimizers.cells import difference, label, names
 from opdlib.tables.optimizers.compared import paired
 from opdlib.tables.optimizers.state import STATES, WHEN, published_state, states
+from opdlib.tables.optimizers.sweep import published
 from opdlib.tables.study import UNDECIDED
 from opdlib.tables.text import number, with_interval
 
@@ -39,7 +40,7 @@ def claims(runs: pd.DataFrame, arms: pd.DataFrame, curves: pd.DataFrame) -> pd.D
     `runs` and `curves` with the columns of `optimizers.labelled`, `arms` is that of `optimizers.sweep`.
     """
     pairs = best_pairs(runs, arms)
-    found = states(curves[curves["optimizer"] == "adamw"] if len(curves) else curves)
+    found = states(curves[curves["optimizer"] == "adamw"])
     rows = [_every_rate(runs, arms), _at_best(pairs, names(arms))]
     rows += [_number(found, quantity, when) for quantity in STATES for when in WHEN[:3]]
     rows += [_falls(curves, quantity) for quantity in STATES]
@@ -93,7 +94,7 @@ def _at_best(pairs: pd.DataFrame, called: Mapping[str, str]) -> dict[str, str]:
 def _number(found: pd.DataFrame, quantity: str, when: str) -> dict[str, str]:
     paper = published_state(quantity)[when]
     tolerance = COSINE_TOLERANCE if quantity == "momentum_cosine" else VARIATION_TOLERANCE * abs(paper)
-    own = found[(found["arm"] == BASE) & (found["quantity"] == quantity) & (found["when"] == when)]
+    own = found[(found["arm"] == FULL) & (found["quantity"] == quantity) & (found["when"] == when)]
     trivial = " (here 1 by definition)" if (quantity, when) == ("momentum_cosine", "first") else ""
     row = {"claim": f"{quantities.label(quantity)} of AdamW, {when}{trivial}", "paper": f"{paper:g}", "ours": MISSING}
     if own.empty:
@@ -109,9 +110,7 @@ def _falls(curves: pd.DataFrame, quantity: str) -> dict[str, str]:
     paper = published_state(quantity)
     row = {"claim": f"{quantities.label(quantity)} of AdamW falls during training"}
     row |= {"paper": f"{paper['last'] - paper['first']:+.2f}", "ours": MISSING, "verdict": NOT_TESTED}
-    if quantity not in curves:
-        return row
-    own = curves[curves["arm"] == BASE].dropna(subset=[quantity]).sort_values("step")
+    own = curves[curves["arm"] == FULL].dropna(subset=[quantity]).sort_values("step")
     ends = own.groupby("seed")[quantity].agg(["first", "last"])
     if ends.empty:
         return row

@@ -17,9 +17,10 @@ import pandas as pd
 
 from opdlib.claims.verdict import NOT_TESTED, above
 from opdlib.quantities import MISSING
+from opdlib.registry.study import FULL
 from opdlib.stats import mean_interval
 from opdlib.tables.subnetwork import compared, overlap
-from opdlib.tables.subnetwork.arms import FULL, OWN, RANDOM, published
+from opdlib.tables.subnetwork.masked import OWN, RANDOM, published
 from opdlib.tables.subnetwork.overlap import OTHER_SEED
 from opdlib.tables.text import percent, points, with_interval
 

@@ -16,8 +16,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above, panels, plain_percent
 from opdlib.quantities import short
-from opdlib.tables.optimizers import OPTIMIZERS, published
 from opdlib.tables.optimizers.state import published_state, unrelated_cosine
+from opdlib.tables.optimizers.sweep import OPTIMIZERS, published
 
 STYLES = {"adamw": (BLUE, "o"), "rmsprop": (GREEN, "^"), "sgd": (ORANGE, "s"), "sgdm": (GREY, "D")}
 """Optimizer -> colour and marker."""

@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, figure, legend_above, named_rows
+from opdlib.registry.study import FULL
 from opdlib.stats import mean_interval
-from opdlib.tables.subnetwork import FULL, TRAINS
+from opdlib.tables.subnetwork.masked import TRAINS
 from opdlib.tables.subnetwork.overlap import NAMES, OTHER_SEED, SAME_SEED
 
 MARKS = {

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,10 +125,12 @@ def find_by_content(identity: dict[str, Any]) -> Path | None:
 
 
 def cached_folder(identity: dict[str, Any]) -> Path:
-    """Where results of this measurement lie in the user's cache, whether or not they are there."""
-    name = f"{identity['source'][:16]}-{identity['trained'][:16]}-{identity['view']}"
-    skip = f"-skip{len(identity['skip'])}" if identity["skip"] else ""
-    return cache_root() / "results" / f"{name}{skip}"
+    """Where results of this measurement lie in the user's cache, whether or not they are there.
+
+    The name is a digest of the whole identity, so that no measurement takes the place of another.
+    """
+    content = json.dumps(identity, sort_keys=True).encode()
+    return cache_root() / "results" / hashlib.sha256(content).hexdigest()[:32]
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:

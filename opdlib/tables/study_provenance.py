@@ -5,81 +5,77 @@ Tables for the reader: one row a fact, everything that occurs joined by semicolo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from opdlib.files import data_root
-from opdlib.registry.study import find_scale
+from opdlib.tables import study
 from opdlib.tables.written import headed
 
 DIGITS = 16
 """First hex digits of a digest that are shown."""
-SIDES = ("source", "teacher")
 PACKAGES = ("opdlib", "torch", "transformers", "trl")
 """What `origins` tells of the packages."""
 
+Run = Mapping[str, Any]
 
-def provenance(scale: str, arms: Sequence[str], results: Path | None = None) -> pd.DataFrame:
+
+def provenance(scale: str, arms: Sequence[str], root: Path | None = None) -> pd.DataFrame:
     """How many runs, over which source and teachers (digests), with which code, packages and machine.
 
-    Empty if there is no run that says so.
+    Empty if there are none.
     """
-    folders = [f for f in _folders(scale, arms, results) if (f / "environment.json").is_file()]
-    return _joined(scale, [_made(folder) for folder in folders]) if folders else pd.DataFrame()
+    table = _joined(scale, arms, root, _made)
+    return table if len(table) > 1 else pd.DataFrame()
 
 
-def origins(scale: str, arms: Sequence[str], results: Path | None = None) -> pd.DataFrame:
+def origins(scale: str, arms: Sequence[str], root: Path | None = None) -> pd.DataFrame:
     """How many runs, over which source and teachers (digests), how good those are on which held-out problems, and with
     which packages."""
-    return _joined(scale, [_judged(folder) for folder in _folders(scale, arms, results)])
+    return _joined(scale, arms, root, _judged)
 
 
-def _folders(scale: str, arms: Sequence[str], results: Path | None) -> list[Path]:
-    """The records of every finished run of these arms."""
-    root, known = results or data_root() / "results", find_scale(scale).arms
-    folders = [root / pair / "training" for arm in arms if arm in known for pair in known[arm].pairs]
-    return [folder for folder in folders if (folder / "complete.json").is_file()]
-
-
-def _joined(scale: str, runs: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+def _joined(
+    scale: str, arms: Sequence[str], root: Path | None, facts_of: Callable[[Run], dict[str, str]]
+) -> pd.DataFrame:
+    table = study.runs(scale, [*arms], root=root)
+    table = table.sort_values("arm", key=lambda names: names.map([*arms].index), kind="stable")
     found: dict[str, dict[str, None]] = {}
-    for facts in runs:
-        for name, fact in facts.items():
+    for run in table.to_dict("records"):
+        known = {str(name): fact for name, fact in run.items() if fact != "" and not pd.isna(fact)}
+        for name, fact in (_digests(known) | facts_of(known)).items():
             found.setdefault(name, {})[fact] = None
-    rows = {"runs": str(len(runs))} | {name: "; ".join(values) for name, values in found.items()}
+    rows = {"runs": str(len(table))} | {name: "; ".join(values) for name, values in found.items()}
     return headed(pd.DataFrame({scale: [*rows.values()]}, index=pd.Index([*rows], name="what")))
 
 
-def _made(folder: Path) -> dict[str, str]:
-    made = _json(folder / "environment.json")
-    changed = " (with uncommitted changes)" if made["git"]["dirty"] else ""
-    return _digests(folder) | {
-        "code": f"{str(made['git']['commit'])[:8]}{changed}",
-        "packages": ", ".join(f"{name} {made['packages'][name]}" for name in sorted(made["packages"])),
-        "device": f"{made['device']}, {made['threads']} threads",
+def _digests(run: Run) -> dict[str, str]:
+    sides = [side for side in ("source", "teacher") if f"digest.{side}" in run]
+    return {f"{side} digest": run[f"digest.{side}"][:DIGITS] for side in sides}
+
+
+def _made(run: Run) -> dict[str, str]:
+    changed = " (with uncommitted changes)" if run["git.dirty"] else ""
+    return {
+        "code": f"{run['git.commit'][:8]}{changed}",
+        "packages": _packages(run, sorted(name.partition(".")[2] for name in run if name.startswith("packages."))),
+        "device": f"{run['device']}, {run['threads']} threads",
     }
 
 
-def _judged(folder: Path) -> dict[str, str]:
-    made, scores = _json(folder / "environment.json"), _json(folder / "evaluation.json")
-    facts = _digests(folder) | {"held-out problems": f"{scores['student']['n']} ({scores['student']['task']})"}
-    facts |= {f"{side}'s accuracy": f"{scores[side]['accuracy']:.1%}" for side in SIDES if side in scores}
-    facts["python"] = made["python"]
-    facts["trained with"] = ", ".join(
-        f"{name} {made['packages'][name]}" for name in PACKAGES if name in made["packages"]
-    )
-    return facts
+def _judged(run: Run) -> dict[str, str]:
+    return {
+        "held-out problems": f"{run['n']} ({run['task']})",
+        **{f"{side}'s accuracy": f"{run[column]:.1%}" for side, column in SCORES.items() if column in run},
+        "python": run["python"],
+        "trained with": _packages(run, PACKAGES),
+    }
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    digests = _json(folder / "complete.json")["digests"]
-    return {f"{side} digest": digests[side][:DIGITS] for side in SIDES if side in digests}
+SCORES = {"source": "source_accuracy", "teacher": "teacher.accuracy"}
 
 
-def _json(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf8"))
-    return content
+def _packages(run: Run, names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {run[f'packages.{name}']}" for name in names if f"packages.{name}" in run)

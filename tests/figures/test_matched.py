@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from opdlib.figures import matched as figures
-from opdlib.tables import matched, study
-from opdlib.tables.matched import norm, paper
-from tests.matched_runs import write_study
+from opdlib.tables import study
+from opdlib.tables.matched import arms, norm, paper
+from tests.matched_runs import write_runs
 
 ARMS = ("opd-ce", "offline-rkl", "offline")
 
@@ -23,21 +23,21 @@ pytestmark = pytest.mark.usefixtures("without_a_screen")
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("three"), 3)
+    return write_runs(tmp_path_factory.mktemp("three"), 3)
 
 
 def everything(results: Path) -> dict[str, tuple[Axes, pd.DataFrame]]:
     """Every figure of the page with its table."""
-    runs, along = study.runs("pico", results=results), study.along("pico", results=results)
-    differences = matched.differing(matched.against_opd(runs, ARMS, matched.HEADLINE))
-    factors = paper.factors(runs, matched.DRAWN)
+    runs, along = study.runs("pico", root=results), study.along("pico", root=results)
+    differences = arms.differing(arms.against_opd(runs, ARMS, arms.HEADLINE))
+    factors = paper.factors(runs, arms.DRAWN)
     tables = {
         "near": norm.drawn(along, "stable_rank"),
         "together": norm.drawn_together(along, "sparsity.1e-05"),
     }
     found = {name: (figures.against_norm(table), table) for name, table in tables.items()}
-    found["differences"] = figures.differences(differences, figures.rows(len(matched.HEADLINE))), differences
-    found["contrast"] = figures.contrast(factors, figures.rows(len(matched.DRAWN))), factors
+    found["differences"] = figures.differences(differences, figures.rows(len(arms.HEADLINE))), differences
+    found["contrast"] = figures.contrast(factors, figures.rows(len(arms.DRAWN))), factors
     return found
 
 
@@ -76,7 +76,7 @@ def test_they_draw_every_number(three: Path) -> None:
 
 
 def test_one_seed_is_drawn_hollow(tmp_path: Path) -> None:
-    ax, table = everything(write_study(tmp_path, 1))["differences"]
+    ax, table = everything(write_runs(tmp_path, 1))["differences"]
     assert table["low"].isna().all()
     marked = [line for line in ax.lines if len(line.get_xdata()) and line.get_marker() not in ("None", "")]
     assert all(line.get_markerfacecolor() == "white" for line in marked)
@@ -84,7 +84,7 @@ def test_one_seed_is_drawn_hollow(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seeds", [0, 1, 3])
 def test_both_axes_are_named_and_nothing_is_cut_off(seeds: int, tmp_path: Path) -> None:
-    for ax, _ in everything(write_study(tmp_path, seeds)).values():
+    for ax, _ in everything(write_runs(tmp_path, seeds)).values():
         assert ax.get_xlabel()
         assert ax.get_ylabel()
         assert not ax.get_title()

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from opdlib.figures import optimizers as figures
-from opdlib.tables import optimizers
+from opdlib.tables.optimizers import sweep
 from opdlib.tables.optimizers.state import published_state, unrelated_cosine
 from tests.optimizer_page import Page, page
 
@@ -29,7 +29,7 @@ def none(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def learning(of: Page, quantity: str) -> pd.DataFrame:
-    return optimizers.labelled(optimizers.learning(of.curves, of.runs, quantity), of.arms)
+    return sweep.labelled(sweep.learning(of.curves, of.runs, quantity), of.arms)
 
 
 def drawn(ax: Axes) -> list[Axes]:
@@ -41,11 +41,11 @@ def drawn(ax: Axes) -> list[Axes]:
 
 def everything(of: Page) -> dict[str, Axes]:
     return {
-        "rates": figures.rates(optimizers.wide(of.runs, ["accuracy", "source_accuracy"])),
+        "rates": figures.rates(sweep.wide(of.runs, ["accuracy", "source_accuracy"])),
         "accuracy": figures.accuracy(learning(of, "accuracy")),
         "loss": figures.loss(learning(of, "loss")),
         "state": figures.state(learning(of, "momentum_cosine"), learning(of, "second_moment_cv")),
-        "path": figures.path(optimizers.path_means(of.paths)),
+        "path": figures.path(sweep.path_means(of.paths)),
     }
 
 
@@ -56,7 +56,7 @@ def has(ax: Axes, values: pd.Series | list[float]) -> bool:
 
 
 def test_the_sweep_draws_every_mean_the_source_and_the_paper(some: Page) -> None:
-    table = optimizers.wide(some.runs, ["accuracy", "source_accuracy"])
+    table = sweep.wide(some.runs, ["accuracy", "source_accuracy"])
     ax = figures.rates(table)
     assert has(ax, 100 * table["value"])
     assert has(ax, [42.40, 37.92, 25.0])
@@ -81,7 +81,7 @@ def test_the_state_has_the_paper_and_the_null_beside_it(some: Page) -> None:
 
 
 def test_the_path_draws_every_measured_step(some: Page) -> None:
-    means = optimizers.path_means(some.paths)
+    means = sweep.path_means(some.paths)
     axes = drawn(figures.path(means))
     for ax, column in zip(axes, ("accuracy", "exact_zero", "svd_energy.16"), strict=True):
         assert has(ax, 100 * means[column])

@@ -10,16 +10,14 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from opdlib.figures import subnetwork as figures
-from opdlib.tables import stacked, subnetwork
-from opdlib.tables.subnetwork import compared, overlap, written
-from tests.subnetwork_runs import LOST, write_masks, write_overlaps, write_run
+from opdlib.tables import stacked
+from opdlib.tables.subnetwork import compared, masked, overlap, written
+from tests.subnetwork_runs import LOST, write_masks, write_overlaps, write_runs
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for arm in LOST:
-        for seed in range(3):
-            write_run(tmp_path, arm, seed)
+    write_runs(tmp_path, LOST, 3)
     write_masks(tmp_path, 3)
     write_overlaps(tmp_path)
     return tmp_path
@@ -41,9 +39,9 @@ def at(ax: Axes, label: str) -> list[float]:
 
 
 def beside(root: Path) -> pd.DataFrame:
-    runs = subnetwork.runs("pico", root)
-    paired, means = compared.paired(runs), subnetwork.over_seeds(runs)
-    return written.differences(paired, means, runs, subnetwork.published())
+    runs = masked.runs("pico", root)
+    paired, means = compared.paired(runs), masked.over_seeds(runs)
+    return written.differences(paired, means, runs, masked.published())
 
 
 def shared(root: Path) -> pd.DataFrame:
@@ -52,8 +50,8 @@ def shared(root: Path) -> pd.DataFrame:
 
 
 def test_accuracy_has_a_row_for_each_arm_with_runs(root: Path) -> None:
-    ax = figures.accuracy(subnetwork.runs("pico", root))
-    assert rows(ax) == list(subnetwork.TRAINS.values())
+    ax = figures.accuracy(masked.runs("pico", root))
+    assert rows(ax) == list(masked.TRAINS.values())
     means = [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "D"]  # type: ignore[index, arg-type]
     assert means == [pytest.approx(51.0)]
     assert legend(ax) == {"source"}
@@ -61,7 +59,7 @@ def test_accuracy_has_a_row_for_each_arm_with_runs(root: Path) -> None:
 
 def test_differences_have_the_papers_values_and_the_range_of_seeds(root: Path) -> None:
     ax = figures.difference(beside(root))
-    assert rows(ax) == list(subnetwork.TRAINS.values())[1:]
+    assert rows(ax) == list(masked.TRAINS.values())[1:]
     assert at(ax, "paper, DS-Qwen") == pytest.approx([-0.42, -0.83, -2.60])
     assert {text.get_text() for text in ax.texts} >= {"17.5%", "33.3%", "9.3%"}
     assert "full OPD, seed to seed" in legend(ax)
@@ -70,9 +68,9 @@ def test_differences_have_the_papers_values_and_the_range_of_seeds(root: Path) -
 
 
 def test_distance_is_the_mean_over_seeds(root: Path) -> None:
-    ax = figures.distance(subnetwork.along("pico", root))
+    ax = figures.distance(masked.along("pico", root))
     assert at(ax, "all weights") == pytest.approx([0.0, 0.2, 0.4])
-    assert legend(ax) == set(subnetwork.TRAINS.values())
+    assert legend(ax) == set(masked.TRAINS.values())
 
 
 def test_overlap_has_a_row_for_each_regime_and_the_papers(root: Path) -> None:
@@ -101,17 +99,16 @@ def test_ratios_over_each_kind_of_chance(root: Path) -> None:
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
-    write_run(tmp_path, "opd", 0)
-    write_run(tmp_path, "mask-own", 0)
-    assert rows(figures.accuracy(subnetwork.runs("pico", tmp_path))) == ["all weights", "own delta"]
+    write_runs(tmp_path, ("opd", "mask-own"), 1)
+    assert rows(figures.accuracy(masked.runs("pico", tmp_path))) == ["all weights", "own delta"]
     assert len(figures.difference(beside(tmp_path)).patches) == 0, "no range of one seed"
 
 
 @pytest.mark.filterwarnings("error")
 def test_an_empty_study_draws_what_the_paper_has(tmp_path: Path) -> None:
-    assert rows(figures.accuracy(subnetwork.runs("pico", tmp_path))) == []
+    assert rows(figures.accuracy(masked.runs("pico", tmp_path))) == []
     assert legend(figures.difference(beside(tmp_path))) == {"paper, DS-Qwen", "paper, Qwen2.5-VL"}
-    assert legend(figures.distance(subnetwork.along("pico", tmp_path))) == set()
+    assert legend(figures.distance(masked.along("pico", tmp_path))) == set()
     assert rows(figures.overlap(shared(tmp_path)))[0] == "paper: DeepScaleR RLVR"
     assert at(figures.ratio(shared(tmp_path)), "paper") == pytest.approx([3.04, 2.21, 2.71], abs=0.005)
 

@@ -139,6 +139,30 @@ def test_a_run_with_rows_only_says_what_makes_the_rest() -> None:
         notebook.load("smollm2-rlvr-s0")
 
 
+def test_skip_lists_of_equal_length_keep_their_own_results(repository: Path) -> None:
+    norm = notebook.load("pico-opd", skip=["model.norm.weight"])
+    biases = notebook.load("pico-opd", skip=["*.bias"])
+    assert biases.folder != norm.folder
+    assert biases.summary["tensors"] != norm.summary["tensors"]
+    written = (norm.folder / SUMMARY).stat().st_mtime_ns
+    again = notebook.load("pico-opd", skip=["model.norm.weight"])
+    assert (again.folder, (again.folder / SUMMARY).stat().st_mtime_ns) == (norm.folder, written)
+
+
+def test_results_of_an_earlier_format_in_the_cache_are_measured_again(repository: Path) -> None:
+    """Whether they lie where results lie now, or under the names that folders had before."""
+    first = notebook.load("pico-opd", skip=["model.norm.weight"])
+    summary, identity = first.summary, first.provenance["identity"]
+    earlier = first.provenance | {"identity": identity | {"format": identity["format"] - 1}}
+    before = first.folder.with_name(f"{identity['source'][:16]}-{identity['trained'][:16]}-bf16-skip1")
+    (first.folder / "provenance.json").write_text(json.dumps(earlier))
+    (first.folder / SUMMARY).write_text("{}")
+    shutil.copytree(first.folder, before)
+    again = notebook.load("pico-opd", skip=["model.norm.weight"])
+    assert again.provenance["identity"] == identity
+    assert again.summary == summary
+
+
 def test_a_pair_without_a_checkpoint_says_why(repository: Path) -> None:
     with pytest.raises(ParameterError, match=r"pair 'lost-opd': nobody kept it; give the checkpoints yourself"):
         notebook.load("lost-opd")

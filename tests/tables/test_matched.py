@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 
 from opdlib.registry.study import find_scale
-from opdlib.tables import matched, study
-from opdlib.tables.matched import conclusions, counts, norm, paper, shown, words
+from opdlib.tables import study
+from opdlib.tables.matched import arms, conclusions, counts, norm, paper, shown, words
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 from opdlib.train.objectives import DISTILLATIONS
-from tests.matched_runs import BOTH, DATA, END, LEARNED, LOSS, SOURCE, along, runs, write_study
+from tests.matched_runs import BOTH, DATA, END, LEARNED, LOSS, SOURCE, along, runs, write_runs
 
 
 def test_effects_are_what_was_built_in() -> None:
-    found = matched.effects(runs(), ["stable_rank"]).set_index("effect")["value"]
+    found = arms.effects(runs(), ["stable_rank"]).set_index("effect")["value"]
     assert found["data"] == pytest.approx(DATA + BOTH / 2)
     assert found["loss"] == pytest.approx(LOSS + BOTH / 2)
     assert found["interaction"] == pytest.approx(BOTH)
@@ -25,7 +25,7 @@ def test_effects_are_what_was_built_in() -> None:
 
 def test_effects_need_all_four_corners() -> None:
     three = runs().query("arm != 'offline'")
-    found = matched.effects(three, ["stable_rank"], ["data", "loss", "interaction"])
+    found = arms.effects(three, ["stable_rank"], ["data", "loss", "interaction"])
     assert (found["seeds"] == 0).all()
     assert found["value"].isna().all()
     assert (found["verdict"] == UNDECIDED).all()
@@ -50,7 +50,7 @@ def test_the_part_of_rate_and_length() -> None:
 
 
 def test_without_the_long_arm_data_and_loss_stand_beside_the_papers_contrast(tmp_path: Path) -> None:
-    table = study.runs("pico", results=write_study(tmp_path, 2, {"opd": 0.010, "offline": 0.008}))
+    table = study.runs("pico", root=write_runs(tmp_path, 2, {"opd": 0.010, "offline": 0.008}))
     said = conclusions.rate(paper.factors(table, ["rel_norm", "stable_rank"]), "pico")
     assert said.startswith("**pico**: `offline-long` has no run, so that nothing is said about rate and length.")
     norm = "multiply relative norm by 0.8 (0.8 to 0.8) where the paper's contrast is 254"
@@ -59,15 +59,15 @@ def test_without_the_long_arm_data_and_loss_stand_beside_the_papers_contrast(tmp
 
 
 def test_the_design_is_that_of_the_study() -> None:
-    table = matched.design("pico")
+    table = arms.design("pico")
     assert list(table["arm"]) == ["opd", "opd-ce", "offline-rkl", "offline"]
-    there = [arm for arm in matched.CORNERS if arm in find_scale("smollm2").arms]
-    assert list(matched.design("smollm2")["arm"]) == there
+    there = [arm for arm in arms.CORNERS if arm in find_scale("smollm2").arms]
+    assert list(arms.design("smollm2")["arm"]) == there
 
 
 def test_the_corners_are_what_the_objectives_are() -> None:
     losses = {"divergence": "reverse KL", "cross-entropy": "cross-entropy"}
-    for arm, (samples, loss) in matched.CORNERS.items():
+    for arm, (samples, loss) in arms.CORNERS.items():
         objective = DISTILLATIONS[arm]
         assert (objective.samples, losses[objective.loss]) == (samples, loss)
         assert objective.loss == "cross-entropy" or objective.beta == 1.0
@@ -75,14 +75,14 @@ def test_the_corners_are_what_the_objectives_are() -> None:
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("five"), 5)
+    return write_runs(tmp_path_factory.mktemp("five"), 5)
 
 
 def test_what_is_tested_varies_and_repeats_nothing(five: Path) -> None:
-    table = study.runs("pico", results=five)
-    assert "parameters" not in matched.numbers(table)
-    assert {"rank_share.1e-05", "projection_expected.joint.0.1"} <= set(matched.numbers(table))
-    tested = matched.tested(table)
+    table = study.runs("pico", root=five)
+    assert "parameters" not in arms.numbers(table)
+    assert {"rank_share.1e-05", "projection_expected.joint.0.1"} <= set(arms.numbers(table))
+    tested = arms.tested(table)
     assert {"rel_norm", "exact_zero", "stable_rank", "projection.joint.0.1"} <= set(tested)
     assert not {"rank_share.1e-05", "projection_expected.joint.0.1", "sparsity.1e-05", "hill_exponent"} & set(tested)
 
@@ -94,14 +94,14 @@ def test_runs_that_are_missing_are_named_with_their_command(five: Path, tmp_path
         "**pico**: 5 of 10 planned runs of these arms have results. Not run: rlvr; `opd study pico --arms rlvr` runs "
         "them."
     )
-    partly = study.standing("smollm2", ["opd", "offline-long"], write_study(tmp_path, 1, {"opd": 0.001}, "smollm2"))
+    partly = study.standing("smollm2", ["opd", "offline-long"], write_runs(tmp_path, 1, {"opd": 0.001}, "smollm2"))
     said = words.runs(partly, "smollm2")
     assert "opd (1 of 3 seeds); `opd study smollm2 --arms opd` runs the rest" in said
     assert "This scale does not have offline-long." in said
 
 
 def test_an_arm_that_learns_nothing_is_said_to(five: Path) -> None:
-    table = counts.accuracy(study.runs("pico", results=five)).set_index("arm")
+    table = counts.accuracy(study.runs("pico", root=five)).set_index("arm")
     assert table.loc["opd", "accuracy"] == pytest.approx(LEARNED + 0.002)
     assert table.loc["opd", ["wilson_low", "wilson_high"]].to_list() == pytest.approx([LEARNED - 0.03, LEARNED + 0.034])
     assert (table.loc["opd-k1", "learned"], table.loc["opd-k1", "source"]) == ("no", SOURCE)
@@ -114,13 +114,13 @@ def test_an_arm_that_learns_nothing_is_said_to(five: Path) -> None:
 def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
     """offline-rkl is opd over again; opd-ce differs by its norm alone; offline also by its stable rank."""
     keys = ["rel_norm", "exact_zero", "stable_rank", "rank_share.1e-05"]
-    table, along = study.runs("pico", results=five), study.along("pico", results=five)
-    end = matched.differing(matched.against_opd(table, ["opd-ce", "offline"], keys))
+    table, along = study.runs("pico", root=five), study.along("pico", root=five)
+    end = arms.differing(arms.against_opd(table, ["opd-ce", "offline"], keys))
     assert "rank_share.1e-05" not in set(end["quantity"])
     assert set(end.query("quantity != 'stable_rank'")["verdict"]) == {OTHER}
     norms = {
         "one": norm.norm_at(along, norm.middle_step(along)),
-        "two": norm.largest_common(along, list(matched.CORNERS)),
+        "two": norm.largest_common(along, list(arms.CORNERS)),
     }
     assert norms["one"][4] == pytest.approx(0.01 * 1.04 / 2)
     assert norms["two"][4] == pytest.approx(0.008 * 1.04)
@@ -136,13 +136,13 @@ def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
 
 
 def test_an_arm_that_never_was_so_far_is_not_compared(five: Path) -> None:
-    along = study.along("pico", results=five)
+    along = study.along("pico", root=five)
     far = pd.Series(dict.fromkeys(range(5), 0.5))
     assert (norm.compared(along, ["offline"], ["stable_rank"], far)["seeds"] == 0).all()
 
 
 def test_factors_multiply_to_the_whole(five: Path) -> None:
-    table = paper.factors(study.runs("pico", results=five), ["rel_norm", "rank_share.1e-05"])
+    table = paper.factors(study.runs("pico", root=five), ["rel_norm", "rank_share.1e-05"])
     own = table[table["quantity"] == "rel_norm"].set_index("change")["value"]
     assert own["data and loss"] == pytest.approx(END["offline"] / END["opd"])
     assert own["rate and length"] == pytest.approx(END["offline-long"] / END["offline"])
@@ -179,16 +179,16 @@ def test_chance_and_the_strict_count() -> None:
 
 
 def test_what_is_said_of_the_scale(five: Path) -> None:
-    table = study.runs("pico", results=five)
+    table = study.runs("pico", root=five)
     assert words.over_chance(table.query("arm == 'opd'")) == pytest.approx((0.02 + 0.0102) / 0.01)
     assert "outside it in both" in words.sparse(table, "pico")
     assert "how sparse OPD is" in conclusions.beyond_the_range(table, "pico")
-    assert study.rule().startswith("> Two arms are compared seed by seed")
+    assert study.RULE.startswith("> Two arms are compared seed by seed")
 
 
 def test_effects_in_words(five: Path) -> None:
-    table = study.runs("pico", results=five)
-    effects = matched.effects(table, ["rel_norm", "stable_rank", "hill_exponent"])
+    table = study.runs("pico", root=five)
+    effects = arms.effects(table, ["rel_norm", "stable_rank", "hill_exponent"])
     said = words.sizes(effects, "pico")
     assert "5 seeds, 2 numbers that vary" in said
     assert "loss \N{MINUS SIGN}20.0% of OPD's (relative norm)" in said
@@ -200,19 +200,19 @@ def test_effects_in_words(five: Path) -> None:
 
 @pytest.mark.parametrize("seeds", [0, 1])
 def test_without_runs_or_with_one_seed_nothing_is_claimed(seeds: int, tmp_path: Path) -> None:
-    write_study(tmp_path, seeds)
-    table, along = study.runs("pico", results=tmp_path), study.along("pico", results=tmp_path)
-    arms = ["opd-ce", "offline-rkl", "offline"]
-    end = matched.differing(matched.against_opd(table, arms, matched.HEADLINE))
-    effects = matched.effects(table, matched.HEADLINE)
-    at = {"one": norm.compared(along, arms, matched.HEADLINE, norm.norm_at(along, 10))}
-    factors = paper.factors(table, matched.HEADLINE)
+    write_runs(tmp_path, seeds)
+    table, along = study.runs("pico", root=tmp_path), study.along("pico", root=tmp_path)
+    others = ["opd-ce", "offline-rkl", "offline"]
+    end = arms.differing(arms.against_opd(table, others, arms.HEADLINE))
+    effects = arms.effects(table, arms.HEADLINE)
+    at = {"one": norm.compared(along, others, arms.HEADLINE, norm.norm_at(along, 10))}
+    factors = paper.factors(table, arms.HEADLINE)
     accuracy = counts.accuracy(table)
     tables = [
-        shown.means(table, matched.HEADLINE, arms),
-        shown.compared(end, norm.middle_error(along, matched.HEADLINE)),
+        shown.means(table, arms.HEADLINE, others),
+        shown.compared(end, norm.middle_error(along, arms.HEADLINE)),
         shown.effects(effects),
-        shown.across({"end": end, **at}, arms),
+        shown.across({"end": end, **at}, others),
         shown.factors(factors),
         shown.accuracy(accuracy),
         shown.counts(counts.counted(end)),
@@ -231,7 +231,7 @@ def test_without_runs_or_with_one_seed_nothing_is_claimed(seeds: int, tmp_path: 
         conclusions.chance(end, "pico"),
         conclusions.against_paper(effects, factors, {}, "pico"),
         conclusions.undecided_is_not_the_same([end], "pico"),
-        conclusions.accuracy_gap(accuracy, arms, "pico"),
+        conclusions.accuracy_gap(accuracy, others, "pico"),
         conclusions.beyond_the_range(table, "pico"),
     ]
     assert all(text and "nan" not in text.split() for text in said)

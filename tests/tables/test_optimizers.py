@@ -11,8 +11,8 @@ import pytest
 from opdlib.claims import Range
 from opdlib.claims import optimizers as claims
 from opdlib.claims.verdict import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, verdict
-from opdlib.tables import optimizers, study, study_provenance
-from opdlib.tables.optimizers import best, cells, compared, state, words, written
+from opdlib.tables import study, study_provenance
+from opdlib.tables.optimizers import best, cells, compared, state, sweep, words, written
 from tests.optimizer_page import Page, page
 
 GAPS = ["accuracy", "exact_zero"]
@@ -57,7 +57,7 @@ def test_arms_without_runs_are_told_with_the_command_that_runs_them(five: Page, 
 
 
 def test_what_is_measured_has_the_unchanged_weights_of_the_masters_beside_it(five: Page) -> None:
-    table = optimizers.with_masters(five.runs, "pico", five.root)
+    table = sweep.with_masters(five.runs, "pico", five.root)
     both = table.set_index(["arm", "seed"])[["exact_zero", "stored"]].loc["opd"]
     for view, column in (("bf16", "exact_zero"), ("stored", "stored")):
         alone = study.runs("pico", ["opd"], view, five.root).set_index("seed")["exact_zero"]
@@ -66,14 +66,14 @@ def test_what_is_measured_has_the_unchanged_weights_of_the_masters_beside_it(fiv
 
 
 def test_learning_has_mean_and_range_over_seeds(five: Page) -> None:
-    table = optimizers.learning(five.curves, five.runs, "accuracy")
+    table = sweep.learning(five.curves, five.runs, "accuracy")
     own = table[table["arm"] == "opd"].set_index("step")
     assert list(own.index) == [0, 10, 20]
     assert own.loc[0, ["value", "low", "high"]].tolist() == [0.25, 0.25, 0.25]
     assert own.loc[20, ["seeds", "value", "low", "high"]].tolist() == pytest.approx([5, 0.452, 0.45, 0.454])
-    loss = optimizers.learning(five.curves, five.runs, "loss")
+    loss = sweep.learning(five.curves, five.runs, "loss")
     assert loss[loss["arm"] == "sgd-1e-2"]["value"].tolist() == [3.0, 1.0]
-    assert set(optimizers.learning(five.curves, five.runs, "momentum_cosine")["step"]) == {1, 10, 20}
+    assert set(sweep.learning(five.curves, five.runs, "momentum_cosine")["step"]) == {1, 10, 20}
 
 
 def test_states_are_summed_up_run_by_run(five: Page) -> None:
@@ -212,17 +212,17 @@ def test_beside_adamw_at_the_same_norm(five: Page) -> None:
 
 
 def test_steps(five: Page) -> None:
-    steps = optimizers.steps_taken(five.curves)
+    steps = sweep.steps_taken(five.curves)
     own = steps[steps["arm"] == "opd"].iloc[0]
     assert own["step_length"] == pytest.approx(0.01)
     assert own["straightness"] == pytest.approx(0.5)
     assert written.ways(steps, five.arms).loc["SGD 0.01"].tolist() == ["0.01", "0.1", "0.5"]
     still = study.curves("pico", ["adam-zero"], five.root)
-    assert math.isnan(optimizers.steps_taken(still)["straightness"].iloc[0])
+    assert math.isnan(sweep.steps_taken(still)["straightness"].iloc[0])
 
 
 def test_deltas(five: Page) -> None:
-    table = optimizers.wide(five.runs, ["rel_norm", "exact_zero", "nobody.measured"])
+    table = sweep.wide(five.runs, ["rel_norm", "exact_zero", "nobody.measured"])
     own = table[table["arm"] == "opd"].set_index("quantity")
     assert own.loc["exact_zero", "value"] == pytest.approx(0.5)
     assert own.loc["nobody.measured", "seeds"] == 0
@@ -232,9 +232,9 @@ def test_deltas(five: Page) -> None:
 
 
 def test_without_a_gradient(five: Page, empty: Page) -> None:
-    runs = study.runs("pico", results=five.root)
+    runs = study.runs("pico", root=five.root)
     assert "Over 5 seeds not one weight changed: 100.00%" in words.zero(runs)
-    assert "has not been run" in words.zero(study.runs("pico", results=empty.root))
+    assert "has not been run" in words.zero(study.runs("pico", root=empty.root))
     moved = runs.assign(rel_norm=[0.5 if row == len(runs) - 1 else norm for row, norm in enumerate(runs["rel_norm"])])
     assert "**1 of 5 runs changed weights**" in words.zero(moved)
 
@@ -300,8 +300,8 @@ def test_an_empty_study_says_so(empty: Page) -> None:
         written.best(chosen),
         written.grid(compared.grid(empty.runs), empty.arms),
         written.momentum(switched, empty.arms),
-        written.numbers(optimizers.wide(empty.runs, ["rel_norm"]), empty.arms, ["rel_norm"]),
-        written.ways(optimizers.steps_taken(empty.curves), empty.arms),
+        written.numbers(sweep.wide(empty.runs, ["rel_norm"]), empty.arms, ["rel_norm"]),
+        written.ways(sweep.steps_taken(empty.curves), empty.arms),
         written.gaps(gaps, empty.arms, GAPS),
     ):
         assert table.to_numpy().tolist() == [[nothing]]
@@ -312,8 +312,8 @@ def test_an_empty_study_says_so(empty: Page) -> None:
     assert words.grid(compared.grid(empty.runs)).startswith("There are no runs")
     assert words.momentum(switched).startswith("No two")
     assert words.beside(gaps, empty.arms).startswith("No run")
-    assert words.unchanged(optimizers.wide(empty.runs, ["exact_zero"]), empty.arms).startswith("No run")
-    assert optimizers.learning(empty.curves, empty.runs, "loss").empty
+    assert words.unchanged(sweep.wide(empty.runs, ["exact_zero"]), empty.arms).startswith("No run")
+    assert sweep.learning(empty.curves, empty.runs, "loss").empty
     assert study_provenance.origins("pico", empty.arms["arm"], empty.root).loc["runs", "pico"] == "0"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from opdlib.tables import study_provenance
-from tests.matched_runs import write_study
+from tests.matched_runs import write_runs
 from tests.optimizer_page import page
 
 
 def test_the_provenance_says_everything_that_occurs(tmp_path: Path) -> None:
-    write_study(tmp_path, 5)
+    write_runs(tmp_path, 5)
     table = study_provenance.provenance("pico", ["opd", "offline"], tmp_path)
     assert table.loc["runs", "pico"] == "10"
     assert table.loc["source digest", "pico"] == "ab" * 8

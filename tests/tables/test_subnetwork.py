@@ -11,31 +11,31 @@ import pytest
 
 from opdlib.claims import subnetwork as claims
 from opdlib.claims.verdict import above
-from opdlib.study import overlaps as study_overlaps
-from opdlib.tables import stacked, subnetwork
-from opdlib.tables.subnetwork import compared, overlap, overlap_words, overlap_written, words, written
+from opdlib.tables import stacked
+from opdlib.tables.subnetwork import compared, masked, overlap, overlap_words, overlap_written, words, written
 from opdlib.tables.text import points
-from tests.subnetwork_runs import LOST, SOURCE, write_masks, write_overlaps, write_run
+from tests.study_rows import write_study
+from tests.subnetwork_runs import LOST, SOURCE, write_masks, write_overlaps, write_runs
 from tests.subnetwork_runs import overlap as overlap_row
 
 
 @dataclass
 class Page:
-    """What the notebook makes, from the results below a folder."""
+    """What the notebook makes, from the tables below a folder."""
 
     root: Path
 
     def __post_init__(self) -> None:
-        self.standing = subnetwork.standing("pico", self.root)
-        self.runs = subnetwork.runs("pico", self.root)
-        self.masks = subnetwork.masks("pico", self.root)
-        self.means = subnetwork.over_seeds(self.runs)
+        self.standing = masked.standing("pico", self.root)
+        self.runs = masked.runs("pico", self.root)
+        self.masks = masked.masks("pico", self.root)
+        self.means = masked.over_seeds(self.runs)
         self.paired = compared.paired(self.runs)
-        self.along = subnetwork.along("pico", self.root)
+        self.along = masked.along("pico", self.root)
         self.ends = compared.at_its_distance(self.along)
         self.overlaps = overlap.by_comparison(overlap.overlaps("pico", self.root))
         self.highest = overlap.at_highest(self.overlaps)
-        published = subnetwork.published()
+        published = masked.published()
         self.beside = written.differences(self.paired, self.means, self.runs, published)
         self.claims = claims.claims(self.runs, self.highest)
 
@@ -79,9 +79,7 @@ class Page:
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Page:
     root = tmp_path_factory.mktemp("five")
-    for arm in LOST:
-        for seed in range(5):
-            write_run(root, arm, seed)
+    write_runs(root, LOST, 5)
     write_masks(root, 5)
     write_overlaps(root)
     return Page(root)
@@ -90,8 +88,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Page:
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Page:
     root = tmp_path_factory.mktemp("single")
-    for arm in ("opd", "mask-own", "mask-magnitude"):
-        write_run(root, arm, 0, curve=arm != "mask-magnitude")
+    write_runs(root, ("opd", "mask-own", "mask-magnitude"), 1, without_curve="mask-magnitude")
     return Page(root)
 
 
@@ -103,11 +100,6 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Page:
 # Runs and masks.
 
 
-def test_the_columns_are_those_that_the_command_writes() -> None:
-    assert subnetwork.MASKS == study_overlaps.MASKS
-    assert overlap.OVERLAPS == study_overlaps.OVERLAPS
-
-
 def test_what_is_missing_is_told_with_its_command(five: Page, single: Page) -> None:
     assert list(five.standing["finished"]) == [5] * 6
     assert "command for the rest" not in written.standing(five.standing)
@@ -116,14 +108,14 @@ def test_what_is_missing_is_told_with_its_command(five: Page, single: Page) -> N
     assert shown.loc["mask-random", "command for the rest"] == "opd study pico --arms mask-random"
     assert (shown.loc["opd", "seeds"], shown.loc["opd", "state"]) == ("1 of 5", "partly run")
     assert "Not run: RLVR's delta, random and smallest weights." in words.there(single.standing, "pico")
-    other = written.standing(subnetwork.standing("smollm2", single.root))
+    other = written.standing(masked.standing("smollm2", single.root))
     assert other.loc["mask-random", "seeds"] == "not in this scale"
 
 
 def test_scales_with_masked_runs_are_shown(five: Page, empty: Page) -> None:
-    assert subnetwork.scales("smollm2", five.root) == ["smollm2", "pico"]
-    assert subnetwork.scales("smollm2", empty.root) == ["smollm2"]
-    assert subnetwork.others(["pico"]) == ["smollm2"]
+    assert masked.scales("smollm2", five.root) == ["smollm2", "pico"]
+    assert masked.scales("smollm2", empty.root) == ["smollm2"]
+    assert masked.others(["pico"]) == ["smollm2"]
 
 
 def test_runs_have_their_masks_and_their_distance(five: Page) -> None:
@@ -213,7 +205,7 @@ def test_full_training_when_it_had_come_as_far(five: Page) -> None:
 def test_a_run_that_went_farther_than_full_training_is_not_compared() -> None:
     points = pd.DataFrame(
         [("opd", 0, 0, 0.0, 0.2), ("opd", 0, 9, 0.1, 0.4), ("mask-own", 0, 0, 0.0, 0.2), ("mask-own", 0, 9, 0.3, 0.4)],
-        columns=subnetwork.ALONG,
+        columns=masked.ALONG,
     )
     (row,) = compared.at_its_distance(points).to_dict("records")
     assert (row["seeds"], row["verdict"]) == (0, "undecided")
@@ -236,24 +228,20 @@ def test_overlaps_over_pairs(five: Page) -> None:
 
 
 def test_the_excess_is_one_when_the_smaller_lies_in_the_larger(tmp_path: Path) -> None:
-    file = tmp_path / "study" / "pico-overlaps.csv"
-    file.parent.mkdir()
     rows = [
         overlap_row("rlvr", (0, 0), 7e-4, both=0.05, b=0.05),
         overlap_row("sft", (0, 0), 7e-4, both=0.25 * 0.05 + 0.02, b=0.05),
     ]
-    pd.DataFrame(rows).to_csv(file, index=False)
+    write_study(tmp_path, [], overlaps=rows)
     table = overlap.overlaps("pico", tmp_path)
     assert table["excess"].tolist() == pytest.approx([1.0, 0.0])
     assert table["ratio_magnitude"].tolist()[1] == pytest.approx(1.0)
 
 
 def test_an_empty_mask_has_no_ratio(tmp_path: Path) -> None:
-    file = tmp_path / "study" / "pico-overlaps.csv"
-    file.parent.mkdir()
     row = overlap_row("rlvr", (0, 0), 7e-4, both=0.0)
     row |= dict.fromkeys(("density_b", "o1", "global_o1", "magnitude_o1"), 0.0)
-    pd.DataFrame([row]).to_csv(file, index=False)
+    write_study(tmp_path, [], overlaps=[row])
     table = overlap.overlaps("pico", tmp_path)
     assert table["ratio_global"].isna().all()
     assert table["excess"].isna().all()
@@ -275,7 +263,7 @@ def test_sentences_about_overlaps(five: Page) -> None:
 
 
 def test_the_papers_masks() -> None:
-    table = subnetwork.published().set_index(["setting", "run"])
+    table = masked.published().set_index(["setting", "run"])
     own = table.loc[("DS-Qwen OPD", "full-OPD mask")]
     assert (own["arm"], own["density"]) == ("mask-own", 0.175)
     assert own["difference"] == pytest.approx(0.3510 - 0.3552)
@@ -333,7 +321,7 @@ def test_nothing_is_claimed_of_an_empty_study(empty: Page) -> None:
     assert empty.means.empty
     assert empty.paired.empty
     assert empty.overlaps.empty
-    assert math.isnan(subnetwork.outside(empty.runs))
+    assert math.isnan(masked.outside(empty.runs))
     assert words.regime(empty.runs, "pico").startswith("Scale `pico`: full OPD was not run")
     assert overlap_words.ceiling(empty.highest) == "There are no two seeds of full OPD, so there is no ceiling."
     assert set(empty.beside["setting"]) == {"DS-Qwen OPD", "Qwen2.5-VL OPD"}, "the paper's rows stay"

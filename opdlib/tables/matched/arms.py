@@ -9,17 +9,19 @@ that what the arms of one seed share (the problems, their order) drops out of it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import pandas as pd
 
 from opdlib.quantities import find, quantity
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import find_scale
-from opdlib.stats import mean_interval
-from opdlib.tables.study import differences, verdict
+from opdlib.registry.study import FULL, find_scale
+from opdlib.results.flat import is_headline
+from opdlib.results.study import COUNTS
+from opdlib.tables.study import by_seed, differences, judged, seed_range
 
-PARTNER = "opd"
 CORNERS: Mapping[str, tuple[str, str]] = {
     "opd": ("student", "reverse KL"),
     "opd-ce": ("student", "cross-entropy"),
@@ -59,37 +61,28 @@ DRAWN = (
 )
 """The numbers of the figures: the columns of the paper's Table 2, and the joint projection."""
 
-_NOT_MEASURED = ("arm", "seed", "partner", "regime", "accuracy", "low", "high", "n", "source_accuracy", "step", "steps")
-_COUNTS = ("tokens", "seconds", "tensors", "parameters", "measured_2d")
-
 
 def design(scale: str) -> pd.DataFrame:
     """One row a corner that the scale has: arm, samples, loss, line (in which its recipe differs from OPD's), seeds,
     and the lines that are equal: learning_rate, schedule, batch_size, steps, max_new_tokens."""
-    arms = find_scale(scale).arms
+    known = find_scale(scale).arms
     rows = []
-    for name, (samples, loss) in CORNERS.items():
-        if name not in arms:
-            continue
-        recipe = load_recipe(arms[name].recipe).model_dump()
-        lines = arms[name].differs or ("objective",)
-        shared = ("learning_rate", "schedule", "batch_size", "steps", "max_new_tokens")
-        rows.append(
-            {"arm": name, "samples": samples, "loss": loss, "line": "; ".join(f"{x}: {recipe[x]}" for x in lines)}
-            | {"seeds": len(arms[name].seeds)}
-            | {x: recipe[x] for x in shared}
-        )
-    return pd.DataFrame(rows)
+    for name in arms_of(scale, CORNERS):
+        recipe = load_recipe(known[name].recipe).model_dump()
+        own = [f"{line}: {recipe[line]}" for line in known[name].differs or ("objective",)]
+        shared = {line: recipe[line] for line in ("learning_rate", "schedule", "batch_size", "steps", "max_new_tokens")}
+        rows.append([name, *CORNERS[name], "; ".join(own), len(known[name].seeds), *shared.values()])
+    return pd.DataFrame(rows, columns=["arm", "samples", "loss", "line", "seeds", *shared])
 
 
-def arms_of(scale: str, arms: Sequence[str]) -> list[str]:
+def arms_of(scale: str, arms: Iterable[str]) -> list[str]:
     """Those of `arms` that the scale has."""
     return [arm for arm in arms if arm in find_scale(scale).arms]
 
 
 def numbers(table: pd.DataFrame) -> list[str]:
-    """The numbers of the summary in a table of runs, in their order: without counts and what training recorded."""
-    return [c for c in table.columns if c not in (*_NOT_MEASURED, *_COUNTS) and not c.endswith(".parameters")]
+    """The numbers of the summary in a table of runs, in their order, without counts."""
+    return [key for key in map(str, table) if is_headline(key) and key.rpartition(".")[2] not in COUNTS]
 
 
 def present(table: pd.DataFrame, quantities: Sequence[str]) -> list[str]:
@@ -110,10 +103,8 @@ def tested(table: pd.DataFrame) -> list[str]:
 
 
 def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[str]) -> pd.DataFrame:
-    """`opdlib.tables.study.differences` from OPD, for the quantities that the table has; no rows without runs."""
-    keys = present(table, quantities)
-    columns = ["arm", "quantity", "seeds", "difference", "low", "high", "range", "verdict"]
-    return differences(table, arms, keys, PARTNER) if keys else pd.DataFrame(columns=columns)
+    """`opdlib.tables.study.differences` from OPD, for the quantities that the table has."""
+    return differences(table, arms, present(table, quantities))
 
 
 def differing(table: pd.DataFrame) -> pd.DataFrame:
@@ -127,21 +118,13 @@ def effects(table: pd.DataFrame, quantities: Sequence[str], names: Sequence[str]
     Columns: effect, quantity, seeds, value, low, high (in units of the quantity; NaN of no or a single seed), share
     (value over OPD's mean), range (of OPD over seeds), verdict.
     """
-    by_arm = {arm: table[table["arm"] == arm].set_index("seed") for arm in CORNERS}
-    opd = by_arm[PARTNER]
     rows = []
     for name in names:
         for key in present(table, quantities):
-            parts = [weight * by_arm[arm][key] for arm, weight in EFFECTS[name].items()]
-            own = pd.concat(parts, axis=1).dropna().sum(axis=1)
-            value, low, high = mean_interval(own)
-            span = float(opd[key].max() - opd[key].min())
-            row = {"effect": name, "quantity": key, "seeds": len(own), "value": value, "low": low, "high": high}
-            row["share"] = _over(value, float(opd[key].mean()))
-            rows.append(row | {"range": span, "verdict": verdict(low, high, span)})
+            wide = by_seed(table, key, CORNERS)
+            own = reduce(add, (weight * wide[arm] for arm, weight in EFFECTS[name].items())).dropna()
+            found, usual = judged(own, seed_range(wide[FULL]), "value"), float(wide[FULL].mean())
+            share = found["value"] / usual if usual else math.nan
+            rows.append({"effect": name, "quantity": key} | found | {"share": share})
     columns = ["effect", "quantity", "seeds", "value", "low", "high", "share", "range", "verdict"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _over(value: float, whole: float) -> float:
-    return value / whole if whole else math.nan

@@ -9,8 +9,9 @@ from functools import partial
 import pandas as pd
 
 from opdlib.quantities import label, written
+from opdlib.registry.study import FULL
 from opdlib.stats import LEVEL
-from opdlib.tables.matched.arms import LONG, PARTNER
+from opdlib.tables.matched.arms import LONG
 from opdlib.tables.matched.counts import counted
 from opdlib.tables.matched.paper import part_of_rate, rows
 from opdlib.tables.matched.words import JOINT, over_chance
@@ -189,7 +190,7 @@ def accuracy_gap(accuracy: pd.DataFrame, arms: Sequence[str], scale: str) -> str
 
 def beyond_the_range(runs: pd.DataFrame, scale: str) -> str:
     """Whether this scale says anything about the paper's sparse regime."""
-    own = runs[runs["arm"] == PARTNER]
+    own = runs[runs["arm"] == FULL]
     if own.empty:
         return f"- {scale}: anything. OPD was not run."
     pairs = rows(["exact_zero"])

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from opdlib.registry.study import study
-from opdlib.tables.matched.arms import CORNERS, LONG, PARTNER, REGIMES, against_opd, present
+from opdlib.registry.study import FULL, study
+from opdlib.tables.matched.arms import CORNERS, LONG, REGIMES, present
 from opdlib.tables.matched.paper import published
 from opdlib.tables.study import at_norm, differences
 
@@ -26,14 +26,14 @@ def largest_common(along: pd.DataFrame, arms: Sequence[str]) -> pd.Series:
     return largest[largest.notna().sum(axis=1) > 1].min(axis=1)
 
 
-def middle_step(along: pd.DataFrame, arm: str = PARTNER) -> int | None:
+def middle_step(along: pd.DataFrame, arm: str = FULL) -> int | None:
     """The last step before the end at which every run of `arm` that has more than one was measured; None if none."""
     steps = [set(part["step"]) - {part["step"].max()} for _, part in along[along["arm"] == arm].groupby("seed")]
     shared = set.intersection(*kept) if (kept := [s for s in steps if s]) else set()
     return int(max(shared)) if shared else None
 
 
-def norm_at(along: pd.DataFrame, step: int | None, arm: str = PARTNER) -> pd.Series:
+def norm_at(along: pd.DataFrame, step: int | None, arm: str = FULL) -> pd.Series:
     """The relative norm of the runs of `arm` at this step, by seed."""
     if step is None or "rel_norm" not in along:
         return pd.Series(dtype=float)
@@ -50,16 +50,15 @@ def compared(
     and last measured step are not counted.
     """
     keys = [key for key in present(along, quantities) if key != "rel_norm"]
-    rows = []
+    tables = []
     for arm in arms:
-        wanted = largest_common(along, [PARTNER, arm]) if norms is None else norms
-        own = at_norm(along[along["arm"].isin([PARTNER, arm])], wanted, keys)
-        if len(own) and keys:
-            rows.append(differences(own, [arm], keys))
-    return pd.concat(rows, ignore_index=True) if rows else against_opd(pd.DataFrame({"arm": []}), arms, keys)
+        wanted = largest_common(along, [FULL, arm]) if norms is None else norms
+        own = at_norm(along[along["arm"].isin([FULL, arm])], wanted, keys)
+        tables.append(differences(own, [arm] if len(own) else [], keys))
+    return pd.concat(tables, ignore_index=True)
 
 
-def middle_error(along: pd.DataFrame, quantities: Sequence[str], arm: str = PARTNER) -> dict[str, float]:
+def middle_error(along: pd.DataFrame, quantities: Sequence[str], arm: str = FULL) -> dict[str, float]:
     """How far interpolation may be off: every middle step of a run of `arm` taken from its two neighbours, against what
     was measured there. Mean absolute difference in units of the quantity; NaN without such steps.
 
@@ -81,20 +80,18 @@ def middle_error(along: pd.DataFrame, quantities: Sequence[str], arm: str = PART
 
 def drawn(along: pd.DataFrame, quantity: str, arms: Sequence[str] = tuple(CORNERS)) -> pd.DataFrame:
     """One quantity of these arms along training: arm, seed, step, rel_norm, group (the arm), value, quantity."""
-    table = along[along["arm"].isin([*arms])]
-    if quantity not in table:
-        return pd.DataFrame({"group": [], "arm": [], "seed": [], "rel_norm": [], "value": [], "quantity": []})
-    columns = table[["arm", "seed", "step", "rel_norm"]]
-    return columns.assign(group=table["arm"], value=table[quantity], quantity=quantity)
+    columns = dict.fromkeys(["arm", "seed", "step", "rel_norm", quantity])
+    table = along[along["arm"].isin([*arms])].reindex(columns=[*columns])
+    return table.assign(group=table["arm"], value=table[quantity], quantity=quantity)
 
 
 def groups() -> dict[str, str]:
     """Arm -> the group that it is drawn with, where all of them are drawn together."""
     arms = [arm for scale in study().values() for arm in scale.arms.values()]
-    rates = [arm.name for arm in arms if arm.partner == PARTNER and arm.differs == ("learning_rate",)]
+    rates = [arm.name for arm in arms if arm.partner == FULL and arm.differs == ("learning_rate",)]
     return (
-        dict.fromkeys([PARTNER, *rates], "OPD, any rate")
-        | {arm: "other corners of the 2 x 2" for arm in CORNERS if arm != PARTNER}
+        dict.fromkeys([FULL, *rates], "OPD, any rate")
+        | {arm: "other corners of the 2 x 2" for arm in CORNERS if arm != FULL}
         | dict.fromkeys(REGIMES, "other regimes")
         | {LONG: LONG}
     )
@@ -105,15 +102,18 @@ def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
     group = groups()
     ours = drawn(along, quantity, tuple(group))
     ours["group"] = ours["arm"].map(group)
-    wide = published().pivot_table(index="pair", columns="quantity", values="value")
-    theirs = wide.reindex(columns=[*dict.fromkeys(["rel_norm", quantity])]).dropna().reset_index(names="arm")
-    paper = theirs[["arm", "rel_norm"]].assign(group="paper", value=theirs[quantity], quantity=quantity)
+    paper = _published(quantity).reset_index(names="arm").assign(group="paper", quantity=quantity)
     return pd.concat([part for part in (ours, paper) if len(part)], ignore_index=True)
 
 
 def rank_correlation(quantity: str) -> float:
     """Spearman's rank correlation of the relative norm and this quantity over the paper's ten pairs."""
-    table = drawn_together(pd.DataFrame({"arm": []}), quantity)
-    if len(table) < 3:
-        return math.nan
-    return float(table["rel_norm"].rank().corr(table["value"].rank()))
+    table = _published(quantity)
+    return float(table["rel_norm"].rank().corr(table["value"].rank())) if len(table) > 2 else math.nan
+
+
+def _published(quantity: str) -> pd.DataFrame:
+    """The paper's pairs that have this quantity: rel_norm and value, by pair."""
+    wide = published().pivot_table(index="pair", columns="quantity", values="value")
+    wide = wide.reindex(columns=[*dict.fromkeys(["rel_norm", quantity])]).dropna()
+    return pd.DataFrame({"rel_norm": wide["rel_norm"], "value": wide[quantity]})

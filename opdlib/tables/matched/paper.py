@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from opdlib.registry.study import FULL
 from opdlib.stats import mean_interval
 from opdlib.tables import paper, paper_geometry
-from opdlib.tables.matched.arms import LONG, PARTNER, present
+from opdlib.tables.matched.arms import LONG, present
+from opdlib.tables.study import by_seed
 
 DISTILL, OPD = "Qwen-Math Distill", "DS-Qwen OPD"
 """The two rows of the paper that make its contrast."""
 OFFLINE = "offline"
-STEPS = {"data and loss": (OFFLINE, PARTNER), "rate and length": (LONG, OFFLINE), "all of it": (LONG, PARTNER)}
+STEPS = {"data and loss": (OFFLINE, FULL), "rate and length": (LONG, OFFLINE), "all of it": (LONG, FULL)}
 """What changes -> from which arm (second) to which (first)."""
 
 
@@ -51,23 +53,21 @@ def factors(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     value, low, high (all > 0; NaN where a number is zero or undefined, low and high also of a single seed). In the rows
     `paper`, value is Distill over DS-Qwen OPD, low and high the span over its six OPD-style pairs, seeds 0.
     """
-    by_arm = {arm: table[table["arm"] == arm].set_index("seed") for pair in STEPS.values() for arm in pair}
     reported = published().set_index(["pair", "quantity"])["value"]
     pairs = rows(["rel_norm"])
     style = pairs[pairs["regime"].isin(paper.OPD_STYLE)]["pair"]
     found = []
     for key in present(table, quantities):
+        wide = by_seed(table, key, (LONG, OFFLINE, FULL))
         for change, (after, before) in STEPS.items():
-            ratios = (by_arm[after][key] / by_arm[before][key]).dropna()
+            ratios = wide[after] / wide[before]
             logs = ratios[(ratios > 0) & np.isfinite(ratios)].map(math.log)
             value, low, high = (math.exp(x) for x in mean_interval(logs))
-            row = {"quantity": key, "change": change, "seeds": len(logs), "value": value, "low": low, "high": high}
-            found.append(row)
+            found.append([key, change, len(logs), value, low, high])
         if (DISTILL, key) in reported:
             own = [reported[DISTILL, key] / reported[pair, key] for pair in style]
             value = reported[DISTILL, key] / reported[OPD, key]
-            row = {"quantity": key, "change": "paper", "seeds": 0, "value": value, "low": min(own), "high": max(own)}
-            found.append(row)
+            found.append([key, "paper", 0, value, min(own), max(own)])
     return pd.DataFrame(found, columns=["quantity", "change", "seeds", "value", "low", "high"])
 
 

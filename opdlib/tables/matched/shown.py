@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from opdlib.quantities import MISSING, label, short, written
 from opdlib.stats import mean_interval
 from opdlib.tables.matched import counts as counting
-from opdlib.tables.matched.arms import BESIDE
+from opdlib.tables.matched.arms import BESIDE, present
 from opdlib.tables.matched.paper import part_of_rate
 from opdlib.tables.text import MINUS, number, percent, with_interval
 from opdlib.tables.written import headed
@@ -55,60 +55,53 @@ def means(table: pd.DataFrame, quantities: Sequence[str], arms: Sequence[str]) -
     """A row for each quantity, followed by what belongs beside it (chance, ceiling); a column for each arm, with its
     seeds in the heading. An arm without runs has a column of dashes."""
     wanted = dict.fromkeys(k for key in quantities for k in (key, BESIDE.get(key, key)))
-    keys = [key for key in wanted if key in table]
-    seeds = table["arm"].value_counts()
-    columns = {}
-    for arm in arms:
-        own = table[table["arm"] == arm]
-        cells = [spread(key, *mean_interval(own[key].dropna())) for key in keys]
-        columns[f"{arm} ({seeds.get(arm, 0)})"] = cells
+    keys, seeds = present(table, [*wanted]), table["arm"].value_counts()
+    own = {arm: table[table["arm"] == arm] for arm in arms}
+    columns = {
+        f"{arm} ({seeds.get(arm, 0)})": [spread(key, *mean_interval(runs[key].dropna())) for key in keys]
+        for arm, runs in own.items()
+    }
     return _table(columns if table["arm"].isin([*arms]).any() else {}, keys, "number (seeds)")
 
 
 def compared(table: pd.DataFrame, error: Mapping[str, float] | None = None) -> pd.DataFrame:
     """A row for each quantity of `differences`, a column for each arm: the verdict, and the difference with its
     interval. `error`: `norm.middle_error`, a last column."""
-    columns: dict[str, list[str]] = {}
-    quantities = list(dict.fromkeys(table["quantity"]))
-    for arm, own in table.groupby("arm", sort=False):
-        rows = own.set_index("quantity")
-        seeds = int(rows["seeds"].max())
-        if not seeds:
-            continue
-        columns[f"{arm} ({seeds})"] = [
-            _verdict(key, rows.loc[key]) if key in rows.index else MISSING for key in quantities
-        ]
+    columns, keys = _columns(table, "arm", _verdict)
     if error is not None and columns:
-        columns["interpolation"] = [written(key, error.get(key, math.nan)) for key in quantities]
-    return _table(columns, quantities, "number (seeds)")
+        columns["interpolation"] = [written(key, error.get(key, math.nan)) for key in keys]
+    return _table(columns, keys, "number (seeds)")
 
 
 def effects(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each quantity, a column for each effect: its size with interval, what it is of OPD's number, the
     verdict."""
-    columns: dict[str, list[str]] = {}
-    quantities = list(dict.fromkeys(table["quantity"]))
-    for effect, own in table.groupby("effect", sort=False):
-        rows = own.set_index("quantity")
-        seeds = int(rows["seeds"].max())
-        if not seeds:
-            continue
-        columns[f"{effect} ({seeds})"] = [_effect(key, rows.loc[key]) for key in quantities]
-    return _table(columns, quantities, "number (seeds)")
+    return _table(*_columns(table, "effect", _effect), "number (seeds)")
 
 
 def factors(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each quantity, a column for each change: its factor with interval, the paper's with the span over its
     OPD-style pairs; and the part of rate and length in the logarithm of our whole and of the paper's."""
-    columns = {}
-    quantities = list(dict.fromkeys(table["quantity"]))
-    for change, own in table.groupby("change", sort=False):
-        rows = own.set_index("quantity")
-        columns[str(change)] = [_factor(rows.loc[key]) if key in rows.index else MISSING for key in quantities]
+    columns, keys = _columns(table, "change", lambda _, row: _factor(row), seeds=False)
     for heading, whole in (("rate and length in the whole", "all of it"), ("in the paper's", "paper")):
-        part = part_of_rate(table, whole)
-        columns[heading] = [percent(x, 0) for x in part]
-    return _table(columns if (table["seeds"] > 0).any() else {}, quantities, "number")
+        columns[heading] = [percent(x, 0) for x in part_of_rate(table, whole)]
+    return _table(columns if (table["seeds"] > 0).any() else {}, keys, "number")
+
+
+def _columns(
+    table: pd.DataFrame, by: str, write: Callable[[str, pd.Series], str], seeds: bool = True
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Columns of text, one for each value of the column `by`, and the quantities that their rows are about.
+
+    With `seeds` these stand in the heading, and a column that rests on none is left out.
+    """
+    quantities, columns = list(dict.fromkeys(table["quantity"])), {}
+    for value, own in table.groupby(by, sort=False):
+        rows, most = own.set_index("quantity"), int(own["seeds"].max())
+        if most or not seeds:
+            cells = [write(key, rows.loc[key]) if key in rows.index else MISSING for key in quantities]
+            columns[f"{value} ({most})" if seeds else str(value)] = cells
+    return columns, quantities
 
 
 def accuracy(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from opdlib.quantities import label, written
+from opdlib.registry.study import FULL
 from opdlib.tables.matched import paper
-from opdlib.tables.matched.arms import BESIDE, MAIN, PARTNER
+from opdlib.tables.matched.arms import BESIDE, MAIN
 from opdlib.tables.matched.shown import share_of
 from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
@@ -39,7 +40,7 @@ def runs(state: pd.DataFrame, scale: str) -> str:
 
 def sparse(table: pd.DataFrame, scale: str) -> str:
     """Whether OPD at this scale lies where the paper's OPD-style pairs do, by relative norm and unchanged weights."""
-    own = table[table["arm"] == PARTNER]
+    own = table[table["arm"] == FULL]
     if own.empty:
         return f"**{scale}**: OPD was not run, so nothing is said."
     pairs = paper.rows(["rel_norm", "exact_zero"])
@@ -82,7 +83,7 @@ def verdicts(table: pd.DataFrame, runs: pd.DataFrame, scale: str, when: str = "a
     """Arm by arm: which numbers are the same as OPD's and which another (and by how much of OPD's number), and how many
     are undecided."""
     lines = []
-    opd = runs[runs["arm"] == PARTNER]
+    opd = runs[runs["arm"] == FULL]
     for arm, own in table.groupby("arm", sort=False):
         count = int(own["seeds"].max())
         if count < 2:

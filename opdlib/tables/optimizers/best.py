@@ -10,10 +10,9 @@ import math
 import numpy as np
 import pandas as pd
 
-from opdlib.stats import mean_interval
 from opdlib.tables import study
-from opdlib.tables.optimizers.arms import OPTIMIZERS
-from opdlib.tables.optimizers.compared import differences, momentum, seed_range
+from opdlib.tables.optimizers.compared import AGAINST, against, momentum
+from opdlib.tables.optimizers.sweep import OPTIMIZERS
 
 PAIRS = {
     ("adamw", "sgd"): "both, against neither",
@@ -42,7 +41,6 @@ def best(runs: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
         rates = list(means["learning_rate"])
         rate = rates[int(np.argmax(means["accuracy"]))]
         chosen = own[own["learning_rate"] == rate]
-        value, low, high = mean_interval(chosen["accuracy"])
         edge = "" if len(rates) == 1 else {rates[0]: "low", rates[-1]: "high"}.get(rate, "")
         rows.append(
             {
@@ -51,10 +49,7 @@ def best(runs: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
                 "swept": int(((arms["optimizer"] == optimizer) & (arms["gradient"] != "zero")).sum()),
                 "arm": chosen["arm"].iloc[0],
                 "learning_rate": rate,
-                "seeds": len(chosen),
-                "accuracy": value,
-                "low": low,
-                "high": high,
+                **study.summed(chosen["accuracy"], "accuracy"),
                 "edge": edge,
                 "unseen": _unseen(own),
             }
@@ -81,17 +76,13 @@ def best_pairs(runs: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
         chosen = best(own, arms).set_index("optimizer")
         if len(chosen) == 2:
             ours, theirs = chosen.loc[first], chosen.loc[second]
-            found = differences(runs, str(ours["arm"]), str(theirs["arm"]), "accuracy")
-            value, low, high = mean_interval(found)
-            verdict = study.verdict(low, high, seed_range(runs))
-            open_ends = {study.SAME: [ours, theirs], study.OTHER: [theirs if value > 0 else ours]}.get(verdict, [])
-            if not matched and any(row["edge"] for row in open_ends):
-                verdict = study.UNDECIDED
-            row = {"first": first, "second": second, "arm": ours["arm"], "other": theirs["arm"], "what": what}
-            row |= {"matched": matched, "seeds": len(found), "difference": value, "low": low, "high": high}
-            rows.append(row | {"verdict": verdict})
-    names = ["first", "second", "arm", "other", "what", "matched", "seeds", "difference", "low", "high", "verdict"]
-    return pd.DataFrame(rows, columns=names)
+            row = against(runs, str(ours["arm"]), str(theirs["arm"]))
+            losers = {study.SAME: [ours, theirs], study.OTHER: [theirs if row["difference"] > 0 else ours]}
+            if not matched and any(loser["edge"] for loser in losers.get(row["verdict"], [])):
+                row["verdict"] = study.UNDECIDED
+            told = {"first": first, "second": second, "arm": ours["arm"], "other": theirs["arm"], "what": what}
+            rows.append(told | {"matched": matched} | row)
+    return pd.DataFrame(rows, columns=["first", "second", "arm", "other", "what", "matched", *AGAINST])
 
 
 def _unseen(own: pd.DataFrame) -> float:

@@ -1,4 +1,4 @@
-"""Cells of the tables of the optimizer ablation: what an arm is called, a mean with its interval, a row of text."""
+"""Cells of the tables of the optimizer ablation: what an arm is called, a mean with its interval."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from opdlib.quantities import MISSING, as_text, quantity, short
-from opdlib.tables.optimizers.arms import BASE, OPTIMIZERS
+from opdlib.registry.study import FULL
+from opdlib.tables.optimizers.sweep import OPTIMIZERS
 from opdlib.tables.text import points, with_interval
-from opdlib.tables.written import headed
 
 HEADINGS = {
     "exact_zero": "unchanged, bf16",
@@ -32,7 +32,7 @@ def names(arms: pd.DataFrame) -> dict[str, str]:
     """Arm -> what it is called, the one that all are compared with marked."""
     found = {a["arm"]: label(a["optimizer"], a["learning_rate"]) for a in arms.to_dict("records")}
     found |= {a["arm"]: f"{found[a['arm']]}, zero gradient" for a in arms.to_dict("records") if a["gradient"] == "zero"}
-    return found | ({BASE: f"{found[BASE]} ({BASE})"} if BASE in found else {})
+    return found | ({FULL: f"{found[FULL]} ({FULL})"} if FULL in found else {})
 
 
 def difference(value: float, low: float, high: float) -> str:
@@ -43,11 +43,6 @@ def difference(value: float, low: float, high: float) -> str:
 def by(table: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
     """The rows of a table as dictionaries, by the value of one column."""
     return {str(row[column]): {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
-
-
-def most_seeds(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The largest number of seeds of these rows."""
-    return str(int(max(row["seeds"] for row in rows.values())))
 
 
 def heading(key: str) -> str:
@@ -61,10 +56,3 @@ def cell(key: str, row: Mapping[Any, Any]) -> str:
     ends = max(float(row["low"]), 0.0), min(float(row["high"]), 1.0 if kind == "share" else math.inf)
     middle, low, high = (as_text(kind, x) for x in (float(row["value"]), *ends))
     return middle if MISSING in (low, high) or low == high else f"{middle} ({low} to {high})"
-
-
-def table_of(rows: list[dict[str, str]], index: str) -> pd.DataFrame:
-    """The rows, or one that says that there are none."""
-    if not rows:
-        return headed(pd.DataFrame({"": ["no runs yet"]}, index=pd.Index([MISSING], name=index)))
-    return headed(pd.DataFrame(rows).fillna(MISSING).set_index(index))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from opdlib.stats import holm, mean_interval, p_value
+from opdlib.registry.study import FULL
+from opdlib.stats import holm, p_value
 from opdlib.tables import study
-from opdlib.tables.optimizers.arms import BASE
 
 GAIN = {"rmsprop": 1.0, "sgd": 1 / (1 - 0.9)}
 """Optimizer without momentum -> how much further the same gradient, repeated, carries with momentum 0.9 at one rate."""
@@ -21,28 +22,31 @@ WITH = {"rmsprop": "adamw", "sgd": "sgdm"}
 """Optimizer without momentum -> the same with it."""
 
 
-def paired(runs: pd.DataFrame, quantity: str = "accuracy", partner: str = BASE) -> pd.DataFrame:
-    """Every other arm minus `partner`: the columns of `study.differences`, and p and holm.
+AGAINST = ["seeds", "difference", "low", "high", "verdict"]
+
+
+def against(runs: pd.DataFrame, arm: str, other: str) -> dict[str, Any]:
+    """The accuracy of `arm` minus that of `other`, seed by seed: `AGAINST`, by the rule of the study."""
+    span = study.seed_range(runs[runs["arm"] == FULL]["accuracy"])
+    found = study.judged(study.paired(runs, arm, other), span)
+    return {name: found[name] for name in AGAINST}
+
+
+def paired(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every other arm minus `opd` in accuracy: the columns of `study.differences`, and p and holm.
 
     p: two-sided, of Student's paired test; NaN of fewer than two seeds, or if all differences are equal. holm: the same
     corrected by Holm for the number of tests in the table.
     """
-    others = [arm for arm in dict.fromkeys(runs["arm"]) if arm != partner]
-    if partner not in set(runs["arm"]) or not others:
-        return pd.DataFrame({name: [] for name in ("arm", "quantity", "seeds", "difference", "low", "high", "range")})
-    table = study.differences(runs, others, [quantity], partner)
-    table["p"] = [p_value(differences(runs, arm, partner, quantity)) for arm in table["arm"]]
-    return table.assign(holm=holm(table["p"]))
+    there = dict.fromkeys(runs["arm"])
+    others = [arm for arm in there if arm != FULL and FULL in there]
+    table = study.differences(runs, others, ["accuracy"])
+    table["p"] = [p_value(study.paired(runs, arm, FULL)) for arm in table["arm"]]
+    return table.assign(holm=holm(table["p"].astype(float)))
 
 
-def differences(runs: pd.DataFrame, arm: str, other: str, quantity: str) -> pd.Series:
-    """`arm` minus `other`, by seed, of the seeds that both have."""
-    ours, theirs = (runs[runs["arm"] == name].set_index("seed")[quantity] for name in (arm, other))
-    return (ours - theirs).dropna().astype(float)
-
-
-def momentum(runs: pd.DataFrame, quantity: str = "accuracy") -> pd.DataFrame:
-    """The same optimizer with momentum minus without, at matching rates.
+def momentum(runs: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy of an optimizer with momentum minus that without, at matching rates.
 
     AdamW and RMSProp match at one rate. SGD with momentum 0.9 goes ten times as far with a gradient that stays the
     same, so it matches SGD at ten times its rate. Columns: with, without (arms), kind (optimizer without momentum),
@@ -53,34 +57,16 @@ def momentum(runs: pd.DataFrame, quantity: str = "accuracy") -> pd.DataFrame:
     for arm, optimizer, rate in arms:
         for partner, other, other_rate in arms:
             if other == WITH.get(optimizer) and math.isclose(other_rate * GAIN[optimizer], rate, rel_tol=1e-6):
-                found = differences(runs, partner, arm, quantity)
-                value, low, high = mean_interval(found)
-                row = {"with": partner, "without": arm, "kind": optimizer, "seeds": len(found)}
-                rows.append(row | {"difference": value, "low": low, "high": high})
-    names = ["with", "without", "kind", "seeds", "difference", "low", "high"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def seed_range(runs: pd.DataFrame) -> float:
-    """The largest minus the smallest accuracy among the seeds of `opd`; NaN without runs."""
-    own = runs[runs["arm"] == BASE]["accuracy"]
-    return float(own.max() - own.min())
+                row = {"with": partner, "without": arm, "kind": optimizer}
+                rows.append(row | study.summed(study.paired(runs, partner, arm), "difference"))
+    return pd.DataFrame(rows, columns=["with", "without", "kind", *AGAINST[:-1]])
 
 
 def grid(runs: pd.DataFrame, first: str = "adamw", second: str = "sgd") -> pd.DataFrame:
-    """Every rate of one optimizer minus every rate of another, in accuracy, seed by seed.
-
-    Columns: first, second (arms), seeds, difference, low, high, verdict (of `study.verdict`, with the range of `opd`).
-    """
-    names = ["first", "second", "seeds", "difference", "low", "high", "verdict"]
-    arms = {o: list(dict.fromkeys(runs[runs["optimizer"] == o]["arm"])) for o in (first, second)}
-    rows = []
-    for one, two in itertools.product(arms[first], arms[second]):
-        found = differences(runs, one, two, "accuracy")
-        value, low, high = mean_interval(found)
-        row = {"first": one, "second": two, "seeds": len(found), "difference": value, "low": low, "high": high}
-        rows.append(row | {"verdict": study.verdict(low, high, seed_range(runs))})
-    return pd.DataFrame(rows, columns=names)
+    """Every rate of one optimizer minus every rate of another, in accuracy: first and second (arms), and `AGAINST`."""
+    ones, twos = (dict.fromkeys(runs[runs["optimizer"] == optimizer]["arm"]) for optimizer in (first, second))
+    rows = [{"first": a, "second": b} | against(runs, a, b) for a, b in itertools.product(ones, twos)]
+    return pd.DataFrame(rows, columns=["first", "second", *AGAINST])
 
 
 def beside_adamw(paths: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
@@ -97,6 +83,4 @@ def beside_adamw(paths: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
         own = ends.loc[arm]
         theirs = study.at_norm(adamw, own["rel_norm"], quantities).set_index("seed") if len(adamw) else own.iloc[:0]
         rows += [{"arm": arm, "seed": seed} | dict(row) for seed, row in (own - theirs)[[*quantities]].iterrows()]
-    if not rows:
-        return pd.DataFrame({name: [] for name in ("arm", "quantity", "seeds", "value", "low", "high")})
-    return study.over_seeds(pd.DataFrame(rows), quantities)
+    return study.over_seeds(pd.DataFrame(rows, columns=["arm", "seed", *quantities]), quantities)

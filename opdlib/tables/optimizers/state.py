@@ -6,8 +6,9 @@ import math
 
 import pandas as pd
 
+from opdlib.registry.study import FULL
 from opdlib.tables import study
-from opdlib.tables.optimizers.arms import BASE, published
+from opdlib.tables.optimizers.sweep import published
 from opdlib.tables.text import seeds
 
 BETA1 = 0.9
@@ -23,15 +24,12 @@ def states(curves: pd.DataFrame) -> pd.DataFrame:
     no such state have no rows.
     """
     rows = []
-    for quantity in [q for q in STATES if q in curves]:
+    for quantity in STATES:
         for (arm, seed), run in curves.dropna(subset=[quantity]).groupby(["arm", "seed"], sort=False):
             values = run.sort_values("step")[quantity]
-            row = {"first": values.iloc[0], "mean": values.mean(), "last": values.iloc[-1], "min": values.min()}
-            rows.append({"arm": arm, "seed": seed, "state": quantity} | row)
-    if not rows:
-        return pd.DataFrame({name: [] for name in ("arm", "quantity", "when", "seeds", "value", "low", "high")})
-    table = study.over_seeds(pd.DataFrame(rows), WHEN, by=("arm", "state"))
-    return table.rename(columns={"quantity": "when", "state": "quantity"})
+            rows.append([arm, seed, quantity, values.iloc[0], values.mean(), values.iloc[-1], values.min()])
+    table = pd.DataFrame(rows, columns=["arm", "seed", "state", *WHEN])
+    return study.over_seeds(table, WHEN, by=("arm", "state")).rename(columns={"quantity": "when", "state": "quantity"})
 
 
 def unrelated_cosine(step: float, beta1: float = BETA1) -> float:
@@ -65,7 +63,7 @@ def cosine(states: pd.DataFrame) -> str:
     reported = published_state("momentum_cosine")
     floor = unrelated_cosine(math.inf)
     told = f"For gradients that have nothing to do with each other the cosine settles at {floor:.3f}. "
-    own = states[(states["arm"] == BASE) & (states["quantity"] == "momentum_cosine") & (states["when"] == "last")]
+    own = states[(states["arm"] == FULL) & (states["quantity"] == "momentum_cosine") & (states["when"] == "last")]
     if len(own):
         row = own.iloc[0]
         told += f"Here it ends at {row['value']:.3f} (mean of {seeds(int(row['seeds']))}). "
@@ -80,7 +78,7 @@ def variation(states: pd.DataFrame) -> str:
     """How much of the fall of the variation of sqrt(v) averaging alone would give, in the paper and here."""
     reported = published_state("second_moment_cv")
     ends = [("in the paper", reported["first"], reported["last"])]
-    own = states[(states["arm"] == BASE) & (states["quantity"] == "second_moment_cv")].set_index("when")["value"]
+    own = states[(states["arm"] == FULL) & (states["quantity"] == "second_moment_cv")].set_index("when")["value"]
     if len(own):
         ends.append(("here", float(own["first"]), float(own["last"])))
     told = [

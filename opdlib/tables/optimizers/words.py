@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from opdlib.quantities import as_text
+from opdlib.registry.study import FULL
 from opdlib.tables import paper, study
-from opdlib.tables.optimizers.arms import BASE, OPTIMIZERS, ZERO
 from opdlib.tables.optimizers.cells import difference, names
+from opdlib.tables.optimizers.sweep import OPTIMIZERS, ZERO
 from opdlib.tables.text import listed, points, seeds
 
 
@@ -25,14 +26,14 @@ def there(scale: str, arms: pd.DataFrame) -> str:
 
 def regime(scale: str, runs: pd.DataFrame) -> str:
     """How far `opd` moves this model and how much of it changes, beside the paper's OPD-style pairs."""
-    own = runs[runs["arm"] == BASE]
+    own = runs[runs["arm"] == FULL]
     if own.empty:
-        return f"No run of `{BASE}` at scale `{scale}` is there, so nothing can be said of its size."
+        return f"No run of `{FULL}` at scale `{scale}` is there, so nothing can be said of its size."
     published = paper.overview()
     pairs = published[published["regime"].isin(paper.OPD_STYLE)]
     norm, changed = own["rel_norm"].mean(), 1 - own["exact_zero"].mean()
     return (
-        f"In this model (`{scale}`) `{BASE}` changes the weights by {_p('norm', norm)} of their norm (mean of "
+        f"In this model (`{scale}`) `{FULL}` changes the weights by {_p('norm', norm)} of their norm (mean of "
         f"{seeds(len(own))}), and {_p('share', changed)} of the weights differ in bf16. In the paper's OPD-style "
         f"pairs the norm is {_span('norm', pairs['rel_norm'])}, and {_span('share', 1 - pairs['exact_zero'])} of "
         f"the weights differ: the changes here are {norm / pairs['rel_norm'].max():.1f} to "

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 
-from opdlib.stats import holm, mean_interval, p_value
+from opdlib.registry.study import FULL
+from opdlib.stats import holm, p_value
 from opdlib.tables import study
-from opdlib.tables.subnetwork.arms import FULL, MAGNITUDE, OWN, RANDOM, TRAINS
+from opdlib.tables.subnetwork.masked import MAGNITUDE, OWN, RANDOM, TRAINS
 
 COMPARED = (
     *((arm, FULL) for arm in TRAINS if arm != FULL),
@@ -20,24 +19,23 @@ COMPARED = (
 ABOVE, BELOW = "above", "below"
 
 
-def paired(table: pd.DataFrame, quantity: str = "accuracy") -> pd.DataFrame:
-    """Each pair of `COMPARED` that has runs, seed by seed.
+def paired(table: pd.DataFrame) -> pd.DataFrame:
+    """The accuracies of each pair of `COMPARED` that has runs, seed by seed.
 
     Columns: arm, partner, seeds (that both have), difference, low, high (95%), p (two-sided, of Student's paired test),
     p_holm (adjusted by Holm for all tests of the table), verdict. Against full OPD the verdict is that of the study's
     rule, see `opdlib.tables.study`; against another mask it is `above` or `below` if the interval excludes 0, else
     `undecided`.
     """
-    present = set(table["arm"])
-    rows = []
+    present, rows = set(table["arm"]), []
+    span = study.seed_range(table[table["arm"] == FULL]["accuracy"])
     for arm, partner in [pair for pair in COMPARED if set(pair) <= present]:
-        row = study.differences(table, [arm], [quantity], partner).iloc[0]
-        ours, theirs = (table[table["arm"] == name].set_index("seed")[quantity] for name in (arm, partner))
-        known = {"arm": arm, "partner": partner, "p": p_value((ours - theirs).dropna())}
-        verdict = row["verdict"] if partner == FULL else sided(row["low"], row["high"])
-        rows.append(known | row[["seeds", "difference", "low", "high"]].to_dict() | {"verdict": verdict})
-    found = pd.DataFrame(rows, columns=[column for column in PAIRED if column != "p_holm"])
-    return found.assign(p_holm=holm(found["p"].astype(float)))[PAIRED]
+        found = study.paired(table, arm, partner)
+        row = study.judged(found, span)
+        own = {} if partner == FULL else {"verdict": sided(row["low"], row["high"])}
+        rows.append({"arm": arm, "partner": partner, "p": p_value(found)} | row | own)
+    known = pd.DataFrame(rows, columns=[column for column in PAIRED if column != "p_holm"])
+    return known.assign(p_holm=holm(known["p"].astype(float)))[PAIRED]
 
 
 PAIRED = ["arm", "partner", "seeds", "difference", "low", "high", "p", "p_holm", "verdict"]
@@ -62,11 +60,10 @@ def at_its_distance(points: pd.DataFrame) -> pd.DataFrame:
             end = own.iloc[-1]
             if len(full) and end["distance"] <= full["distance"].max():
                 there = float(np.interp(end["distance"], full["distance"], full["accuracy"]))
-                found.append((float(end["distance"]), float(end["accuracy"]), there))
-        distance, ours, there_all = (np.array(x) for x in zip(*found, strict=True)) if found else (np.array([]),) * 3
-        value, low, high = mean_interval(pd.Series(ours - there_all))
-        means = [float(x.mean()) if len(x) else math.nan for x in (distance, ours, there_all)]
-        rows.append([arm, len(found), *means, value, low, high, sided(low, high)])
+                found.append([end["distance"], end["accuracy"], there, end["accuracy"] - there])
+        table = pd.DataFrame(found, columns=["distance", "accuracy", "full", "difference"], dtype=float)
+        row = study.summed(table["difference"], "difference")
+        rows.append({"arm": arm} | table.mean().to_dict() | row | {"verdict": sided(row["low"], row["high"])})
     return pd.DataFrame(rows, columns=AT_DISTANCE)
 
 

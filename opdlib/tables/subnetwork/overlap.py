@@ -12,16 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from opdlib.registry.study import FULL
+from opdlib.results.study import BASELINES, SHARES, open_study
 from opdlib.tables import paper
-from opdlib.tables.subnetwork.arms import FULL, counted
 
-BASELINES = ("global", "tensor", "magnitude")
-SHARES = ("o1", "o2", "jaccard")
-OVERLAPS = (
-    *("arm_a", "seed_a", "arm_b", "seed_b", "atol", "parameters", "density_a", "density_b", *SHARES),
-    *(f"{baseline}_{share}" for baseline in BASELINES for share in SHARES),
-)
-"""Columns of study/<scale>-overlaps.csv."""
 NAMES = {
     FULL: "OPD",
     "rlvr": "RLVR",
@@ -36,11 +30,11 @@ NAMES = {
 SAME_SEED, OTHER_SEED = "same seed", "other seed"
 
 
-def overlaps(scale: str, results: Path | None = None) -> pd.DataFrame:
-    """One row a pair of runs and threshold: `OVERLAPS`, and ratio_<baseline> (observed over expected intersection,
-    undefined where a mask is empty) and excess (0 at the magnitude baseline, 1 where the smaller mask lies wholly in
-    the larger). No rows where nothing was counted yet."""
-    table = counted(f"{scale}-overlaps.csv", OVERLAPS, results)
+def overlaps(scale: str, root: Path | None = None) -> pd.DataFrame:
+    """One row a pair of runs and threshold: `opdlib.results.study.OVERLAPS`, ratio_<baseline> (observed over expected
+    intersection, undefined where a mask is empty) and excess (0 at the magnitude baseline, 1 where the smaller mask
+    lies wholly in the larger). No rows where nothing was counted yet."""
+    table = open_study(scale, root).overlaps
     ratios = {f"ratio_{base}": table["o1"] / table[f"{base}_o1"] for base in BASELINES}
     possible = table[["density_a", "density_b"]].min(axis=1) / table["density_a"]
     expected = table["magnitude_o1"]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from opdlib.quantities import short
-from opdlib.tables.subnetwork.arms import FULL
+from opdlib.registry.study import FULL
 from opdlib.tables.subnetwork.overlap import NAMES, OTHER_SEED
 from opdlib.tables.text import percent
 

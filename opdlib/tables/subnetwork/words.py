@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from opdlib.quantities import MISSING, short
+from opdlib.registry.study import FULL
 from opdlib.tables import paper
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.subnetwork.arms import FULL, MAGNITUDE, OWN, RANDOM, TRAINS, outside
 from opdlib.tables.subnetwork.compared import ABOVE, BELOW
+from opdlib.tables.subnetwork.masked import MAGNITUDE, OWN, RANDOM, TRAINS, outside
 from opdlib.tables.text import interval, listed, percent, points, seeds
 
 ALONE = "A single seed has no interval, so nothing is decided."

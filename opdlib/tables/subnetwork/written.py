@@ -8,33 +8,37 @@ import numpy as np
 import pandas as pd
 
 from opdlib.quantities import MISSING
-from opdlib.tables.subnetwork.arms import FULL, TRAINS
+from opdlib.registry.study import FULL
+from opdlib.tables import study
+from opdlib.tables.subnetwork.masked import TRAINS
 from opdlib.tables.text import interval, number, percent, points, probability
-from opdlib.tables.written import headed
 
+TRAINED = "weights that are trained"
 SAMPLED = {"AIME24+AIME25 mean@16": 60 * 16}
 """The paper's metric -> how many answers are graded: two contests of 30 problems, 16 answers each."""
 
 
 def standing(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each arm of `subnetwork.standing`: what it trains, how many of its seeds ran, what runs the others."""
-    rows = {
-        row["arm"]: {
+    rows = [
+        {
+            "arm": row["arm"],
             "trains": row["trains"],
             "seeds": f"{row['finished']} of {row['planned']}" if row["planned"] else "not in this scale",
             "state": "not run" if row["missing"] and not row["finished"] else "partly run" if row["missing"] else "",
             "command for the rest": row["missing"],
         }
         for row in table.to_dict("records")
-    }
-    shown = text(rows, "arm")
+    ]
+    shown = study.text_table(rows, "arm")
     return shown.loc[:, (shown != "").any()]
 
 
 def accuracies(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each arm of `subnetwork.over_seeds`: accuracy with its interval, and what it keeps of the gain."""
-    rows = {
-        row["trains"]: {
+    rows = [
+        {
+            TRAINED: row["trains"],
             "seeds": f"{row['seeds']}",
             "accuracy": percent(row["accuracy"]),
             "95% interval": interval(row["low"], row["high"]),
@@ -42,14 +46,15 @@ def accuracies(table: pd.DataFrame) -> pd.DataFrame:
             "of full OPD's gain": percent(row["kept"], 0),
         }
         for row in table.to_dict("records")
-    }
-    return text(rows, "weights that are trained")
+    ]
+    return study.text_table(rows, TRAINED)
 
 
 def contents(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each arm of `subnetwork.over_seeds`: what its mask holds, and what the run changed."""
-    rows = {
-        row["trains"]: {
+    rows = [
+        {
+            TRAINED: row["trains"],
             "in the mask": percent(row["density"]),
             "of the mask, in the own mask": percent(row["in_own"]),
             "full OPD's energy inside": percent(row["own_energy"]),
@@ -57,14 +62,15 @@ def contents(table: pd.DataFrame) -> pd.DataFrame:
             "relative norm": percent(row["rel_norm"], 3),
         }
         for row in table.to_dict("records")
-    }
-    return text(rows, "weights that are trained")
+    ]
+    return study.text_table(rows, TRAINED)
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each pair of `compared.paired`: the difference in points with its interval, p, verdict."""
-    rows = {
-        f"{TRAINS[row['arm']]} \N{MINUS SIGN} {TRAINS[row['partner']]}": {
+    rows = [
+        {
+            "accuracy": f"{TRAINS[row['arm']]} \N{MINUS SIGN} {TRAINS[row['partner']]}",
             "seeds": f"{row['seeds']}",
             "points": points(row["difference"]),
             "95% interval": interval(row["low"], row["high"], points),
@@ -73,28 +79,29 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
             "verdict": row["verdict"],
         }
         for row in table.to_dict("records")
-    }
-    return text(rows, "accuracy")
+    ]
+    return study.text_table(rows, "accuracy")
 
 
 def distances(table: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
     """A row for each arm of `subnetwork.over_seeds`: distance, gain for each unit of it, and, from `ends`
     (`compared.at_its_distance`), what full OPD had when it had come as far."""
-    known = ends.set_index("arm").to_dict("index")
-    rows = {}
+    known, rows = ends.set_index("arm").to_dict("index"), []
     for row in table.to_dict("records"):
-        end = known.get(row["arm"], {})
-        there = points(row["per_distance"] / 10)
-        rows[row["trains"]] = {
-            "distance": number(row["distance"], ".3f"),
-            "gain for each 0.1": there,
-            "seeds compared": f"{end['seeds']}" if end else MISSING,
-            "full OPD there": percent(end.get("full", math.nan)),
-            "difference": points(end.get("difference", math.nan)),
-            "95% interval": interval(end.get("low", math.nan), end.get("high", math.nan), points),
-            "verdict": end.get("verdict", MISSING),
-        }
-    return text(rows, "weights that are trained")
+        end = known.get(row["arm"], dict.fromkeys(("full", "difference", "low", "high"), math.nan))
+        rows.append(
+            {
+                TRAINED: row["trains"],
+                "distance": number(row["distance"], ".3f"),
+                "gain for each 0.1": points(row["per_distance"] / 10),
+                "seeds compared": str(end.get("seeds", MISSING)),
+                "full OPD there": percent(end["full"]),
+                "difference": points(end["difference"]),
+                "95% interval": interval(end["low"], end["high"], points),
+                "verdict": end.get("verdict", MISSING),
+            }
+        )
+    return study.text_table(rows, TRAINED)
 
 
 def differences(paired: pd.DataFrame, means: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
@@ -122,19 +129,14 @@ DIFFERENCES = ["setting", "run", "arm", "density", "difference", "low", "high", 
 
 def beside(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `differences` as text."""
-    rows = {
-        (row["setting"] if row["setting"] == "here" else f"paper, {row['setting']}", row["run"]): {
+    rows = [
+        {
+            "run": f"{'' if row['setting'] == 'here' else 'paper, '}{row['setting']}: {row['run']}",
             "in the mask": percent(row["density"]),
             "minus full training": points(row["difference"]),
             "95% interval": interval(row["low"], row["high"], points),
             "standard error, at most": number(100 * row["noise"]),
         }
         for row in table.to_dict("records")
-    }
-    return text({f"{setting}: {run}": row for (setting, run), row in rows.items()}, "run")
-
-
-def text(rows: dict[str, dict[str, str]], index: str) -> pd.DataFrame:
-    """A table of text: label of a row -> column -> text."""
-    found = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
-    return headed(found.rename_axis(index))
+    ]
+    return study.text_table(rows, "run")

@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from opdlib.files import data_root
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import find_scale
-from opdlib.tables import study
+from opdlib.registry.study import FULL, find_scale
+from opdlib.tables import paper, study
 
-BASE, ZERO = "opd", "adam-zero"
+ZERO = "adam-zero"
 OPTIMIZERS = {"adamw": "AdamW", "rmsprop": "RMSProp", "sgd": "SGD", "sgdm": "SGD, momentum"}
 """Names in recipes -> names on the page, in its order."""
+LABELS = ["arm", "optimizer", "learning_rate"]
+"""Columns that `labelled` adds to a table of arms."""
 SWEPT = {"optimizer", "learning_rate", "gradient"}
 DELTA = (
     "rel_norm",
@@ -35,30 +36,24 @@ DELTA = (
 """What is shown of a delta, by its name in a summary."""
 
 
-def sweep(scale: str, results: Path | None = None) -> pd.DataFrame:
+def arms(scale: str, root: Path | None = None) -> pd.DataFrame:
     """One row an arm, in the order of the optimizers and their rates; `adam-zero` comes last.
 
-    Columns: arm, optimizer, learning_rate, gradient (`true` or `zero`), clip (largest norm of a gradient), steps,
-    batch_size, planned and runs (numbers of seeds), clipped (share of the updates whose gradient was longer than
-    `clip`, over all runs; NaN of none).
+    Columns: arm, optimizer, learning_rate, clip (largest norm of a gradient), steps, batch_size, gradient (`true` or
+    `zero`), planned and runs (numbers of seeds), clipped (share of the updates whose gradient was longer than `clip`,
+    over all runs; NaN of none).
     """
-    arms = find_scale(scale).arms
-    chosen = [a for a in arms.values() if a.name == BASE or (a.partner == BASE and set(a.differs) <= SWEPT)]
-    logged = study.curves(scale, [a.name for a in chosen], results)
-    done = study.runs(scale, [a.name for a in chosen], results=results)["arm"].value_counts()
-    rows = []
-    for arm in chosen:
-        recipe = load_recipe(arm.recipe).model_dump()
-        row = {"arm": arm.name} | {k: recipe[k] for k in ("optimizer", "learning_rate", "clip", "steps", "batch_size")}
-        own = logged[logged["arm"] == arm.name] if "grad_norm" in logged else logged.iloc[:0]
-        norms = own["grad_norm"].dropna() if len(own) else pd.Series(dtype=float)
-        row |= {"gradient": recipe["gradient"], "planned": len(arm.seeds)}
-        row |= {"runs": int(done.get(arm.name, 0)), "clipped": (norms > row["clip"]).mean() if len(norms) else math.nan}
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    place = table["optimizer"].map(list(OPTIMIZERS).index) + 10 * (table["gradient"] == "zero")
-    ordered = table.assign(place=place).sort_values(["place", "learning_rate"], ignore_index=True)
-    return ordered.drop(columns="place")
+    known = find_scale(scale).arms.values()
+    chosen = [a for a in known if a.name == FULL or (a.partner == FULL and set(a.differs) <= SWEPT)]
+    lines = ("optimizer", "learning_rate", "clip", "steps", "batch_size", "gradient")
+    rows = [{"arm": a.name} | load_recipe(a.recipe).model_dump(include={*lines}) for a in chosen]
+    table = pd.DataFrame(rows)[["arm", *lines]].assign(planned=[len(a.seeds) for a in chosen])
+    table["runs"] = study.standing(scale, [*table["arm"]], root)["finished"]
+    norms = study.curves(scale, [*table["arm"]], root)[["arm", "grad_norm"]].dropna().merge(table[["arm", "clip"]])
+    longer = (norms["grad_norm"] > norms["clip"]).groupby(norms["arm"]).mean()
+    table["clipped"] = table["arm"].map(longer).astype(float)
+    place = table["optimizer"].map([*OPTIMIZERS].index) + 10 * (table["gradient"] == "zero")
+    return table.assign(place=place).sort_values(["place", "learning_rate"], ignore_index=True).drop(columns="place")
 
 
 def labelled(table: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
@@ -66,13 +61,12 @@ def labelled(table: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
 
     Rows of arms that `sweep` does not know are left out too.
     """
-    known = arms[arms["gradient"] != "zero"][["arm", "optimizer", "learning_rate"]]
-    return known.merge(table, on="arm", how="inner")
+    return arms[arms["gradient"] != "zero"][LABELS].merge(table, on="arm", how="inner")
 
 
-def with_masters(runs: pd.DataFrame, scale: str, results: Path | None = None) -> pd.DataFrame:
+def with_masters(runs: pd.DataFrame, scale: str, root: Path | None = None) -> pd.DataFrame:
     """Runs of `study.runs` with a column stored: the share of weights that are unchanged in the fp32 masters."""
-    masters = study.runs(scale, list(runs["arm"].unique()), "stored", results)
+    masters = study.runs(scale, list(runs["arm"].unique()), "stored", root)
     stored = masters.reindex(columns=["arm", "seed", "exact_zero"]).rename(columns={"exact_zero": "stored"})
     return runs.merge(stored, on=["arm", "seed"], how="left")
 
@@ -83,15 +77,14 @@ def learning(curves: pd.DataFrame, runs: pd.DataFrame, quantity: str, every: int
     Columns: arm, step, seeds, value, low, high. A loss is first averaged over `every` steps of each run, because every
     step has other problems; accuracy has the source's at step 0. Empty if nothing was logged.
     """
-    if quantity not in curves or not curves[quantity].notna().any():
-        return pd.DataFrame({name: [] for name in ("arm", "step", "seeds", "value", "low", "high")})
-    known = curves.dropna(subset=[quantity])
+    known = curves[["arm", "seed", "step", quantity]].dropna(subset=[quantity])
     if quantity == "loss":
         known = known.assign(step=np.ceil(known["step"] / every) * every)
         known = known.groupby(["arm", "seed", "step"], sort=False)[quantity].mean().reset_index()
     if quantity == "accuracy":
-        start = runs[["arm", "seed"]].assign(step=0, accuracy=runs["source_accuracy"])
-        known = pd.concat([start[start["arm"].isin(known["arm"])], known], ignore_index=True)
+        start = runs[runs["arm"].isin(known["arm"])]
+        start = start[["arm", "seed"]].assign(step=0, accuracy=start["source_accuracy"])
+        known = pd.concat([start, known], ignore_index=True) if len(start) else known
     grouped = known.groupby(["arm", "step"], sort=False)[quantity]
     found = grouped.agg(seeds="size", value="mean", low="min", high="max").reset_index()
     return found.sort_values(["arm", "step"], ignore_index=True)
@@ -99,28 +92,24 @@ def learning(curves: pd.DataFrame, runs: pd.DataFrame, quantity: str, every: int
 
 def published() -> pd.DataFrame:
     """The paper's ablation: optimizer, learning_rate, peak and final (fractions), and its state's first to min."""
-    table = pd.read_csv(data_root() / "paper" / "figure3b_optimizers.csv")
+    table = paper.read("figure3b_optimizers")
     return table.assign(peak=table["peak_pct"] / 100, final=table["final_pct"] / 100)
 
 
-def paths(scale: str, arms: pd.DataFrame, results: Path | None = None) -> pd.DataFrame:
+def paths(scale: str, arms: pd.DataFrame, root: Path | None = None) -> pd.DataFrame:
     """One row a run and step whose weights were measured: arm, seed, step, accuracy then, and the numbers of `DELTA`.
 
-    Only runs that logged an accuracy at that step. Empty if there are none.
+    Only runs that logged an accuracy at that step.
     """
-    names = list(arms[arms["gradient"] != "zero"]["arm"])
-    measured, logged = study.along(scale, names, results), study.curves(scale, names, results)
-    if measured.empty or "accuracy" not in logged:
-        return pd.DataFrame({name: [] for name in ("arm", "seed", "step", "accuracy", *DELTA)})
-    scored = logged.dropna(subset=["accuracy"])[["arm", "seed", "step", "accuracy"]]
-    joined = measured.merge(scored, on=["arm", "seed", "step"], how="inner")
-    return joined.reindex(columns=["arm", "seed", "step", "accuracy", *DELTA])
+    names, keys = [*arms[arms["gradient"] != "zero"]["arm"]], ["arm", "seed", "step"]
+    scored = study.curves(scale, names, root)[[*keys, "accuracy"]].dropna()
+    joined = study.along(scale, names, root).merge(scored, on=keys)
+    return joined.reindex(columns=[*keys, "accuracy", *DELTA])
 
 
 def path_means(paths: pd.DataFrame) -> pd.DataFrame:
     """The numbers of labelled `paths`, mean over the seeds of each arm and step, with the labels and without seed."""
-    keys = ["arm", "optimizer", "learning_rate", "step"]
-    return paths.drop(columns="seed").groupby(keys, sort=False).mean().reset_index()
+    return paths.drop(columns="seed").groupby([*LABELS, "step"], sort=False).mean().reset_index()
 
 
 def steps_taken(curves: pd.DataFrame) -> pd.DataFrame:
@@ -130,8 +119,6 @@ def steps_taken(curves: pd.DataFrame) -> pd.DataFrame:
     from the source, at the last probe), straightness (distance over the sum of the lengths: 1 on a straight line,
     1/sqrt(steps) in a random walk; NaN if nothing moved).
     """
-    if "update_norm" not in curves:
-        return pd.DataFrame({name: [] for name in ("arm", "seed", "step_length", "distance", "straightness")})
     rows = []
     for (arm, seed), run in curves.dropna(subset=["update_norm"]).groupby(["arm", "seed"], sort=False):
         ordered = run.sort_values("step")
@@ -139,13 +126,9 @@ def steps_taken(curves: pd.DataFrame) -> pd.DataFrame:
         way = ordered["update_norm"].iloc[0] + np.trapezoid(ordered["update_norm"], ordered["step"])
         row = {"arm": arm, "seed": seed, "step_length": way / last["step"], "distance": last["distance"]}
         rows.append(row | {"straightness": last["distance"] / way if way else math.nan})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["arm", "seed", "step_length", "distance", "straightness"])
 
 
 def wide(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     """`study.over_seeds` of `quantities`; one that no run has is NaN and rests on no seed."""
-    labels = ["arm", "optimizer", "learning_rate"]
-    if table.empty:
-        return pd.DataFrame({name: [] for name in (*labels, "quantity", "seeds", "value", "low", "high")})
-    columns = list(dict.fromkeys([*labels, *quantities]))
-    return study.over_seeds(table.reindex(columns=columns), quantities, by=labels)
+    return study.over_seeds(table.reindex(columns=[*dict.fromkeys([*LABELS, *quantities])]), quantities, by=LABELS)

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from opdlib.files import data_root
-from opdlib.registry.study import study as known_scales
-from opdlib.stats import mean_interval
+from opdlib.registry.study import FULL
+from opdlib.results.study import open_study
 from opdlib.tables import paper, study
 
-FULL, OWN, RANDOM, MAGNITUDE = "opd", "mask-own", "mask-random", "mask-magnitude"
+OWN, RANDOM, MAGNITUDE = "mask-own", "mask-random", "mask-magnitude"
 TRAINS = {
     FULL: "all weights",
     OWN: "own delta",
@@ -27,35 +26,30 @@ TRAINS = {
     "mask-smallest": "smallest weights",
 }
 """Arm -> what it trains."""
-MASKS = (
-    *("arm", "seed", "kind", "owner", "threshold", "parameters", "inside", "owner_inside", "own_inside", "in_own"),
-    *("own_energy", "moved_inside", "moved_outside"),
-)
-"""Columns of study/<scale>-masks.csv; `opd study SCALE --overlaps` writes it."""
 
 
-def standing(scale: str, results: Path | None = None) -> pd.DataFrame:
+def standing(scale: str, root: Path | None = None) -> pd.DataFrame:
     """`opdlib.tables.study.standing` of the arms of this page, with a column trains."""
-    return study.standing(scale, tuple(TRAINS), results).assign(trains=[*TRAINS.values()])
+    return study.standing(scale, tuple(TRAINS), root).assign(trains=[*TRAINS.values()])
 
 
-def scales(first: str, results: Path | None = None) -> list[str]:
+def scales(first: str, root: Path | None = None) -> list[str]:
     """`first`, and after it every other scale in which a mask was trained in."""
     inside = tuple(arm for arm in TRAINS if arm != FULL)
-    return [name for name in study.scales(first) if name == first or len(study.runs(name, inside, results=results))]
+    return [name for name in study.scales(first) if name == first or len(study.runs(name, inside, root=root))]
 
 
 def others(shown: Sequence[str]) -> list[str]:
-    """The scales of this page that are not among `shown`."""
-    return [name for name, scale in known_scales().items() if name not in shown and not scale.apart]
+    """The scales of a page whose first is the first of `shown`, without those."""
+    return [name for name in study.scales(shown[0]) if name not in shown]
 
 
-def masks(scale: str, results: Path | None = None) -> pd.DataFrame:
-    """One row a run inside a mask: `MASKS`, counts of coordinates; no rows where nothing was counted yet."""
-    return counted(f"{scale}-masks.csv", MASKS, results)
+def masks(scale: str, root: Path | None = None) -> pd.DataFrame:
+    """One row a run inside a mask: `opdlib.results.study.MASKS`; no rows where nothing was counted yet."""
+    return study.of_arms(open_study(scale, root).masks, scale)
 
 
-def runs(scale: str, results: Path | None = None) -> pd.DataFrame:
+def runs(scale: str, root: Path | None = None) -> pd.DataFrame:
     """One row a finished run of full OPD or inside a mask.
 
     Columns: arm, seed, accuracy, source_accuracy, gain (their difference), density (of the mask: 1 for full OPD, NaN
@@ -63,27 +57,21 @@ def runs(scale: str, results: Path | None = None) -> pd.DataFrame:
     squared delta that lies inside), changed (share of all weights that differ in bf16), rel_norm, distance (NaN without
     a curve), moved_outside (weights that moved outside of the mask).
     """
-    table = study.runs(scale, tuple(TRAINS), results=results)
-    if table.empty:
-        return pd.DataFrame(columns=RUNS)
-    ends = _ends(scale, results)
-    known = masks(scale, results).set_index(["arm", "seed"])
-    keys = pd.MultiIndex.from_frame(table[["arm", "seed"]])
-    own = known[COUNTED].reindex(keys).reset_index(drop=True).astype(float)
+    run = ["arm", "seed"]
+    measured = study.runs(scale, tuple(TRAINS), root=root)
+    measured = measured.reindex(columns=[*run, "accuracy", "source_accuracy", "rel_norm", "exact_zero"])
+    ends = study.curves(scale, tuple(TRAINS), root).dropna(subset=["distance"]).groupby(run)["distance"].last()
+    table = measured.merge(masks(scale, root), how="left", on=run).merge(ends.reset_index(), how="left", on=run)
     full = table["arm"] == FULL
-    table = table.assign(
+    return table.assign(
         gain=table["accuracy"] - table["source_accuracy"],
-        density=(own["inside"] / own["parameters"]).mask(full, 1.0),
-        in_own=own["in_own"] / own["inside"],
-        own_energy=own["own_energy"].mask(full, 1.0),
-        moved_outside=own["moved_outside"],
+        density=(table["inside"] / table["parameters"]).mask(full, 1.0),
+        in_own=table["in_own"] / table["inside"],
+        own_energy=table["own_energy"].mask(full, 1.0),
         changed=1 - table["exact_zero"],
-        distance=ends.reindex(keys).to_numpy(),
-    )
-    return table[RUNS]
+    )[RUNS]
 
 
-COUNTED = ["parameters", "inside", "in_own", "own_energy", "moved_outside"]
 RUNS = [
     *("arm", "seed", "accuracy", "source_accuracy", "gain", "density", "in_own", "own_energy", "changed"),
     *("rel_norm", "distance", "moved_outside"),
@@ -94,17 +82,15 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """One row an arm of `runs`: arm, trains, seeds, accuracy, low, high (95%, NaN of a single seed), then means: gain,
     kept (its gain over full OPD's, of the seeds that both have), density, in_own, own_energy, changed, rel_norm,
     distance, per_distance (gain over distance)."""
-    full = table[table["arm"] == FULL].set_index("seed")["gain"]
-    rows = []
+    rows, full = [], table[table["arm"] == FULL].set_index("seed")["gain"]
     for arm, own in table.groupby("arm", sort=False):
-        value, low, high = mean_interval(own["accuracy"])
         gains = own.set_index("seed")["gain"]
         both = gains.index.intersection(full.index)
         whole = float(full[both].mean()) if len(both) else math.nan
-        row = {"arm": arm, "trains": TRAINS[str(arm)], "seeds": len(own), "accuracy": value, "low": low, "high": high}
+        row = {"arm": arm, "trains": TRAINS[str(arm)], **study.summed(own["accuracy"], "accuracy")}
         row["kept"] = float(gains[both].mean()) / whole if whole else math.nan
         row["per_distance"] = float((own["gain"] / own["distance"]).mean())
-        rows.append(row | {name: float(own[name].mean()) for name in MEANS})
+        rows.append(row | own[[*MEANS]].mean().to_dict())
     columns = ["arm", "trains", "seeds", "accuracy", "low", "high", "kept", "per_distance", *MEANS]
     return pd.DataFrame(rows, columns=columns)
 
@@ -112,18 +98,15 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 MEANS = ("gain", "density", "in_own", "own_energy", "changed", "rel_norm", "distance")
 
 
-def along(scale: str, results: Path | None = None) -> pd.DataFrame:
+def along(scale: str, root: Path | None = None) -> pd.DataFrame:
     """Accuracy on the way: arm, seed, step, distance, accuracy; the source is step 0. Runs without a curve are left
     out."""
-    curves = study.curves(scale, tuple(TRAINS), results)
-    if curves.empty:
-        return pd.DataFrame(columns=ALONG)
-    points = curves.dropna(subset=["accuracy", "distance"])
-    start = study.runs(scale, tuple(TRAINS), results=results).assign(step=0, distance=0.0)
-    start = start.drop(columns="accuracy").rename(columns={"source_accuracy": "accuracy"})
+    points = study.curves(scale, tuple(TRAINS), root).dropna(subset=["accuracy", "distance"])[ALONG]
+    start = study.runs(scale, tuple(TRAINS), root=root).reindex(columns=["arm", "seed", "source_accuracy"])
+    start = start.rename(columns={"source_accuracy": "accuracy"}).assign(step=0, distance=0.0)
     start = start.merge(points[["arm", "seed"]].drop_duplicates())
-    both = pd.concat([start[ALONG], points[ALONG]], ignore_index=True).sort_values("step", kind="stable")
-    return pd.concat([own for _, own in both.groupby(["arm", "seed"], sort=False)], ignore_index=True)
+    both = pd.concat([start[ALONG], points], ignore_index=True).sort_values("step", kind="stable")
+    return both.iloc[both.groupby(["arm", "seed"], sort=False).ngroup().argsort(kind="stable")].reset_index(drop=True)
 
 
 ALONG = ["arm", "seed", "step", "distance", "accuracy"]
@@ -151,20 +134,6 @@ def published() -> pd.DataFrame:
     table["difference"] = table["peak"] - table["setting"].map(full["peak"])
     table["late_difference"] = table["late"] - table["setting"].map(full["late"])
     return table[["setting", "run", "arm", "density", "peak", "late", "difference", "late_difference", "metric"]]
-
-
-def _ends(scale: str, results: Path | None) -> pd.Series:
-    """The distance of every run at its last step, by arm and seed."""
-    curves = study.curves(scale, tuple(TRAINS), results)
-    if curves.empty:
-        return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []]))
-    return curves.dropna(subset=["distance"]).groupby(["arm", "seed"])["distance"].last()
-
-
-def counted(name: str, columns: Sequence[str], results: Path | None) -> pd.DataFrame:
-    """A table that `opd study SCALE --overlaps` wrote; without rows where there is none."""
-    file = (results or data_root() / "results") / "study" / name
-    return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=[*columns])
 
 
 def outside(table: pd.DataFrame) -> float:
