@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install test book pages check format notebooks bench study clean
+.PHONY: help install test test-fast book pages check format notebooks bench study clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ run_notebook = echo "$(1)"; TQDM_DISABLE=1 $(BIN)/papermill --no-progress-bar --
 	2> >(grep --invert-match --fixed-strings 'Kernel is running over TCP' >&2)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 install: $(VENV)/.installed ## create .venv and install everything, the embedded model included
 
@@ -27,7 +27,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test: check ## run the whole test suite: lint, types, tests, and the notebooks against their committed output
-	TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks
+	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks
+
+test-fast: install ## the inner loop: no trained model, killed process, notebook or built book; under a minute
+	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not (slow or kill or notebook or gpu)' tests
 
 check: install ## the fast part of it: lint, format and types
 	$(BIN)/ruff check

@@ -45,7 +45,7 @@ for name, a in source.items():
 
 OURS = """
 import sys
-from opdlib.cli.process import prepare
+from opdlib.cli.main import prepare
 prepare()  # as opd does
 from pathlib import Path
 from opdlib.checkpoints import open_checkpoint
@@ -116,8 +116,8 @@ def large_matrices(scratch: Path) -> tuple[str, str, str]:
     return str(files[0]), str(files[1]), str(files[2])
 
 
-def compare(title: str, source: str, trained: str, other: str, scratch: Path) -> bool:
-    """Print the costs and ratios of one input; returns whether all targets are met."""
+def compare(title: str, source: str, trained: str, other: str, scratch: Path) -> None:
+    """Print the costs and ratios of one input, and which targets are met."""
     cost(OURS, str(scratch / "warm"), source, trained)  # compiles the kernels
     ours = cost(OURS, str(scratch / "one"), source, trained)
     two = cost(OURS, str(scratch / "two"), source, trained, other)
@@ -133,18 +133,15 @@ def compare(title: str, source: str, trained: str, other: str, scratch: Path) ->
     )
     for name, ratio, target in ratios:
         print(f"  {name:18}  {ratio:8.3f}   target at most {target:.3f}  {'met' if ratio <= target else 'MISSED'}")
-    return all(ratio <= target for _, ratio, target in ratios)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("inputs", nargs="*", default=["pair", "large"], choices=["pair", "large"])
-    chosen = parser.parse_args().inputs
+    parser.add_argument("inputs", nargs="*", choices=["pair", "large"], help="both if none is named")
+    chosen = parser.parse_args().inputs or ["large", "pair"]
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
-        met = []
         if "large" in chosen:
-            met.append(compare("matrices of a 1.5B model", *large_matrices(scratch), scratch))
+            compare("matrices of a 1.5B model", *large_matrices(scratch), scratch)
         if "pair" in chosen:
-            met.append(compare(DEFAULT, *embedded_pair(scratch), scratch))
-    sys.exit(not all(met))
+            compare(DEFAULT, *embedded_pair(scratch), scratch)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from opdlib.checkpoints import grid, open_checkpoint
+from opdlib.checkpoints import bf16, open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.patch import make
 from opdlib.checkpoints.patched import flat_bits
@@ -48,7 +48,7 @@ def compressed(coder: Zlib | lzma.LZMACompressor, pieces: Iterator[bytes]) -> in
 
 def steps(source: Bits, trained: Bits) -> NDArray[np.int32]:
     """Steps on the bf16 grid, 0 where nothing changed."""
-    return grid.key(trained).astype(np.int32) - grid.key(source)
+    return bf16.key(trained).astype(np.int32) - bf16.key(source)
 
 
 def plain_sparse(source: Bits, trained: Bits) -> bytes:
@@ -122,6 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = measure(open_checkpoint(options.source), open_checkpoint(options.trained))
     if options.csv:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
         with options.csv.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
             writer.writeheader()

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
-from opdlib.cli.process import prepare
 from trl import DistillationTrainer
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.cli.main import prepare
 from opdlib.files import data_root
 from opdlib.registry.recipes import DistillRecipe, load_recipe
 from opdlib.train.callbacks import Checkpoints

@@ -9,12 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+# Before torch is loaded, here and in every process of a test: pico models are too small for more than one thread.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.patch import make
+
+ROOT = Path(__file__).parents[1]
 
 Weights = dict[str, torch.Tensor]
 
@@ -40,6 +45,17 @@ def without_a_screen() -> Iterator[None]:
     yield
     plt.close("all")
     plt.switch_backend(before)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 def pico_weights(layers: int = 2, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Weights:

@@ -19,6 +19,7 @@ from opdlib import claims, quantities
 
 ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
+pytestmark = pytest.mark.slow
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

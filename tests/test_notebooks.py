@@ -211,6 +211,7 @@ def pair(tmp_path: Path) -> tuple[str, ...]:
     return "-p", "source", str(before), "-p", "trained", str(after)
 
 
+@pytest.mark.notebook
 @each_of_pairs
 def test_checkpoints_never_seen_before(path: Path, pair: tuple[str, ...], tmp_path: Path) -> None:
     done, out = papermill(tmp_path / "run", path, *pair)
@@ -224,6 +225,7 @@ def test_checkpoints_never_seen_before(path: Path, pair: tuple[str, ...], tmp_pa
     assert number(mine[name]) != number(published[name])
 
 
+@pytest.mark.notebook
 @each_of_pairs
 def test_a_pair_in_which_nothing_changed(path: Path, tmp_path: Path) -> None:
     same = str(write_checkpoint(tmp_path / "same", {"model.layers.0.mlp.up_proj.weight": torch.ones(4, 4).bfloat16()}))
@@ -232,6 +234,7 @@ def test_a_pair_in_which_nothing_changed(path: Path, tmp_path: Path) -> None:
     assert "nothing changed between the two checkpoints" in text_of(out)
 
 
+@pytest.mark.notebook
 @each_of_the_study
 def test_the_other_scale(path: Path, tmp_path: Path) -> None:
     """A page of the study shows whatever runs a scale has, none included, and refuses a scale that there is not."""
@@ -244,6 +247,7 @@ def test_the_other_scale(path: Path, tmp_path: Path) -> None:
     assert "no scale 'nano' in study.yaml; choose one of: pico, smollm2" in done.stderr
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -262,19 +266,16 @@ def test_a_wrong_parameter_fails_under_the_plain_command(options: list[str], mes
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the built wheel in it, and a torch that cannot be imported."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run([sys.executable, *build], check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    site = folder / "site"
+    site = tmp_path_factory.mktemp("site")
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run([sys.executable, *install], check=True, capture_output=True)
     (site / "torch.py").write_text("raise ImportError('this machine has no torch')\n")
     return site
 
 
+@pytest.mark.notebook
 @each
 def test_alone_with_the_built_wheel(path: Path, installed: Path, tmp_path: Path) -> None:
     """With defaults: the published numbers, from what the wheel carries, without torch, patch or model."""

@@ -17,8 +17,10 @@ import torch
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
 from opdlib.measurement.align import Match, view_of
+from opdlib.metrics import spectrum as of
 from opdlib.metrics.eigen import LinAlgError, one_blas_thread
 from opdlib.metrics.geometry import Geometry, geometries
+from opdlib.metrics.subspace import rank_of
 
 CURVE = 24
 """Points of the spectrum that are kept, evenly spread over the logarithm of the rank index."""
@@ -58,13 +60,14 @@ class MatrixResult:
 
 def numbers_of(g: Geometry) -> tuple[Number, ...]:
     """Everything a `Geometry` holds, as rows."""
-    rows = [Number("energy_top", "", k, v) for k, v in g.energy_top.items()]
-    rows += [Number("energy_rank", "", share, v) for share, v in g.energy_rank.items()]
-    rows += [Number("rank_share", "", tolerance, v) for tolerance, v in g.rank_share.items()]
+    s = g.spectrum
+    rows = [Number("energy_top", "", k, of.top_share(s, k)) for k in of.TOP]
+    rows += [Number("energy_rank", "", share, of.top_share(s, rank_of(share, g.shape))) for share in of.RANK_SHARES]
+    rows += [Number("rank_share", "", tolerance, of.rank_share(s, tolerance)) for tolerance in of.RANK_TOLERANCES]
     rows += [
-        Number("stable_rank", "", None, g.stable_rank),
-        Number("effective_rank", "", None, g.effective_rank),
-        Number("hill_exponent", "", None, g.hill),
+        Number("stable_rank", "", None, of.stable_rank(s)),
+        Number("effective_rank", "", None, of.effective_rank(s)),
+        Number("hill_exponent", "", None, of.hill_exponent(s)),
         Number("spectral_drift", "source", None, g.drift),
         Number("spectral_drift", "delta", None, g.drift_of_delta),
     ]
@@ -160,12 +163,9 @@ def _tensor(
     }
     results: dict[int, list[MatrixResult]] = {number: [] for number in after}
     for expert in range(len(before)) if before.ndim == 3 else [None]:
-        matrix, others = (
-            (before, after) if expert is None else (before[expert], {n: t[expert] for n, t in after.items()})
-        )
-        matrix = matrix.to(device)
-        changed = {number: other.to(device) for number, other in others.items()}
-        changed = {number: other for number, other in changed.items() if differ(matrix, other)}
+        place = ... if expert is None else expert
+        matrix = before[place].to(device)
+        changed = {n: other for n, t in after.items() if differ(matrix, other := t[place].to(device))}
         if not changed:
             continue
         try:

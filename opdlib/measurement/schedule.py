@@ -23,7 +23,7 @@ from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.sparsity import TensorResult, sparsity_pass
 from opdlib.metrics.histogram import DeltaHistogram
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever a stored number changes its meaning; results of another format are measured again."""
 
 METRICS = ("sparsity", "geometry")

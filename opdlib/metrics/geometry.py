@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from opdlib.metrics import spectrum as of
 from opdlib.metrics.masks import Coverage, coverages, masks
-from opdlib.metrics.spectrum import RANK_SHARES, RANK_TOLERANCES, TOP, Spectrum
+from opdlib.metrics.spectrum import hill_exponent, tail
 from opdlib.metrics.subspace import (
     SHARES,
     Basis,
     Comparison,
     Projection,
-    Turning,
     compare,
     determined,
     expected_projection,
@@ -26,27 +24,13 @@ from opdlib.metrics.subspace import (
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Geometry(Comparison):
     """What is measured of one delta with at least one nonzero entry. An undefined number is NaN; `reasons` says why."""
 
     shape: tuple[int, int]
     route: str
     """How the delta's and the source's decompositions were made, as `delta/source`: gram or svd each."""
-    spectrum: Spectrum
-    energy_top: Mapping[int, float]
-    """k -> share of energy in the k largest singular values."""
-    energy_rank: Mapping[float, float]
-    """Share of rank -> share of energy."""
-    stable_rank: float
-    effective_rank: float
-    rank_share: Mapping[float, float]
-    """Tolerance -> numerical rank over min(m, n)."""
-    hill: float
-    projection: Projection
     expected: Projection
-    turning: Turning
-    drift: float
-    drift_of_delta: float
     coverage: Mapping[float, Coverage]
     """atol of the update mask -> coverage."""
     reasons: Mapping[str, str]
@@ -71,38 +55,28 @@ def geometry(source: torch.Tensor, trained: torch.Tensor) -> Geometry:
 
 
 def _geometry(basis: Basis, seen: Comparison, covered: Mapping[float, Coverage]) -> Geometry:
-    own, shape = seen.spectrum, basis.shape
     return Geometry(
-        shape=shape,
-        route=f"{own.route}/{basis.route}",
-        spectrum=own,
-        energy_top={k: of.top_share(own, k) for k in TOP},
-        energy_rank={share: of.top_share(own, rank_of(share, shape)) for share in RANK_SHARES},
-        stable_rank=of.stable_rank(own),
-        effective_rank=of.effective_rank(own),
-        rank_share={t: of.rank_share(own, t) for t in RANK_TOLERANCES},
-        hill=of.hill_exponent(own),
-        projection=seen.projection,
-        expected=expected_projection(shape),
-        turning=seen.turning,
-        drift=seen.drift,
-        drift_of_delta=seen.drift_of_delta,
+        **vars(seen),
+        shape=basis.shape,
+        route=f"{seen.spectrum.route}/{basis.route}",
+        expected=expected_projection(basis.shape),
         coverage=covered,
-        reasons=_reasons(basis, own, seen.turning),
+        reasons=_reasons(basis, seen),
     )
 
 
-def _reasons(basis: Basis, own: Spectrum, turning: Turning) -> dict[str, str]:
+def _reasons(basis: Basis, seen: Comparison) -> dict[str, str]:
     reasons = {
         f"projection {share:g}": f"the source has rank {basis.rank} and does not determine its leading "
         f"{rank_of(share, basis.shape)} directions"
         for share in SHARES
         if not determined(basis, share)
     }
-    if math.isnan(turning.left_mean):
+    if math.isnan(seen.turning.left_mean):
         reasons["turning"] = "a leading subspace is not determined"
-    if math.isnan(of.hill_exponent(own)):
-        rank, k = int((own.sigma > 0).sum()), of.tail(len(own.sigma))
+    if math.isnan(hill_exponent(seen.spectrum)):
+        sigma = seen.spectrum.sigma
+        rank, k = int((sigma > 0).sum()), tail(len(sigma))
         reasons["hill"] = (
             f"the delta has rank {rank} and no {k} singular values for a tail"
             if rank < k

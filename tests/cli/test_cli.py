@@ -32,6 +32,7 @@ def complains(done: subprocess.CompletedProcess[str], *words: str) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 def test_the_process(opd_process: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     done = opd_process("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, ""), "no progress bar where nobody looks"

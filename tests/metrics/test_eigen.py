@@ -85,11 +85,13 @@ def test_the_limit_of_threads_is_lifted_again() -> None:
 
     with one_blas_thread():
         pass  # the libraries are loaded
-    before = threads()
-    with one_blas_thread():
-        largest_first(gram_of(gaussian((20, 10))), 2)
-        assert set(threads()) == {1}
-    assert threads() == before
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        before = threads()
+        assert set(before) == {2}
+        with one_blas_thread():
+            largest_first(gram_of(gaussian((20, 10))), 2)
+            assert set(threads()) == {1}
+        assert threads() == before
 
 
 def test_vectors_that_are_not_orthogonal_are_refused_and_the_svd_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
