@@ -91,8 +91,9 @@ def missing_tables(pair: Pair, view: str = "bf16") -> str:
 
 def summary_of(name: str, view: str = "bf16", step: int | None = None) -> dict[str, Any]:
     """The summary of complete results (a folder or a pair), or of a run of the study, there also after a kept step."""
-    run = None if Path(name).is_dir() else find_run(find_pair(name).key)
-    if run and (step is not None or state_of(find_pair(name), view) is State.ROWS):
+    pair = None if Path(name).is_dir() else find_pair(name)
+    run = find_run(pair.key) if pair else None
+    if pair and run and (step is not None or state_of(pair, view) is State.ROWS):
         scale, arm, seed = run
         return open_study(scale.name).summary(arm.name, seed, view, step)
     if step is not None:

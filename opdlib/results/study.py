@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ class StudyResults:
 
     @cached_property
     def undefined(self) -> pd.DataFrame:
-        """One row a number that is undefined: key (with `layers.INDEX.` for a layer's) and reason."""
+        """One row a number that is undefined: key (with `layers.N.` for a layer's) and reason."""
         return self._read("undefined")
 
     @cached_property
@@ -183,7 +183,7 @@ class StudyResults:
         reasons = set(self._at(self.undefined, at)["key"])
         numbers = _cells(found, 0, reasons, "")
         layers = self._at(self.layers, at).drop(columns=[*PLACE])
-        rows = [{**_cells(layers, i, reasons, f"layers.{i}.")} for i in range(len(layers))]
+        rows = [_cells(layers, i, reasons, f"layers.{layer}.") for i, layer in enumerate(layers["layer"])]
         return assemble(self._name(arm, seed), view, {k: v for k, v in numbers.items() if is_headline(k)}, rows)
 
     def _choices(self, arm: str, seed: int, view: str, step: int | None) -> str:
@@ -208,13 +208,19 @@ class StudyResults:
         if not file.is_file():
             columns = COLUMNS.get(table, KEYS[table])
             return pd.DataFrame({column: pd.Series(dtype=column_type(column)) for column in columns})
-        cells = pd.read_csv(file, dtype=str, keep_default_na=False)
-        return pd.DataFrame({column: _typed(str(column), cells[column]) for column in cells})
+        return _table(file, file.stat().st_mtime_ns).copy()
 
 
 def open_study(scale: str, root: Path | None = None) -> StudyResults:
     """The tables of a scale in `root`, by default those that opdlib comes with. Raises RegistryError for no scale."""
     return StudyResults(find_scale(scale).name, (root or data_root() / "study") / scale)
+
+
+@lru_cache(maxsize=32)
+def _table(file: Path, _: int) -> pd.DataFrame:
+    """A table as it was at a time; pages ask for the same ones again and again."""
+    cells = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return pd.DataFrame({column: _typed(str(column), cells[column]) for column in cells})
 
 
 def _typed(column: str, cells: pd.Series) -> pd.Series:
