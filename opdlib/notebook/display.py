@@ -58,8 +58,12 @@ def figure(name: str, ax: Axes, alt: str) -> None:
     _display(data, {"image/png": {"alt": alt}, "scrapbook": {"mime_prefix": "", "name": name}})
 
 
-def say(text: str) -> None:
-    """Show a sentence that was computed, as Markdown."""
+def say(template: str, **values: object) -> None:
+    """Show a sentence as Markdown, its numbers filled in: `say("{share:.1%} are unchanged", share=0.81)`.
+
+    People write it, and the cell states the condition under which it is true.
+    """
+    text = template.format(**values)
     _display({"text/markdown": text, "text/plain": text}, {})
 
 

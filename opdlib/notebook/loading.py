@@ -76,7 +76,7 @@ def load_stored(
     try:
         return load(pair, source, trained, skip, "stored", metrics)
     except (CheckpointError, MissingDependencyError, ParameterError, PatchError) as error:
-        say(f"The view `stored` needs the checkpoints, which cannot be read here: {error}")
+        say("The view `stored` needs the checkpoints, which cannot be read here: {error}", error=error)
         return None
 
 

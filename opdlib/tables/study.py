@@ -152,12 +152,14 @@ def verdict(low: float, high: float, span: float) -> str:
     return OTHER if low > 0 or high < 0 else UNDECIDED
 
 
-def text_table(rows: Sequence[Mapping[str, str]], index: str) -> pd.DataFrame:
-    """Rows of text for the eye, their entry `index` as label, a dash for what a row lacks; without rows, one that says
-    so."""
-    if not rows:
+def text_table(content: Sequence[Mapping[str, object]] | Mapping[str, Iterable[object]], index: str) -> pd.DataFrame:
+    """Text for the eye, of rows or of columns: `index` has the labels, a dash is what is not there; without rows, one
+    that says so."""
+    columns = {name: [*values] for name, values in content.items()} if isinstance(content, Mapping) else content
+    table = pd.DataFrame(columns, dtype=object)
+    if table.empty:
         return headed(pd.DataFrame({"": ["no runs yet"]}, index=pd.Index([MISSING], name=index)))
-    return headed(pd.DataFrame(rows, dtype=object).fillna(MISSING).set_index(index))
+    return headed(table.fillna(MISSING).astype(str).astype(object).set_index(index))
 
 
 def at_norm(table: pd.DataFrame, norms: pd.Series, quantities: Sequence[str]) -> pd.DataFrame:

@@ -39,3 +39,10 @@ def test_a_figure_is_shown_with_its_alt_text_and_closed() -> None:
     assert output["data"]["text/plain"] == "An empty plot."
     assert output["data"]["image/png"].startswith("iVBOR")
     assert plt.get_fignums() == []
+
+
+def test_a_sentence_has_its_numbers_filled_in() -> None:
+    _, (output,) = shown(lambda: notebook.say("{share:.1%} of {what}", share=0.8125, what="them"))
+    assert output["data"]["text/markdown"] == output["data"]["text/plain"] == "81.2% of them"
+    with pytest.raises(KeyError):
+        notebook.say("{share:.1%}")

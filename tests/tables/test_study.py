@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, over_seeds, verdict
+from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, over_seeds, text_table, verdict
 from tests.matched_runs import LOSS, along, runs
 
 
@@ -51,3 +51,11 @@ def test_at_equal_norm_a_number_is_interpolated_in_the_logarithm() -> None:
     assert found["opd", 0] == pytest.approx(3 + math.log(0.003))
     assert found["offline", 1] == pytest.approx(4 + math.log(0.0015))
     assert math.isnan(found["opd", 1])  # never so near after its first measured step
+
+
+def test_text_is_of_rows_or_of_columns() -> None:
+    by_row = text_table([{"arm": "a", "seeds": 3}, {"arm": "b", "p": "0.1"}], "arm")
+    by_column = text_table({"arm": pd.Series(["a", "b"]), "seeds": ["3", None], "p": [math.nan, "0.1"]}, "arm")
+    assert by_row.to_dict() == by_column.to_dict() == {"seeds": {"a": "3", "b": "-"}, "p": {"a": "-", "b": "0.1"}}
+    nothing = [[["no runs yet"]]] * 2
+    assert [text_table(none, "arm").to_numpy().tolist() for none in ([], {"arm": pd.Series([])})] == nothing
