@@ -169,3 +169,11 @@ class TestCommitted:
         assert "opdlib/py.typed" in names
         assert {name.partition("/")[0] for name in names} == {"opdlib", f"opdlib-{opdlib.__version__}.dist-info"}
         assert not any("patches/" in name or "__pycache__" in name for name in names)
+
+
+def test_the_walks_through_the_house_name_files_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf8")
+    named = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|yaml))?|[a-z_]+\.(?:py|yaml))`", text)
+    missing = [name for name in named if not ((ROOT / name).exists() or (ROOT / "opdlib" / name).exists())]
+    assert len(named) > 40
+    assert missing == []
