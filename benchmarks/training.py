@@ -28,7 +28,7 @@ from opdlib.files import data_root
 from opdlib.registry.recipes import DistillRecipe, load_recipe
 from opdlib.train.callbacks import Checkpoints
 from opdlib.train.fresh import ARCHITECTURES, write_fresh
-from opdlib.train.models import load_model, load_tokenizer, stop_tokens
+from opdlib.train.models import load_model, load_reader, stop_tokens
 from opdlib.train.objectives import build_trainer
 from opdlib.train.parents import Run
 from opdlib.train.run import observers
@@ -39,7 +39,7 @@ TARGET = 0.9
 
 def bare(recipe: DistillRecipe, source: Checkpoint, teacher: Checkpoint, folder: Path) -> Any:
     """TRL's trainer with the arguments that our recipe gives it, and nothing of ours around it."""
-    model, tokenizer = load_model(source), load_tokenizer(source)
+    model, tokenizer = load_model(source), load_reader(source)
     args = build_trainer(recipe, load_model(source), tokenizer, load_model(teacher), folder, []).args
     model.generation_config.eos_token_id = stop_tokens(tokenizer)
     problems = find_task(recipe.task).training(recipe.steps * recipe.batch_size, recipe.seed)
@@ -54,7 +54,7 @@ def bare(recipe: DistillRecipe, source: Checkpoint, teacher: Checkpoint, folder:
 
 def ours(recipe: DistillRecipe, source: Checkpoint, teacher: Checkpoint, folder: Path) -> Any:
     """The trainer of a run, with everything that looks on."""
-    model, tokenizer = load_model(source), load_tokenizer(source)
+    model, tokenizer = load_model(source), load_reader(source)
     run = Run(Path(), recipe, folder, {})
     watching = [*observers(run, source, model, tokenizer), Checkpoints()]
     return build_trainer(recipe, model, tokenizer, load_model(teacher), folder / "checkpoints", watching)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from opdlib.files import write_file
 
@@ -29,13 +28,7 @@ def clean(file: Path) -> None:
     for cell in content["cells"]:
         cell["metadata"] = {key: cell["metadata"][key] for key in KEPT if cell["metadata"].get(key)}
         for output in cell.get("outputs", []):
-            alt = _alt(output)
-            if alt:
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": alt}
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
     write_file(file, f"{text}\n")
-
-
-def _alt(output: dict[str, Any]) -> str | None:
-    alt: str | None = output.get("metadata", {}).get("image/png", {}).get("alt")
-    return alt

@@ -115,42 +115,30 @@ def scoring_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's tokenizer, padding on the left. Raises CheckpointError if it has none."""
-    folder = _folder(checkpoint)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
-    except (OSError, ValueError) as error:
-        raise _unusable(checkpoint, "tokenizer", error) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def load_reader(checkpoint: Checkpoint, images: bool) -> Any:
+def load_reader(checkpoint: Checkpoint, images: bool = False) -> Any:
     """What turns prompts into a model's input: the tokenizer, or with `images` the processor, padding on the left.
 
-    Raises CheckpointError if the checkpoint has none, MissingDependencyError if its processor needs another package.
+    Raises CheckpointError if the checkpoint has none, MissingDependencyError if it needs another package.
     """
-    if not images:
-        return load_tokenizer(checkpoint)
+    loader, part = (AutoProcessor, "processor") if images else (AutoTokenizer, "tokenizer")
     try:
-        processor = AutoProcessor.from_pretrained(_folder(checkpoint), local_files_only=True, padding_side="left")
+        reader = loader.from_pretrained(_folder(checkpoint), local_files_only=True, padding_side="left")
     except ImportError as error:
         why = " ".join(str(error).split())[:200]
         raise MissingDependencyError(
-            f"{checkpoint.spec}: its processor needs a package that is not installed ({why}); for most, torchvision: "
-            "pip install torchvision"
+            f"{checkpoint.spec}: its {part} needs a package that is not installed ({why}); for most processors, "
+            "torchvision: pip install torchvision"
         ) from error
     except (OSError, ValueError) as error:
-        raise _unusable(checkpoint, "processor", error) from error
-    if not isinstance(processor, ProcessorMixin):  # transformers falls back to the tokenizer, and does not say so
+        raise _unusable(checkpoint, part, error) from error
+    if images and not isinstance(reader, ProcessorMixin):  # transformers falls back to the tokenizer, and is silent
         raise CheckpointError(
             f"{checkpoint.spec}: found a tokenizer and no processor for images; put preprocessor_config.json there"
         )
-    if processor.tokenizer.pad_token is None:
-        processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    return processor
+    tokenizer = tokenizer_of(reader)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return reader
 
 
 def tokenizer_of(reader: Any) -> Any:

@@ -12,7 +12,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, ParameterError
 from opdlib.stats import wilson
 from opdlib.train.evaluate import evaluate, evaluate_model
-from opdlib.train.models import load_tokenizer
+from opdlib.train.models import load_reader
 from opdlib.train.tasks import TASKS, find_task, is_correct
 
 
@@ -41,7 +41,7 @@ class Oracle:
 
 
 def test_counts_what_the_model_says(pico: Path) -> None:
-    tokenizer = load_tokenizer(open_checkpoint(str(pico)))
+    tokenizer = load_reader(open_checkpoint(str(pico)))
     problems = TASKS["arithmetic"].held_out(120, seed=5)
     answers = [p.completion if i % 3 else f" {p.answer}0\n" for i, p in enumerate(problems)]
     result = evaluate_model(Oracle(tokenizer, answers), tokenizer, "arithmetic", 5, 120)
@@ -55,7 +55,7 @@ def test_a_task_says_how_many_are_asked_at_once(
 ) -> None:
     asked = dataclasses.replace(find_task(task), split=TASKS["arithmetic"].split, scorer=is_correct)
     monkeypatch.setitem(TASKS, task, asked)
-    tokenizer = load_tokenizer(open_checkpoint(str(pico)))
+    tokenizer = load_reader(open_checkpoint(str(pico)))
     oracle = Oracle(tokenizer, [p.completion for p in asked.held_out(60, seed=5)])
     assert evaluate_model(oracle, tokenizer, task, 5, 60).correct == 60
     assert oracle.batches == batches
@@ -63,7 +63,7 @@ def test_a_task_says_how_many_are_asked_at_once(
 
 def test_a_model_is_scored_where_that_is_fastest(pico: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problems = TASKS["arithmetic"].held_out(3, seed=0)
-    oracle = Oracle(load_tokenizer(open_checkpoint(str(pico))), [p.completion for p in problems])
+    oracle = Oracle(load_reader(open_checkpoint(str(pico))), [p.completion for p in problems])
     monkeypatch.setattr("opdlib.train.evaluate.load_model", lambda _: oracle)
     monkeypatch.setattr("opdlib.train.evaluate.scoring_device", lambda: torch.device("cpu", 0))
     assert evaluate(str(pico), n=3).correct == 3

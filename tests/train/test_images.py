@@ -35,7 +35,7 @@ from opdlib.registry.recipes import load_recipe
 from opdlib.train import run
 from opdlib.train.callbacks import Metrics
 from opdlib.train.evaluate import evaluate
-from opdlib.train.models import load_model, load_reader, load_tokenizer
+from opdlib.train.models import load_model, load_reader
 from opdlib.train.objectives import build_trainer
 from opdlib.train.prompts import conversation, encode
 from opdlib.train.run import train
@@ -374,5 +374,5 @@ def test_a_sighted_model_does_tasks_of_text_with_its_tokenizer(
     folder = train(recipe("opd-topk", task="sums"), out=tmp_path / "run")
     trained = load_file(folder / "bf16" / "model.safetensors")
     assert trained.keys() == open_checkpoint(str(sighted)).tensors.keys()
-    assert load_tokenizer(open_checkpoint(str(folder / "bf16"))).get_vocab()
+    assert load_reader(open_checkpoint(str(folder / "bf16"))).get_vocab()
     assert isinstance(load_reader(open_checkpoint(str(folder / "bf16")), images=True), ProcessorMixin)

@@ -14,7 +14,7 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import DistillRecipe, RlvrRecipe, load_recipe
-from opdlib.train.models import load_model, load_tokenizer, stop_tokens
+from opdlib.train.models import load_model, load_reader, stop_tokens
 from opdlib.train.objectives import DISTILLATIONS, _distillation_config, _rlvr_config, _sampling, build_trainer
 from opdlib.train.processes import PATIENCE
 from opdlib.train.tasks import Task, is_correct
@@ -35,7 +35,7 @@ def distillation(
     """Trainer, student, teacher, its first batch and the loss on it, in float32."""
     recipe = load_recipe(write_recipe(tmp_path, objective, precision="fp32", **changes))
     source = open_checkpoint(str(pico))
-    student, tokenizer = load_model(source), load_tokenizer(source)
+    student, tokenizer = load_model(source), load_reader(source)
     teacher = load_model(open_checkpoint(str(other_pico)))
     teacher.model.norm.weight.data.neg_()  # untrained models agree; this one likes least what it liked most
     trainer = build_trainer(recipe, student, tokenizer, teacher, tmp_path / "out", [])
@@ -119,7 +119,7 @@ def test_a_teachers_rows_of_padding_are_left_out(
         teacher.lm_head.weight = torch.nn.Parameter(-teacher.lm_head.weight.detach())
     teacher.get_output_embeddings().weight.data[rows:] = 5 * torch.ones(32)  # would take much of every distribution
     whole = copy.deepcopy(teacher)
-    trainer = build_trainer(recipe, student, load_tokenizer(source), teacher, tmp_path / "out", [])
+    trainer = build_trainer(recipe, student, load_reader(source), teacher, tmp_path / "out", [])
     student.train()
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     loss = trainer.compute_loss(student, batch)
@@ -179,7 +179,7 @@ def test_rlvr_rewards_exact_answers_and_normalises_within_groups(
     model = load_model(source)
     # No random answer is ever right: call those right that begin with an even token.
     monkeypatch.setattr(Task, "is_correct", lambda _, completion, answer: len(completion) % 2 == 0)
-    trainer = build_trainer(recipe, model, load_tokenizer(source), None, tmp_path / "out", [])
+    trainer = build_trainer(recipe, model, load_reader(source), None, tmp_path / "out", [])
     model.train()
     rows = next(iter(trainer.get_train_dataloader()))
     assert [row["prompt"] for row in rows] == [p for p in dict.fromkeys(r["prompt"] for r in rows) for _ in range(4)]
@@ -202,7 +202,7 @@ def test_a_newline_ends_a_completion(
 ) -> None:
     path = write_recipe(tmp_path, "opd", batch_size=64, max_new_tokens=12)
     source = open_checkpoint(str(pico))
-    student, tokenizer = load_model(source), load_tokenizer(source)
+    student, tokenizer = load_model(source), load_reader(source)
     teacher = load_model(open_checkpoint(str(other_pico)))
     trainer = build_trainer(load_recipe(path), student, tokenizer, teacher, tmp_path / "out", [])
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
@@ -218,7 +218,7 @@ def test_sft_is_the_cross_entropy_of_the_answer_alone(
 ) -> None:
     path = write_recipe(tmp_path, "sft", precision="fp32")
     source = open_checkpoint(str(pico))
-    model, tokenizer = load_model(source), load_tokenizer(source)
+    model, tokenizer = load_model(source), load_reader(source)
     trainer = build_trainer(load_recipe(path), model, tokenizer, None, tmp_path / "out", [])
     batch = next(iter(trainer.get_train_dataloader()))
     loss = trainer.compute_loss(model, dict(batch))
@@ -251,7 +251,7 @@ def test_settings_that_trl_would_choose_otherwise(
     trainer = build_trainer(
         load_recipe(write_recipe(tmp_path, objective)),
         load_model(source),
-        load_tokenizer(source),
+        load_reader(source),
         teacher,
         tmp_path / "out",
         [],
@@ -267,7 +267,7 @@ def test_settings_that_trl_would_choose_otherwise(
 
 
 def test_vllm_is_told_what_ends_a_completion(tmp_path: Path, pico: Path, write_recipe: Callable[..., Path]) -> None:
-    tokenizer = load_tokenizer(open_checkpoint(str(pico)))
+    tokenizer = load_reader(open_checkpoint(str(pico)))
     for rollout, ends in (("vllm", {"stop_token_ids": stop_tokens(tokenizer)}), ("transformers", None)):
         recipe = load_recipe(write_recipe(tmp_path, "opd", rollout=rollout))
         assert isinstance(recipe, DistillRecipe)
@@ -286,7 +286,7 @@ def test_vllm_is_told_its_share_of_the_gpu(
     share: float,
 ) -> None:
     recipe = load_recipe(write_recipe(tmp_path, objective, rollout="vllm", **said))
-    tokenizer = load_tokenizer(open_checkpoint(str(pico)))
+    tokenizer = load_reader(open_checkpoint(str(pico)))
     if isinstance(recipe, DistillRecipe):
         args = _distillation_config(recipe, DISTILLATIONS[objective], tokenizer, tmp_path)
     else:
@@ -305,7 +305,7 @@ def test_logits_that_change_after_the_head_are_refused_where_they_would_be_misse
     student, teacher = load_model(source), load_model(open_checkpoint(str(other_pico)))
     teacher.config.final_logit_softcapping = 30.0
     if not refused:
-        build_trainer(recipe, student, load_tokenizer(source), teacher, tmp_path / "out", [])
+        build_trainer(recipe, student, load_reader(source), teacher, tmp_path / "out", [])
         return
     with pytest.raises(RecipeError, match=r"its config has final_logit_softcapping 30\.0"):
-        build_trainer(recipe, student, load_tokenizer(source), teacher, tmp_path / "out", [])
+        build_trainer(recipe, student, load_reader(source), teacher, tmp_path / "out", [])

@@ -15,7 +15,7 @@ from opdlib.registry.recipes import load_recipe
 from opdlib.registry.tasks import DATA
 from opdlib.train import objectives
 from opdlib.train.evaluate import evaluate
-from opdlib.train.models import load_model, load_tokenizer
+from opdlib.train.models import load_model, load_reader
 from opdlib.train.objectives import build_trainer
 from opdlib.train.prompts import end_tokens, prompt_text
 from opdlib.train.tasks import TASKS, Split, Task, arithmetic, find_task, split_by_hash
@@ -29,7 +29,7 @@ CHAT = Task("talk", 4, partial(split_by_hash, arithmetic), chat=True)
 @pytest.fixture
 def tokenizer(pico: Path) -> Any:
     """The pico tokenizer with a beginning of sequence that it writes itself, as the template does."""
-    loaded = load_tokenizer(open_checkpoint(str(pico)))
+    loaded = load_reader(open_checkpoint(str(pico)))
     loaded.bos_token = "s"
     loaded.backend_tokenizer.post_processor = TemplateProcessing(
         single="s $A", special_tokens=[("s", loaded.convert_tokens_to_ids("s"))]
@@ -53,7 +53,7 @@ def test_a_chat_is_put_into_the_template_and_begins_once(tokenizer: Any) -> None
 
 
 def test_a_template_alone_begins_the_sequence(pico: Path) -> None:
-    plain = load_tokenizer(open_checkpoint(str(pico)))
+    plain = load_reader(open_checkpoint(str(pico)))
     plain.bos_token, plain.chat_template = "s", TEMPLATE
     assert prompt_text("1 + 1", CHAT, plain) == "s<1 + 1>="
 
@@ -76,7 +76,7 @@ def test_every_trainer_sees_the_template(
 ) -> None:
     monkeypatch.setattr(objectives, "find_task", lambda _: CHAT)
     source = open_checkpoint(str(pico))
-    tokenizer, teacher = load_tokenizer(source), None if objective in ("sft", "rlvr") else load_model(source)
+    tokenizer, teacher = load_reader(source), None if objective in ("sft", "rlvr") else load_model(source)
     tokenizer.chat_template = "{% for m in messages %}R{{ m.content }}R{% endfor %}"
     recipe = load_recipe(write_recipe(tmp_path, objective))
     trainer = build_trainer(recipe, load_model(source), tokenizer, teacher, tmp_path / "out", [])
