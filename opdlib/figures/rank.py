@@ -43,7 +43,7 @@ def leading(table: pd.DataFrame, ax: Axes) -> None:
     """Share of the energy in the k largest singular values together, in percent, by k.
 
     Table: `geometry.spread` of `svd_energy` for each view (median and quartiles over matrices) and
-    `paper_geometry.numbers` (grey bars: the span of the six OPD-style rows, where the paper has one).
+    `paper.numbers` (grey bars: the span of the six OPD-style rows, where the paper has one).
     """
     counts = table["quantity"].str.extract(r"^svd_energy\.(\d+)$", expand=False).dropna().astype(int)
     tops = table.loc[counts.index]

@@ -2,40 +2,83 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
 from opdlib.checkpoints.names import BLOCKS
 from opdlib.files import data_root
+from opdlib.quantities import SHARES
 from opdlib.registry.pairs import registry
 
 OPD_STYLE = ("OPD", "OPSD")
 """The regimes that the paper calls OPD-style: six of its ten rows."""
+LABELS = ["pair", "regime", "origin", "view"]
+"""The first columns of every table."""
 
-_RULES = {
-    "exact_zero_pct": ("exact", 0.0),
-    "sparsity_1e-6_pct": ("absolute", 1e-6),
-    "sparsity_1e-5_pct": ("absolute", 1e-5),
-    "sparsity_1e-4_pct": ("absolute", 1e-4),
-    "sparsity_1e-3_rms_pct": ("relative", 1e-3),
+_RULES = {"exact_zero": ("exact", 0.0), "sparsity_rms.1e-03": ("relative", 1e-3)} | {
+    f"sparsity.{eps:.0e}": ("absolute", eps) for eps in (1e-6, 1e-5, 1e-4)
 }
-_TOPS = {"top_0.1_energy_pct": 0.001, "top_1_energy_pct": 0.01, "top_5_energy_pct": 0.05}
-_BLOCKS = {"ffn": "mlp", "vision_tower": "vision"}
+_TOPS = {f"top_energy.{top:g}": top for top in (0.001, 0.01, 0.05)}
+_CALLED = {"mlp": "ffn", "vision": "vision_tower"}
+
+PRINTED: Mapping[str, Mapping[str, str]] = {
+    "table2_global": {"rel_norm_pct": "rel_norm"},
+    "table8_sparsity": {
+        "exact_zero_pct": "exact_zero",
+        **{f"sparsity_1e-{n}_pct": f"sparsity.1e-0{n}" for n in (6, 5, 4)},
+        "sparsity_1e-3_rms_pct": "sparsity_rms.1e-03",
+        **{f"top_{100 * top:g}_energy_pct": key for key, top in _TOPS.items()},
+    },
+    "table3_v2_block_rel_norm": {f"{_CALLED.get(block, block)}_pct": f"blocks.{block}.rel_norm" for block in BLOCKS},
+    "table3_v1_energy_share": {f"{_CALLED.get(block, block)}_pct": f"blocks.{block}.energy_share" for block in BLOCKS},
+    "table9_spectrum": {
+        **{f"top{k}_energy_pct": f"svd_energy.{k}" for k in (1, 8, 16)},
+        "stable_rank": "stable_rank",
+        "rank_1e-5_pct": "rank_share.1e-05",
+        "joint_projection_10_pct": "projection.joint.0.1",
+    },
+    "table10_coverage": {
+        f"{mask}_{100 * share:g}_pct": f"coverage.{mask}.{share:g}"
+        for mask in ("principal", "low", "nonprincipal_or_low")
+        for share in SHARES
+    },
+}
+"""File of data/paper/ -> its columns -> the keys of their numbers. What the file does not have is not printed."""
+
+
+def numbers() -> pd.DataFrame:
+    """Every number of these tables: columns pair, regime, origin ('paper'), view, quantity (its key), value."""
+    regimes = {pair.paper: pair.regime for pair in registry().values() if pair.paper}
+    parts = []
+    for name, keys in PRINTED.items():
+        printed = read(name)
+        long = printed.melt("pair", [column for column in keys if column in printed], "column")
+        scaled = long["value"] / long["column"].str.endswith("_pct").map({True: 100, False: 1})
+        parts.append(long[["pair"]].assign(quantity=long["column"].map(keys), value=scaled))
+    table = pd.concat(parts, ignore_index=True).dropna(subset=["value"])
+    return table.assign(regime=table["pair"].map(regimes), origin="paper", view="bf16")[[*LABELS, "quantity", "value"]]
+
+
+def wide(keys: Sequence[str]) -> pd.DataFrame:
+    """One row a pair, with each of these quantities as a column of that key; NaN where the paper has none."""
+    table = numbers()
+    values = table.pivot_table(index="pair", columns="quantity", values="value").reindex(columns=[*keys])
+    return table[LABELS].drop_duplicates().merge(values.rename_axis(columns=None), on="pair")
 
 
 def sparsity() -> pd.DataFrame:
-    """Table 8: columns pair, regime, origin ('paper'), view, rule, threshold, share in [0, 1]."""
-    table = _melted("table8_sparsity", list(_RULES))
-    table["rule"] = table["column"].map(lambda c: _RULES[c][0])
-    table["threshold"] = table["column"].map(lambda c: _RULES[c][1])
-    return table.drop(columns="column")[["pair", "regime", "origin", "view", "rule", "threshold", "share"]]
+    """Table 8: columns pair, regime, origin, view, rule, threshold, share in [0, 1]."""
+    table = numbers().query("quantity in @_RULES").rename(columns={"value": "share"})
+    rules = pd.DataFrame([_RULES[key] for key in table["quantity"]], table.index, ["rule", "threshold"])
+    return table[LABELS].join(rules).join(table["share"]).reset_index(drop=True)
 
 
 def energy() -> pd.DataFrame:
     """Table 8: columns pair, regime, origin, view, ranking ('per tensor'), top, share of the energy in [0, 1]."""
-    table = _melted("table8_sparsity", list(_TOPS)).assign(ranking="per tensor")
-    table["top"] = table["column"].map(_TOPS)
-    return table[["pair", "regime", "origin", "view", "ranking", "top", "share"]]
+    table = numbers().query("quantity in @_TOPS")
+    found = table[LABELS].assign(ranking="per tensor", top=table["quantity"].map(_TOPS), share=table["value"])
+    return found.reset_index(drop=True)
 
 
 def overview(atol: float = 1e-5) -> pd.DataFrame:
@@ -43,13 +86,8 @@ def overview(atol: float = 1e-5) -> pd.DataFrame:
 
     Shares are NaN at thresholds that Table 8 does not have.
     """
-    table, shares = labelled(read("table2_global")), sparsity()
-    columns = {"exact_zero": ("exact", 0.0), "sparsity": ("absolute", atol)}
-    for column, (rule, threshold) in columns.items():
-        own = shares[(shares["rule"] == rule) & np.isclose(shares["threshold"], threshold, rtol=1e-9, atol=0)]
-        table[column] = table["pair"].map(own.set_index("pair")["share"])
-    table = table.assign(rel_norm=table["rel_norm_pct"] / 100, atol=atol)
-    return table[["pair", "regime", "origin", "view", "rel_norm", "exact_zero", "sparsity", "atol"]]
+    key = f"sparsity.{atol:.0e}"
+    return wide(["rel_norm", "exact_zero", key]).rename(columns={key: "sparsity"}).assign(atol=atol)
 
 
 def blocks() -> pd.DataFrame:
@@ -57,34 +95,13 @@ def blocks() -> pd.DataFrame:
 
     NaN where a version has no such number; a block that a pair does not have is absent.
     """
-    norms, shares = (
-        labelled(read(name)).melt(["pair", "regime", "origin", "view"], var_name="block", value_name=value)
-        for name, value in (("table3_v2_block_rel_norm", "rel_norm"), ("table3_v1_energy_share", "energy_share"))
-    )
-    table = norms.merge(shares, how="outer", on=["pair", "regime", "origin", "view", "block"])
-    names = table["block"].str.removesuffix("_pct")
-    table["block"] = names.map(lambda name: _BLOCKS.get(name, name))
-    table[["rel_norm", "energy_share"]] /= 100
-    table = table.dropna(subset=["rel_norm", "energy_share"], how="all")
-    rows, order = list(read("table2_global")["pair"]), [*BLOCKS]
-    rank = table["pair"].map(rows.index) * len(order) + table["block"].map(order.index)
-    return table.iloc[rank.argsort()].reset_index(drop=True)
-
-
-def _melted(name: str, columns: list[str]) -> pd.DataFrame:
-    wide = labelled(read(name))
-    table = wide.melt(["pair", "regime", "origin", "view"], columns, var_name="column", value_name="share")
-    table["share"] /= 100
-    return table
-
-
-def labelled(table: pd.DataFrame) -> pd.DataFrame:
-    """One of the paper's tables with regime, origin ('paper') and view after its first column, pair."""
-    regimes = {pair.paper: pair.regime for pair in registry().values() if pair.paper}
-    table.insert(1, "regime", table["pair"].map(regimes))
-    table.insert(2, "origin", "paper")
-    table.insert(3, "view", "bf16")
-    return table
+    names = ["rel_norm", "energy_share"]
+    table = wide([f"blocks.{block}.{name}" for block in BLOCKS for name in names])
+    parts = [
+        table[LABELS].assign(block=block, **{name: table[f"blocks.{block}.{name}"] for name in names})
+        for block in BLOCKS
+    ]
+    return pd.concat(parts).dropna(subset=names, how="all").sort_index(kind="stable").reset_index(drop=True)
 
 
 def read(name: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The paper's numbers on geometry (Tables 2, 9 and 10) in the shape of ours, and what chance alone would give them.
+"""The paper's numbers on geometry (Tables 9 and 10) beside what chance alone would give them.
 
 Numbers that the paper does not print and that follow from those it does are marked as our arithmetic where they are
 shown.
@@ -7,26 +7,12 @@ shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pandas as pd
 
 from opdlib.quantities import SHARES, short_percent
 from opdlib.registry.pairs import registry
 from opdlib.tables import paper
-from opdlib.tables.select import stacked
-
-LABELS = ["pair", "regime", "origin", "view"]
-
-_SPECTRUM = {f"top{k}_energy_pct": f"svd_energy.{k}" for k in (1, 8, 16)} | {
-    "rank_1e-5_pct": "rank_share.1e-05",
-    "joint_projection_10_pct": "projection.joint.0.1",
-}
-_COVERAGE = {
-    f"{mask}_{100 * share:g}_pct": f"coverage.{mask}.{share:g}"
-    for mask in ("principal", "low", "nonprincipal_or_low")
-    for share in SHARES
-}
 
 SPECTRUM = (*(f"svd_energy.{k}" for k in (1, 8, 16)), "stable_rank", "rank_share.1e-05")
 """The quantities of Table 9 that are about the spectrum."""
@@ -36,23 +22,8 @@ SIZES = (
     | {"changed_above.0.2": "upper 80%", "changed_in.principal.0.1": "principal 10%"}
 )
 """P(changed) by size of the weight: quantity -> how its group of weights is called."""
-COVERAGES = tuple(_COVERAGE.values())
-"""The quantities of Table 10; of the last mask the paper has one share only."""
-
-
-def numbers() -> pd.DataFrame:
-    """Tables 9 and 10: columns pair, regime, origin ('paper'), view, quantity, value. Shares in [0, 1]."""
-    spectrum, coverage = (paper.labelled(paper.read(name)) for name in ("table9_spectrum", "table10_coverage"))
-    ranks = _melted(spectrum, {"stable_rank": "stable_rank"})
-    shares = [_melted(spectrum, _SPECTRUM), _melted(coverage, _COVERAGE)]
-    return stacked(ranks, *(part.assign(value=part["value"] / 100) for part in shares))
-
-
-def overview(keys: Sequence[str]) -> pd.DataFrame:
-    """One row a pair, with each of these quantities as a column of that key; NaN where the paper has none."""
-    table = numbers()
-    values = table.pivot_table(index="pair", columns="quantity", values="value").reindex(columns=[*keys])
-    return table[LABELS].drop_duplicates().merge(values.rename_axis(columns=None), on="pair")
+COVERAGES = ("coverage.principal.0.1", *(f"coverage.low.{share:g}" for share in SHARES))
+"""The quantities of Table 10 from which P(changed) follows."""
 
 
 def shapes(source: str) -> pd.DataFrame:
@@ -89,7 +60,7 @@ def projection() -> pd.DataFrame:
     expected is `median_chance` of the pair's source, ratio the one over the other: our arithmetic, NaN where the shapes
     are not listed.
     """
-    table = overview(["projection.joint.0.1"]).rename(columns={"projection.joint.0.1": "value"})
+    table = paper.wide(["projection.joint.0.1"]).rename(columns={"projection.joint.0.1": "value"})
     sources = {pair.paper: pair.source for pair in registry().values() if pair.paper}
     expected = table["pair"].map(lambda pair: median_chance(sources[pair]))
     return table.assign(expected=expected, ratio=table["value"] / expected)
@@ -100,7 +71,7 @@ def coverage() -> pd.DataFrame:
 
     The ceiling, min(1, 10% / density) with density = 1 - exact zero (Table 8), is our arithmetic.
     """
-    table = overview(["coverage.principal.0.1", "coverage.low.0.1"])
+    table = paper.wide(["coverage.principal.0.1", "coverage.low.0.1"])
     return table.assign(**{"coverage_ceiling.0.1": (0.1 / _density(table)).clip(upper=1)})
 
 
@@ -110,8 +81,8 @@ def changed() -> pd.DataFrame:
     coverage * density / share of the mask, with density = 1 - exact zero. Approximate: the coverages are medians over
     matrices, the density is that of the whole model. Columns: those of `SIZES`.
     """
-    covered = overview(COVERAGES)
-    return covered[LABELS].join(by_size(covered, _density(covered)))
+    covered = paper.wide(COVERAGES)
+    return covered[paper.LABELS].join(by_size(covered, _density(covered)))
 
 
 def by_size(coverages: pd.DataFrame, density: pd.Series) -> pd.DataFrame:
@@ -125,9 +96,3 @@ def by_size(coverages: pd.DataFrame, density: pd.Series) -> pd.DataFrame:
 
 def _density(table: pd.DataFrame) -> pd.Series:
     return 1 - table["pair"].map(paper.overview().set_index("pair")["exact_zero"])
-
-
-def _melted(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    known = {column: name for column, name in names.items() if column in table}
-    long = table.melt(LABELS, [*known], var_name="quantity", value_name="value")
-    return long.assign(quantity=long["quantity"].map(known))

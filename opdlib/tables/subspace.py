@@ -9,7 +9,7 @@ import pandas as pd
 
 from opdlib.quantities import MASKS, SIDES, UPDATE_ATOL, key_of, short_percent
 from opdlib.results.open import Results
-from opdlib.tables import paper_geometry
+from opdlib.tables import paper, paper_geometry
 from opdlib.tables.geometry import matrices, overview, spread
 
 
@@ -96,5 +96,5 @@ def deciles(magnitude: pd.DataFrame) -> pd.DataFrame:
         "share": inside(table["share"] * table["coordinates"]) / whole,
         "expected": np.where(inside(known) > whole / 2, expected, np.nan),
     }
-    labels = magnitude[paper_geometry.LABELS].iloc[[0] * 10].reset_index(drop=True)
+    labels = magnitude[paper.LABELS].iloc[[0] * 10].reset_index(drop=True)
     return labels.join(pd.DataFrame(found))

@@ -46,7 +46,7 @@ def headed(table: pd.DataFrame) -> pd.DataFrame:
 def by_quantity(views: Sequence[Results], published: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """A row for each quantity: median and quartiles in each view, and the span of the paper's six OPD-style rows.
 
-    `published`: `opdlib.tables.paper_geometry.numbers`.
+    `published`: `opdlib.tables.paper.numbers`.
     """
     found: dict[str, list[str]] = {}
     for results in views:

@@ -19,7 +19,7 @@ from opdlib.claims.verdict import judge
 from opdlib.errors import RegistryError
 from opdlib.registry.claims import claim_of
 from opdlib.registry.pairs import Pair, registry
-from opdlib.tables import Results, paper, paper_geometry
+from opdlib.tables import Results, paper
 from opdlib.tables.paper import OPD_STYLE
 from tests.conftest import pico_weights
 from tests.results_of import deep_pair, results_of
@@ -34,23 +34,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 def published(pair: str) -> dict[str, float | str]:
     """The paper's own numbers for one pair, by the names that rules use."""
-    shares, energy, overview = paper.sparsity(), paper.energy(), paper.overview().set_index("pair")
-    known: dict[str, float | str] = {"rel_norm": overview.loc[pair, "rel_norm"]}
-    for row in shares[shares["pair"] == pair].itertuples():
-        key = {"exact": "exact_zero", "absolute": f"sparsity.{row.threshold:.0e}", "relative": "sparsity_rms.1e-03"}
-        known[key[row.rule]] = row.share
-    known |= {f"top_energy.{row.top:g}": row.share for row in energy[energy["pair"] == pair].itertuples()}
-    blocks = paper.blocks()
+    table, blocks = paper.numbers(), paper.blocks()
+    known: dict[str, float | str] = dict(table[table["pair"] == pair].set_index("quantity")["value"])
     own = blocks[blocks["pair"] == pair]
-    for row in own.itertuples():
-        known |= {f"blocks.{row.block}.rel_norm": row.rel_norm, f"blocks.{row.block}.energy_share": row.energy_share}
     for column, name in (("rel_norm", "largest_norm_block"), ("energy_share", "largest_energy_block")):
         if own[column].notna().any():
             known[name] = str(own.loc[own[column].idxmax(), "block"])
-    geometry = paper_geometry.numbers()
-    values = geometry[geometry["pair"] == pair].set_index("quantity")["value"]
-    known |= {str(key): float(value) for key, value in values.items()}
-    return {k: v for k, v in known.items() if isinstance(v, str) or not math.isnan(v)}
+    return known
 
 
 def paper_value(claim: Claim, pair: str) -> float | str | None:

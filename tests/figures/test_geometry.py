@@ -15,7 +15,7 @@ import torch
 from matplotlib.axes import Axes
 
 from opdlib.figures import rank, subspace
-from opdlib.tables import Results, geometry, magnitude, paper_geometry, stacked
+from opdlib.tables import Results, geometry, magnitude, paper, paper_geometry, stacked
 from opdlib.tables import subspace as of_subspace
 from tests.conftest import pico_weights
 from tests.results_of import deep_pair, results_of
@@ -31,12 +31,12 @@ pytestmark = pytest.mark.usefixtures("without_a_screen")
 def all_tables(views: list[Results]) -> dict[Draw, pd.DataFrame]:
     """Figure -> the table that the notebooks give it."""
     spectrum = paper_geometry.SPECTRUM
-    pairs = stacked(paper_geometry.overview(spectrum), *(geometry.overview(v, spectrum) for v in views))
+    pairs = stacked(paper.wide(spectrum), *(geometry.overview(v, spectrum) for v in views))
     covered = stacked(paper_geometry.coverage(), *(geometry.overview(v, MASKS) for v in views))
     coverages = stacked(*(of_subspace.coverage(v, SHARES) for v in views))
     return {
         rank.spectrum: stacked(*(geometry.spectrum(v) for v in views)),
-        rank.leading: stacked(paper_geometry.numbers(), *(geometry.spread(v) for v in views)),
+        rank.leading: stacked(paper.numbers(), *(geometry.spread(v) for v in views)),
         rank.pair_top: pairs,
         rank.pair_stable_rank: pairs,
         subspace.pair_projection: stacked(paper_geometry.projection(), *(of_subspace.joint(v) for v in views)),

@@ -11,7 +11,7 @@ import torch
 from opdlib.tables import (
     Results,
     geometry,
-    paper_geometry,
+    paper,
     rounding,
     subspace,
     words,
@@ -29,7 +29,7 @@ def test_nothing_changed_is_a_dash_and_not_zero(unchanged: Results) -> None:
     assert subspace.joint(unchanged)[["value", "ratio"]].isna().all(axis=None)
     assert subspace.coverage(unchanged, [0.1])["coverage"].isna().all()
     assert subspace.changed(unchanged)["changed_in.low.0.01"].isna().all()
-    shown = written.by_quantity([unchanged], paper_geometry.numbers(), names)
+    shown = written.by_quantity([unchanged], paper.numbers(), names)
     assert set(shown["here, bf16"]) == set(shown["quartiles, bf16"]) == {"-"}
     assert len(written.by_module([unchanged], ["svd_energy.1"])) == 0
     assert rounding.budget(unchanged, unchanged)["stored"].isna().all()
@@ -41,7 +41,7 @@ def test_nothing_changed_is_a_dash_and_not_zero(unchanged: Results) -> None:
 
 def test_tables_for_the_eye(results: Results, stored: Results) -> None:
     views = [results, stored]
-    shown = written.by_quantity(views, paper_geometry.numbers(), ["svd_energy.1", "stable_rank", "effective_rank"])
+    shown = written.by_quantity(views, paper.numbers(), ["svd_energy.1", "stable_rank", "effective_rank"])
     assert list(shown.columns) == [
         *(f"{what}, {view}" for view in ("bf16", "stored") for what in ("here", "quartiles")),
         *("paper low", "paper high"),

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from opdlib.registry.study import FULL, study
+from opdlib.tables import paper
 from opdlib.tables.matched.arms import CORNERS, LONG, REGIMES, present
-from opdlib.tables.matched.paper import published
 from opdlib.tables.study import at_norm, differences
 
 
@@ -102,8 +102,8 @@ def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
     group = groups()
     ours = drawn(along, quantity, tuple(group))
     ours["group"] = ours["arm"].map(group)
-    paper = _published(quantity).reset_index(names="arm").assign(group="paper", quantity=quantity)
-    return pd.concat([part for part in (ours, paper) if len(part)], ignore_index=True)
+    pairs = _published(quantity).reset_index(names="arm").assign(group="paper", quantity=quantity)
+    return pd.concat([part for part in (ours, pairs) if len(part)], ignore_index=True)
 
 
 def rank_correlation(quantity: str) -> float:
@@ -114,6 +114,6 @@ def rank_correlation(quantity: str) -> float:
 
 def _published(quantity: str) -> pd.DataFrame:
     """The paper's pairs that have this quantity: rel_norm and value, by pair."""
-    wide = published().pivot_table(index="pair", columns="quantity", values="value")
+    wide = paper.numbers().pivot_table(index="pair", columns="quantity", values="value")
     wide = wide.reindex(columns=[*dict.fromkeys(["rel_norm", quantity])]).dropna()
     return pd.DataFrame({"rel_norm": wide["rel_norm"], "value": wide[quantity]})

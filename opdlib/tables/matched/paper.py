@@ -10,7 +10,7 @@ import pandas as pd
 
 from opdlib.registry.study import FULL
 from opdlib.stats import mean_interval
-from opdlib.tables import paper, paper_geometry
+from opdlib.tables import paper
 from opdlib.tables.matched.arms import LONG, present
 from opdlib.tables.study import by_seed
 
@@ -21,29 +21,10 @@ STEPS = {"data and loss": (OFFLINE, FULL), "rate and length": (LONG, OFFLINE), "
 """What changes -> from which arm (second) to which (first)."""
 
 
-def published() -> pd.DataFrame:
-    """The paper's numbers (Tables 2, 8, 9 and 10) by the keys of a summary: columns pair, regime, quantity, value."""
-    labels = ["pair", "regime"]
-    sparsity, energy, geometry = paper.overview(), paper.energy(), paper_geometry.numbers()
-    sparsity = sparsity.rename(columns={"sparsity": "sparsity.1e-05"})
-    columns = ["rel_norm", "exact_zero", "sparsity.1e-05"]
-    parts = [
-        sparsity.melt(labels, columns, var_name="quantity", value_name="value"),
-        energy.assign(quantity="top_energy." + energy["top"].map("{:g}".format), value=energy["share"]),
-        geometry,
-    ]
-    table = pd.concat([part[[*labels, "quantity", "value"]] for part in parts], ignore_index=True)
-    return table.dropna(subset=["quantity", "value"]).reset_index(drop=True)
-
-
 def rows(quantities: Sequence[str]) -> pd.DataFrame:
     """One row a pair of the paper, a column a quantity that the paper has: pair, regime, then dotted keys."""
-    table = published()
-    order = table["pair"].drop_duplicates()
-    wide = table.pivot_table(index="pair", columns="quantity", values="value").reindex(order)
-    regimes = table.drop_duplicates("pair").set_index("pair")["regime"]
-    kept = [key for key in quantities if key in wide]
-    return wide[kept].rename_axis(columns=None).assign(regime=regimes).reset_index()[["pair", "regime", *kept]]
+    kept = [key for key in quantities if key in set(paper.numbers()["quantity"])]
+    return paper.wide(kept)[["pair", "regime", *kept]]
 
 
 def factors(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
@@ -53,7 +34,7 @@ def factors(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     value, low, high (all > 0; NaN where a number is zero or undefined, low and high also of a single seed). In the rows
     `paper`, value is Distill over DS-Qwen OPD, low and high the span over its six OPD-style pairs, seeds 0.
     """
-    reported = published().set_index(["pair", "quantity"])["value"]
+    reported = paper.numbers().set_index(["pair", "quantity"])["value"]
     pairs = rows(["rel_norm"])
     style = pairs[pairs["regime"].isin(paper.OPD_STYLE)]["pair"]
     found = []
