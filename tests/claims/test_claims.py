@@ -22,7 +22,7 @@ from opdlib.registry.pairs import Pair, registry
 from opdlib.tables import Results, paper
 from opdlib.tables.paper import OPD_STYLE
 from tests.conftest import pico_weights
-from tests.results_of import deep_pair, results_of
+from tests.tables.results_of import deep_pair, results_of
 
 ALL = claims.load()
 

@@ -18,7 +18,7 @@ from opdlib.figures import rank, subspace
 from opdlib.tables import Results, geometry, magnitude, paper, paper_geometry, stacked
 from opdlib.tables import subspace as of_subspace
 from tests.conftest import pico_weights
-from tests.results_of import deep_pair, results_of
+from tests.tables.results_of import deep_pair, results_of
 
 Draw = Callable[..., Axes]
 SHARES = (0.01, 0.05, 0.1, 0.2)

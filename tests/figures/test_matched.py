@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from opdlib.figures import matched as figures
 from opdlib.tables import study
 from opdlib.tables.matched import arms, norm, paper
-from tests.matched_runs import write_runs
+from tests.tables.matched_runs import write_runs
 
 ARMS = ("opd-ce", "offline-rkl", "offline")
 

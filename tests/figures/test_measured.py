@@ -17,7 +17,7 @@ from matplotlib.collections import QuadMesh
 from opdlib import figures, tables
 from opdlib.tables import Results, paper
 from tests.conftest import pico_weights
-from tests.results_of import deep_pair, results_of
+from tests.tables.results_of import deep_pair, results_of
 
 Draw = Callable[..., Axes]
 

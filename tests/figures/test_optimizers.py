@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from opdlib.figures import optimizers as figures
 from opdlib.tables.optimizers import sweep
 from opdlib.tables.optimizers.state import published_state, unrelated_cosine
-from tests.optimizer_page import Page, page
+from tests.tables.optimizer_page import Page, page
 
 pytestmark = pytest.mark.usefixtures("without_a_screen")
 

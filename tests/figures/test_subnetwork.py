@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from opdlib.figures import subnetwork as figures
 from opdlib.tables import stacked
 from opdlib.tables.subnetwork import compared, masked, overlap, written
-from tests.subnetwork_runs import LOST, write_masks, write_overlaps, write_runs
+from tests.tables.subnetwork_runs import LOST, write_masks, write_overlaps, write_runs
 
 
 @pytest.fixture

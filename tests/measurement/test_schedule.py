@@ -30,7 +30,7 @@ from opdlib.results.measure import Order, measure_into, measure_together
 from opdlib.results.summarize import summarize
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 from tests.metrics import geometry_reference as slow
-from tests.metrics import reference
+from tests.metrics import sparsity_reference as reference
 
 TIED = {"tie_word_embeddings": True}
 

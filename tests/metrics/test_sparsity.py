@@ -24,7 +24,7 @@ from opdlib.metrics.sparsity import (
     top_energy,
 )
 
-from . import reference
+from . import sparsity_reference as reference
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

@@ -8,7 +8,7 @@ import yaml
 
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import DistillRecipe, SftRecipe, check_recipe, load_recipe
-from tests.recipe_files import recipe_writer
+from tests.registry.recipe_files import recipe_writer
 
 write_recipe = recipe_writer("org/student", "org/teacher")
 SHIPPED = sorted((Path(__file__).parents[2] / "data" / "recipes").glob("*.yaml"))

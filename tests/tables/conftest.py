@@ -8,7 +8,7 @@ from opdlib.tables import (
     Results,
 )
 from tests.conftest import Weights, pico_weights
-from tests.results_of import deep_pair, results_of
+from tests.tables.results_of import deep_pair, results_of
 
 
 @pytest.fixture(scope="module")

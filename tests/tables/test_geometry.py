@@ -22,7 +22,7 @@ from opdlib.tables import (
     subspace,
 )
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
-from tests.results_of import results_of
+from tests.tables.results_of import results_of
 
 
 @pytest.mark.parametrize("view", ["bf16", "stored"])

@@ -13,7 +13,7 @@ from opdlib.tables import study
 from opdlib.tables.matched import arms, conclusions, counts, norm, paper, shown, words
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 from opdlib.train.objectives import DISTILLATIONS
-from tests.matched_runs import BOTH, DATA, END, LEARNED, LOSS, SOURCE, along, runs, write_runs
+from tests.tables.matched_runs import BOTH, DATA, END, LEARNED, LOSS, SOURCE, along, runs, write_runs
 
 
 def test_effects_are_what_was_built_in() -> None:

@@ -18,7 +18,7 @@ from opdlib import tables
 from opdlib.errors import ParameterError, RegistryError
 from opdlib.tables import Results, measured, paper
 from tests.conftest import Weights, moved, pico_weights
-from tests.results_of import deep_pair, results_of
+from tests.tables.results_of import deep_pair, results_of
 
 FIRST_COLUMNS = ["pair", "regime", "origin", "view"]
 

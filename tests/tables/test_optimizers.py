@@ -13,7 +13,7 @@ from opdlib.claims import optimizers as claims
 from opdlib.claims.verdict import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, verdict
 from opdlib.tables import study, study_provenance
 from opdlib.tables.optimizers import best, cells, compared, state, sweep, words, written
-from tests.optimizer_page import Page, page
+from tests.tables.optimizer_page import Page, page
 
 GAPS = ["accuracy", "exact_zero"]
 

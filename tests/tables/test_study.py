@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, over_seeds, text_table, verdict
-from tests.matched_runs import LOSS, along, runs
+from tests.tables.matched_runs import LOSS, along, runs
 
 
 def test_differences_are_paired_by_seed() -> None:

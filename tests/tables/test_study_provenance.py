@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from opdlib.tables import study_provenance
-from tests.matched_runs import write_runs
-from tests.optimizer_page import page
+from tests.tables.matched_runs import write_runs
+from tests.tables.optimizer_page import page
 
 
 def test_the_provenance_says_everything_that_occurs(tmp_path: Path) -> None:

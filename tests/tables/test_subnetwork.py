@@ -14,9 +14,9 @@ from opdlib.claims.verdict import above
 from opdlib.tables import stacked
 from opdlib.tables.subnetwork import compared, masked, overlap, overlap_words, overlap_written, words, written
 from opdlib.tables.text import points
-from tests.study_rows import write_study
-from tests.subnetwork_runs import LOST, SOURCE, write_masks, write_overlaps, write_runs
-from tests.subnetwork_runs import overlap as overlap_row
+from tests.tables.study_rows import write_study
+from tests.tables.subnetwork_runs import LOST, SOURCE, write_masks, write_overlaps, write_runs
+from tests.tables.subnetwork_runs import overlap as overlap_row
 
 
 @dataclass

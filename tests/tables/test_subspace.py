@@ -13,7 +13,7 @@ from opdlib.tables import (
     magnitude,
     subspace,
 )
-from tests.results_of import results_of
+from tests.tables.results_of import results_of
 
 SHARES = (0.01, 0.05, 0.1, 0.2)
 

@@ -18,7 +18,7 @@ from opdlib.tables import (
     written,
 )
 from tests.conftest import moved, pico_weights
-from tests.results_of import results_of
+from tests.tables.results_of import results_of
 
 
 def test_nothing_changed_is_a_dash_and_not_zero(unchanged: Results) -> None:

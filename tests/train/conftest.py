@@ -10,7 +10,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tests.recipe_files import recipe_writer
+from tests.registry.recipe_files import recipe_writer
 
 CHARACTERS = "Calcute: Rs0123456789+*\n"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.study_rows import Row, run, write_study
+from tests.tables.study_rows import Row, run, write_study
 
 LOST = {
     "opd": 0.0,

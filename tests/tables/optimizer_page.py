@@ -9,7 +9,7 @@ import pandas as pd
 
 from opdlib.tables import study
 from opdlib.tables.optimizers import state, sweep
-from tests.optimizer_runs import ACCURACY, write_runs
+from tests.tables.optimizer_runs import ACCURACY, write_runs
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from tests.study_rows import Row, run, write_study
+from tests.tables.study_rows import Row, run, write_study
 
 END = {"opd": 0.010, "opd-ce": 0.008, "offline-rkl": 0.010, "offline": 0.008, "offline-long": 0.080, "opd-k1": 0.004}
 STEPS = 20

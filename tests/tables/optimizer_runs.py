@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from tests.study_rows import Row, run, write_study
+from tests.tables.study_rows import Row, run, write_study
 
 ACCURACY = {
     "adamw-3e-6": 0.40,
