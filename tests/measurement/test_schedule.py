@@ -24,7 +24,8 @@ from opdlib.errors import MeasureError, ParameterError
 from opdlib.measurement.schedule import Measurement, measure_pair
 from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, count_of
 from opdlib.metrics.subspace import rank_of
-from opdlib.results.flat import flatten, undefined
+from opdlib.quantities import flat
+from opdlib.results.flat import undefined
 from opdlib.results.layout import read_provenance, read_summary
 from opdlib.results.measure import Order, measure_into, measure_together
 from opdlib.results.summarize import summarize
@@ -106,7 +107,7 @@ def test_the_summary_agrees_with_slow_definitions(tmp_path: Path, sides: tuple[W
         assert row["sparsity"]["1e-05"] == unchanged(names, 1e-5)
         assert row["rel_norm"] == pytest.approx(norm(names), rel=1e-12)
         assert row["energy_share"] == pytest.approx(energy(names) / energy(everything), rel=1e-12)
-    assert undefined(flatten(summary)) == {}
+    assert undefined(dict(flat(summary))) == {}
     json.dumps(summary, allow_nan=False)
 
 
