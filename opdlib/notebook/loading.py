@@ -17,6 +17,7 @@ from opdlib.errors import CheckpointError, MissingDependencyError, ParameterErro
 from opdlib.files import find
 from opdlib.notebook.display import say
 from opdlib.registry.pairs import DEFAULT, Pair, find_pair
+from opdlib.registry.study import find_run
 from opdlib.results.layout import State, cached_folder, committed_folder, find_by_content, missing_tables, state_of
 from opdlib.tables import Results, headed
 
@@ -34,8 +35,8 @@ def load(
     A pair's committed results are taken if they are those of its checkpoints: where its patch is at hand, the digests
     in the patch's header must agree. Otherwise the checkpoints are opened and their digests looked up among the
     committed results, then in the user's cache; what is in neither is measured now, with a progress bar, and kept in
-    the cache. Raises RegistryError for stale results and for a run of the study of which only rows are here,
-    ParameterError for a pair without a checkpoint, and what opening and measuring raise.
+    the cache. Raises RegistryError for stale results, ParameterError for a pair without a checkpoint and for a run of
+    the study whose weights are not here, and what opening and measuring raise.
     """
     if source is not None and trained is not None:
         return _measured(source, trained, view, skip, metrics, short_name(trained), None)
@@ -46,8 +47,8 @@ def load(
         return committed
     if known.trained is None:
         raise ParameterError(f"pair {known.key!r}: {known.why}; give the checkpoints yourself as source and trained")
-    if known.obstacle() and state_of(known, view) is State.ROWS:
-        raise RegistryError(f"pair {known.key!r}: {missing_tables(known, view)}")
+    if known.obstacle() and find_run(known.key):
+        raise ParameterError(f"pair {known.key!r}: {missing_tables(known, view)}")
     return _measured(known.source, known.trained, view, left_out, metrics, known.title, known)
 
 

@@ -80,13 +80,16 @@ def results_folder(name: str, view: str = "bf16") -> Path:
 
 
 def missing_tables(pair: Pair, view: str = "bf16") -> str:
-    """What is not here of a pair without complete results, and the command that makes it."""
+    """What is here of a pair without complete results, what is not, and the command that makes it."""
     run = find_run(pair.key)
-    if run is None or state_of(pair, view) is State.ABSENT:
+    if run is None:
         return f"no committed results in view {view}; run: opd measure {pair.key} --view {view}"
     scale, arm, seed = run
-    again = f"opd study {scale.name} --arms {arm.name} --seeds {seed}"
-    return f"only its rows of the study are here, no tables of tensors and matrices; to make them run: {again}"
+    rows = (
+        f"only its rows of the study are here (opd summary {pair.key} --view {view}), no tables of tensors and matrices"
+    )
+    found = rows if state_of(pair, view) is State.ROWS else "neither rows of the study nor tables are here"
+    return f"{found}; to make them run: opd study {scale.name} --arms {arm.name} --seeds {seed}"
 
 
 def summary_of(name: str, view: str = "bf16", step: int | None = None) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def find_by_content(identity: dict[str, Any]) -> Path | None:
     """The results of exactly this measurement (`opdlib.measurement.schedule.identity`), committed ones first, then the
     user's cache.
 
-    Folders without tables are passed over: of the study's runs only summaries are committed.
+    A folder without tables is not whole, and passed over.
     """
     committed = sorted(p.parent for p in (data_root() / "results").rglob(TENSORS))
     cached = cached_folder(identity)

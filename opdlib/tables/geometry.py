@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from opdlib.errors import ParameterError
-from opdlib.files import data_root
 from opdlib.quantities import key_of, label
 from opdlib.registry.pairs import registry
-from opdlib.results.layout import SUMMARY
+from opdlib.results.layout import State, committed_folder, state_of
 from opdlib.results.open import Results
 from opdlib.tables.measured import GROUPS
 
@@ -28,9 +27,8 @@ def has_geometry(results: Results) -> bool:
 
 def others(results: Results) -> list[Results]:
     """Every other pair of the registry with committed geometry; none where `results` is no pair of the registry."""
-    keys = [key for key in registry() if results.pair and key != results.pair.key]
-    folders = [data_root() / "results" / key for key in keys]
-    found = [Results(folder) for folder in folders if (folder / SUMMARY).is_file()]
+    pairs = [pair for key, pair in registry().items() if results.pair and key != results.pair.key]
+    found = [Results(committed_folder(pair)) for pair in pairs if state_of(pair) is State.COMPLETE]
     return [other for other in found if has_geometry(other)]
 
 

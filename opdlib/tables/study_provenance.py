@@ -57,9 +57,9 @@ def _digests(run: Run) -> dict[str, str]:
 
 
 def _made(run: Run) -> dict[str, str]:
-    changed = " (with uncommitted changes)" if run["git.dirty"] else ""
+    changed = " (with uncommitted changes)" if run.get("git.dirty") else ""
     return {
-        "code": f"{run['git.commit'][:8]}{changed}",
+        **({"code": f"{run['git.commit'][:8]}{changed}"} if "git.commit" in run else {}),
         "packages": _packages(run, sorted(name.partition(".")[2] for name in run if name.startswith("packages."))),
         "device": f"{run['device']}, {run['threads']} threads",
     }

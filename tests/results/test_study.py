@@ -73,7 +73,8 @@ def test_tables_of_rows_only_are_refused_in_one_line() -> None:
     with pytest.raises(RegistryError) as caught:
         results_folder("smollm2-rlvr-s0")
     assert str(caught.value) == (
-        "pair 'smollm2-rlvr-s0': only its rows of the study are here, no tables of tensors and matrices; "
+        "pair 'smollm2-rlvr-s0': only its rows of the study are here (opd summary smollm2-rlvr-s0 --view bf16), no "
+        "tables of tensors and matrices; "
         "to make them run: opd study smollm2 --arms rlvr --seeds 0"
     )
     with pytest.raises(RegistryError, match=r"no committed results in view bf16; run: opd measure deepscaler-rlvr"):

@@ -12,6 +12,7 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import ParameterError, RegistryError
 from opdlib.quantities import flat, quantity
+from opdlib.results import layout as of_layout
 from opdlib.results import open as of_results
 from opdlib.results.measure import measure_into
 from opdlib.tables import (
@@ -128,7 +129,7 @@ def test_a_pair_that_is_measured_later_has_its_row(
 ) -> None:
     shutil.copytree(results.folder, tmp_path / "results" / "minicpm-opd")
     shutil.copytree(open_results("smollm2-opd").folder, tmp_path / "results" / "smollm2-opd-s0")
-    for module in (geometry, of_results):
+    for module in (of_layout, of_results):
         monkeypatch.setattr(module, "data_root", lambda: tmp_path)
     (other,) = geometry.others(Results(tmp_path / "results" / "smollm2-opd-s0"))
     assert (other.title, other.pair and other.pair.regime) == ("MiniCPM OPD", "OPD")

@@ -7,7 +7,14 @@ import math
 import pandas as pd
 import pytest
 
+from opdlib.errors import RegistryError
+from opdlib.registry.pairs import find_pair, registry
+from opdlib.registry.study import FULL, study
+from opdlib.results.layout import State, state_of, summary_of
+from opdlib.tables import open_results
 from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, over_seeds, text_table, verdict
+from opdlib.tables.study import along as along_of
+from opdlib.tables.study import runs as runs_of
 from tests.tables.matched_runs import LOSS, along, runs
 
 
@@ -59,3 +66,28 @@ def test_text_is_of_rows_or_of_columns() -> None:
     assert by_row.to_dict() == by_column.to_dict() == {"seeds": {"a": "3", "b": "-"}, "p": {"a": "-", "b": "0.1"}}
     nothing = [[["no runs yet"]]] * 2
     assert [text_table(none, "arm").to_numpy().tolist() for none in ([], {"arm": pd.Series([])})] == nothing
+
+
+# Whatever a pair is called, and whatever there is of it.
+
+
+@pytest.mark.parametrize("name", [name for pair in registry().values() for name in (pair.key, *pair.aliases)])
+def test_every_pair_of_the_registry_opens_or_says_why_not(name: str) -> None:
+    opens_or_tells(name)
+
+
+@pytest.mark.parametrize("scale", study())
+def test_runs_of_every_scale_have_numbers_and_open_or_say_why_not(scale: str) -> None:
+    assert set(runs_of(scale)["arm"]) == set(study()[scale].arms)
+    assert set(along_of(scale)["arm"]) == set(study()[scale].arms)
+    run = study()[scale].arms[FULL].pairs[-1]
+    opens_or_tells(run)
+    assert summary_of(run)["view"] == "bf16"
+
+
+def opens_or_tells(name: str) -> None:
+    if state_of(find_pair(name)) is State.COMPLETE:
+        assert len(open_results(name).tensors)
+        return
+    with pytest.raises(RegistryError, match=rf"^pair '{find_pair(name).key}': .* run: opd (measure|study) [^\n]*$"):
+        open_results(name)

@@ -50,12 +50,12 @@ def compared(
     and last measured step are not counted.
     """
     keys = [key for key in present(along, quantities) if key != "rel_norm"]
-    tables = []
+    tables = [differences(along.iloc[:0], [], keys)]
     for arm in arms:
         wanted = largest_common(along, [FULL, arm]) if norms is None else norms
         own = at_norm(along[along["arm"].isin([FULL, arm])], wanted, keys)
         tables.append(differences(own, [arm] if len(own) else [], keys))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
 def middle_error(along: pd.DataFrame, quantities: Sequence[str], arm: str = FULL) -> dict[str, float]:
