@@ -39,6 +39,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("arm", ORDER, ids=lambda arm: arm.name)
+@pytest.mark.slow
 def test_every_shipped_recipe_trains(recipes: Path, arm: Arm, capsys: pytest.CaptureFixture[str]) -> None:
     out = recipes / "runs" / f"pico-{arm.name}-s0"
     command = ["train", str(recipes / arm.recipe.name), "--max-steps", "2", "--out", str(out), "--resume"]
@@ -66,6 +67,7 @@ def small(recipes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sca
     return Scale(name="pico", source="recipe:pico-source", arms=arms)
 
 
+@pytest.mark.slow
 def test_a_study_from_nothing_to_tables(small: Scale, tmp_path: Path) -> None:
     out = tmp_path / "study"
     assert missing(small, out) == [("opd", 0), ("sgd-1e-1", 0), ("opd", 1), ("sgd-1e-1", 1)]
@@ -91,6 +93,7 @@ def test_a_study_from_nothing_to_tables(small: Scale, tmp_path: Path) -> None:
     assert (1 - binades["updated"] / binades["coordinates"]).tolist() == pytest.approx(bf16["exact_zero"].tolist())
 
 
+@pytest.mark.slow
 def test_kept_steps_are_measured_too(recipes: Path, small: Scale, tmp_path: Path) -> None:
     content = yaml.safe_load((recipes / "pico-offline.yaml").read_text()) | {
         "name": "pico-kept",
