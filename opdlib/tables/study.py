@@ -162,6 +162,18 @@ def text_table(content: Sequence[Mapping[str, object]] | Mapping[str, Iterable[o
     return headed(table.fillna(MISSING).astype(str).astype(object).set_index(index))
 
 
+Columns = dict[str, str | tuple[Any, ...]]
+"""Heading -> the column that stands under it as it is, or a form and the columns that it writes."""
+
+
+def shown(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """A table for the eye; the first heading is that of the row labels."""
+    text = {}
+    for heading, of in columns.items():
+        text[heading] = table[of] if isinstance(of, str) else map(of[0], *(table[column] for column in of[1:]))
+    return text_table(text, next(iter(columns)))
+
+
 def at_norm(table: pd.DataFrame, norms: pd.Series, quantities: Sequence[str]) -> pd.DataFrame:
     """The numbers that each run of `along` had when its relative norm was that of `norms` (by seed).
 

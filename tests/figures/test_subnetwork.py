@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from opdlib.figures import subnetwork as figures
 from opdlib.tables import stacked
-from opdlib.tables.subnetwork import compared, masked, overlap, written
+from opdlib.tables.subnetwork import compared, masked, overlap
 from tests.tables.subnetwork_runs import LOST, write_masks, write_overlaps, write_runs
 
 
@@ -39,9 +39,7 @@ def at(ax: Axes, label: str) -> list[float]:
 
 
 def beside(root: Path) -> pd.DataFrame:
-    runs = masked.runs("pico", root)
-    paired, means = compared.paired(runs), masked.over_seeds(runs)
-    return written.differences(paired, means, runs, masked.published())
+    return compared.differences(masked.runs("pico", root))
 
 
 def shared(root: Path) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """The page on subnetworks: training inside a mask, and what two runs changed in common.
 
 Start with `masked`: the runs inside masks, over seeds and on the way. `compared` sets masks against full OPD and each
-other, `overlap` holds what runs share beside chance of three kinds. From their tables `written` and
-`overlap_written` make text, `words` and `overlap_words` sentences. What the paper says of both is in
-`opdlib.claims.subnetwork`.
+other, `overlap` holds what runs share beside chance of three kinds; `written` makes text of their tables. What the
+paper says of both is in `opdlib.claims.subnetwork`.
 """

@@ -7,7 +7,6 @@ of a run unless said otherwise. Undefined is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,22 +25,28 @@ TRAINS = {
     "mask-smallest": "smallest weights",
 }
 """Arm -> what it trains."""
-
-
-def standing(scale: str, root: Path | None = None) -> pd.DataFrame:
-    """`opdlib.tables.study.standing` of the arms of this page, with a column trains."""
-    return study.standing(scale, tuple(TRAINS), root).assign(trains=[*TRAINS.values()])
+RUN = ["arm", "seed"]
+RUNS = [
+    *(*RUN, "accuracy", "source_accuracy", "gain", "density", "in_own", "own_energy", "changed"),
+    *("rel_norm", "distance", "moved_outside"),
+]
+MEANS = ["gain", "density", "in_own", "own_energy", "changed", "rel_norm", "distance", "per_distance"]
+ALONG = [*RUN, "step", "distance", "accuracy"]
+PUBLISHED = {
+    "full-OPD mask": OWN,
+    "DeepScaleR RLVR mask": "mask-rlvr",
+    "GRPO mask": "mask-rlvr",
+    "random mask": RANDOM,
+    "random mask of OPD density": RANDOM,
+    "random mask of GRPO density": RANDOM,
+    "full": FULL,
+}
+"""The paper's name of a run -> the arm of ours that asks the same."""
 
 
 def scales(first: str, root: Path | None = None) -> list[str]:
     """`first`, and after it every other scale in which a mask was trained in."""
-    inside = tuple(arm for arm in TRAINS if arm != FULL)
-    return [name for name in study.scales(first) if name == first or len(study.runs(name, inside, root=root))]
-
-
-def others(shown: Sequence[str]) -> list[str]:
-    """The scales of a page whose first is the first of `shown`, without those."""
-    return [name for name in study.scales(shown[0]) if name not in shown]
+    return [name for name in study.scales(first) if name == first or len(study.runs(name, [*TRAINS][1:], root=root))]
 
 
 def masks(scale: str, root: Path | None = None) -> pd.DataFrame:
@@ -57,11 +62,10 @@ def runs(scale: str, root: Path | None = None) -> pd.DataFrame:
     squared delta that lies inside), changed (share of all weights that differ in bf16), rel_norm, distance (NaN without
     a curve), moved_outside (weights that moved outside of the mask).
     """
-    run = ["arm", "seed"]
-    measured = study.runs(scale, tuple(TRAINS), root=root)
-    measured = measured.reindex(columns=[*run, "accuracy", "source_accuracy", "rel_norm", "exact_zero"])
-    ends = study.curves(scale, tuple(TRAINS), root).dropna(subset=["distance"]).groupby(run)["distance"].last()
-    table = measured.merge(masks(scale, root), how="left", on=run).merge(ends.reset_index(), how="left", on=run)
+    measured = study.runs(scale, [*TRAINS], root=root)
+    measured = measured.reindex(columns=[*RUN, "accuracy", "source_accuracy", "rel_norm", "exact_zero"])
+    ends = study.curves(scale, [*TRAINS], root).dropna(subset=["distance"]).groupby(RUN)["distance"].last()
+    table = measured.merge(masks(scale, root), how="left", on=RUN).merge(ends.reset_index(), how="left", on=RUN)
     full = table["arm"] == FULL
     return table.assign(
         gain=table["accuracy"] - table["source_accuracy"],
@@ -72,60 +76,34 @@ def runs(scale: str, root: Path | None = None) -> pd.DataFrame:
     )[RUNS]
 
 
-RUNS = [
-    *("arm", "seed", "accuracy", "source_accuracy", "gain", "density", "in_own", "own_energy", "changed"),
-    *("rel_norm", "distance", "moved_outside"),
-]
-
-
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm of `runs`: arm, trains, seeds, accuracy, low, high (95%, NaN of a single seed), then means: gain,
-    kept (its gain over full OPD's, of the seeds that both have), density, in_own, own_energy, changed, rel_norm,
+    """One row an arm of `runs`: arm, trains, seeds, accuracy, low, high (95%, NaN of a single seed), kept (its gain
+    over full OPD's, of the seeds that both have), then means: gain, density, in_own, own_energy, changed, rel_norm,
     distance, per_distance (gain over distance)."""
-    rows, full = [], table[table["arm"] == FULL].set_index("seed")["gain"]
+    full = table[table["arm"] == FULL].set_index("seed")["gain"]
+    table = table.assign(per_distance=table["gain"] / table["distance"], whole=table["seed"].map(full))
+    rows = []
     for arm, own in table.groupby("arm", sort=False):
-        gains = own.set_index("seed")["gain"]
-        both = gains.index.intersection(full.index)
-        whole = float(full[both].mean()) if len(both) else math.nan
-        row = {"arm": arm, "trains": TRAINS[str(arm)], **study.summed(own["accuracy"], "accuracy")}
-        row["kept"] = float(gains[both].mean()) / whole if whole else math.nan
-        row["per_distance"] = float((own["gain"] / own["distance"]).mean())
-        rows.append(row | own[[*MEANS]].mean().to_dict())
-    columns = ["arm", "trains", "seeds", "accuracy", "low", "high", "kept", "per_distance", *MEANS]
-    return pd.DataFrame(rows, columns=columns)
-
-
-MEANS = ("gain", "density", "in_own", "own_energy", "changed", "rel_norm", "distance")
+        both = own[own["whole"].notna()]
+        kept = float(both["gain"].mean() / (both["whole"].mean() or math.nan))
+        row = {"arm": arm, "trains": TRAINS[str(arm)], **study.summed(own["accuracy"], "accuracy"), "kept": kept}
+        rows.append(row | own[MEANS].mean().to_dict())
+    return pd.DataFrame(rows, columns=["arm", "trains", "seeds", "accuracy", "low", "high", "kept", *MEANS])
 
 
 def along(scale: str, root: Path | None = None) -> pd.DataFrame:
     """Accuracy on the way: arm, seed, step, distance, accuracy; the source is step 0. Runs without a curve are left
     out."""
-    points = study.curves(scale, tuple(TRAINS), root).dropna(subset=["accuracy", "distance"])[ALONG]
-    start = study.runs(scale, tuple(TRAINS), root=root).reindex(columns=["arm", "seed", "source_accuracy"])
+    points = study.curves(scale, [*TRAINS], root).dropna(subset=["accuracy", "distance"])[ALONG]
+    start = study.runs(scale, [*TRAINS], root=root).reindex(columns=[*RUN, "source_accuracy"])
     start = start.rename(columns={"source_accuracy": "accuracy"}).assign(step=0, distance=0.0)
-    start = start.merge(points[["arm", "seed"]].drop_duplicates())
-    both = pd.concat([start[ALONG], points], ignore_index=True).sort_values("step", kind="stable")
-    return both.iloc[both.groupby(["arm", "seed"], sort=False).ngroup().argsort(kind="stable")].reset_index(drop=True)
-
-
-ALONG = ["arm", "seed", "step", "distance", "accuracy"]
-
-PUBLISHED = {
-    "full-OPD mask": OWN,
-    "DeepScaleR RLVR mask": "mask-rlvr",
-    "GRPO mask": "mask-rlvr",
-    "random mask": RANDOM,
-    "random mask of OPD density": RANDOM,
-    "random mask of GRPO density": RANDOM,
-    "full": FULL,
-}
-"""The paper's name of a run -> the arm of ours that asks the same."""
+    start = start.merge(points[RUN].drop_duplicates())[ALONG]
+    return study.of_arms(pd.concat([start, points], ignore_index=True), scale)
 
 
 def published() -> pd.DataFrame:
     """Figure 3a: setting, run, arm, density, peak, late (mean of the last five; NaN if not printed), difference (of the
-    peak from full training's), kept_late (the same of the late mean), metric. One run each, no intervals."""
+    peak from full training's), late_difference (the same of the late mean), metric. One run each, no intervals."""
     table = paper.read("figure3a_masked_training")
     shares = table[["mask_density_pct", "peak_pct", "last5_mean_pct"]].astype(float) / 100
     table[["density", "peak", "late"]] = shares
@@ -134,8 +112,3 @@ def published() -> pd.DataFrame:
     table["difference"] = table["peak"] - table["setting"].map(full["peak"])
     table["late_difference"] = table["late"] - table["setting"].map(full["late"])
     return table[["setting", "run", "arm", "density", "peak", "late", "difference", "late_difference", "metric"]]
-
-
-def outside(table: pd.DataFrame) -> float:
-    """Weights that moved outside of their mask, over all rows of `runs` that were counted; NaN if none was."""
-    return float(table["moved_outside"].sum(min_count=1))

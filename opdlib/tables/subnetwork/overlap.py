@@ -28,6 +28,18 @@ NAMES = {
 }
 """Arm -> what the page calls it."""
 SAME_SEED, OTHER_SEED = "same seed", "other seed"
+MEANS = [
+    *("density_a", "density_b", *SHARES),
+    *(f"{baseline}_{share}" for baseline in BASELINES for share in ("o1", "o2")),
+    *(f"ratio_{baseline}" for baseline in BASELINES),
+    "excess",
+]
+ENDS = {"o1": "o1", "ratio": "ratio_global"}
+RANGES = {f"{end}_{side}": (of, how) for end, of in ENDS.items() for side, how in (("low", "min"), ("high", "max"))}
+KINDS = {"observed": "", "random": "global_"}
+PRINTED = {f"{share}_{kind}_pct": f"{of}{share}" for kind, of in KINDS.items() for share in ("o1", "o2")}
+TURNED = {"first_mask": "second_mask"} | {f"o1_{kind}_pct": f"o2_{kind}_pct" for kind in KINDS}
+"""Columns of the paper's Table 4 -> ours; those of the first run -> those of the second."""
 
 
 def overlaps(scale: str, root: Path | None = None) -> pd.DataFrame:
@@ -44,28 +56,18 @@ def overlaps(scale: str, root: Path | None = None) -> pd.DataFrame:
 def by_comparison(table: pd.DataFrame) -> pd.DataFrame:
     """One row a comparison and threshold, over pairs of runs, in the order of the table.
 
-    Columns: arm, seed (`same seed` or `other seed`; two runs of full OPD are always of other seeds), atol, pairs, then
-    means over pairs: density_a, density_b, o1, o2, jaccard, <baseline>_o1, <baseline>_o2, ratio_<baseline>, excess; and
-    the smallest and largest of o1 and ratio_global: o1_low, o1_high, ratio_low, ratio_high. A range and no interval:
-    pairs that share a run are not independent.
+    Columns: arm, name, seed (`same seed` or `other seed`; two runs of full OPD are always of other seeds), atol, pairs,
+    then means over pairs: density_a, density_b, o1, o2, jaccard, <baseline>_o1, <baseline>_o2, ratio_<baseline>,
+    excess; and the smallest and largest of o1 and ratio_global: o1_low, o1_high, ratio_low, ratio_high. A range and no
+    interval: pairs that share a run are not independent.
     """
     seed = (table["seed_a"] == table["seed_b"]).map({True: SAME_SEED, False: OTHER_SEED})
     rows = []
     for (arm, which, atol), own in table.assign(seed=seed).groupby(["arm_b", "seed", "atol"], sort=False):
-        row = {"arm": arm, "seed": which, "atol": atol, "pairs": len(own)} | {m: float(own[m].mean()) for m in MEANS}
-        row |= {"o1_low": float(own["o1"].min()), "o1_high": float(own["o1"].max())}
-        row |= {"ratio_low": float(own["ratio_global"].min()), "ratio_high": float(own["ratio_global"].max())}
-        rows.append(row)
-    return pd.DataFrame(rows, columns=["arm", "seed", "atol", "pairs", *MEANS, *RANGES])
-
-
-MEANS = (
-    *("density_a", "density_b", *SHARES),
-    *(f"{baseline}_{share}" for baseline in BASELINES for share in ("o1", "o2")),
-    *(f"ratio_{baseline}" for baseline in BASELINES),
-    "excess",
-)
-RANGES = ("o1_low", "o1_high", "ratio_low", "ratio_high")
+        row = {"arm": arm, "name": NAMES[str(arm)], "seed": which, "atol": atol, "pairs": len(own)}
+        row |= {end: own[column].agg(how) for end, (column, how) in RANGES.items()}
+        rows.append(row | own[MEANS].mean().to_dict())
+    return pd.DataFrame(rows, columns=["arm", "name", "seed", "atol", "pairs", *MEANS, *RANGES])
 
 
 def at_highest(table: pd.DataFrame) -> pd.DataFrame:
@@ -75,23 +77,20 @@ def at_highest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def published() -> pd.DataFrame:
-    """Table 4 with OPD first: pair (as the paper calls it), with (the other run), arm (ours that asks the same),
-    density_a, density_b, o1, o2, global_o1, global_o2, ratio_global; atol 1e-5, one run each."""
+    """Table 4 with OPD first: pair (as the paper calls it), name (`paper: ` and the other run), arm (ours that asks the
+    same), density_a, density_b, o1, o2, global_o1, global_o2, ratio_global; atol 1e-5, one pair of runs each."""
     table = paper.read("table4_overlap")
-    shares = table[["o1_observed_pct", "o2_observed_pct", "o1_random_pct", "o2_random_pct"]].astype(float) / 100
     second = table["second_mask"].str.startswith("OPD") & ~table["first_mask"].str.startswith("OPD")
-    swapped = shares[["o2_observed_pct", "o1_observed_pct", "o2_random_pct", "o1_random_pct"]]
-    values = shares.to_numpy()
-    values[second] = swapped.to_numpy()[second]
-    first = table["first_mask"].where(~second, table["second_mask"])
-    other = table["second_mask"].where(~second, table["first_mask"])
-    found = pd.DataFrame(values, columns=["o1", "o2", "global_o1", "global_o2"])
-    found.insert(0, "pair", table["family"] + " " + first)
-    found.insert(1, "with", other)
-    found.insert(2, "arm", other.map(lambda name: "opd-other-teacher" if name.startswith("OPD") else "rlvr"))
+    turned = table.rename(columns=TURNED | {theirs: ours for ours, theirs in TURNED.items()})
+    table = pd.concat([table[~second], turned[second]]).sort_index()
+    found = table[[*PRINTED]].astype(float).rename(columns=PRINTED) / 100
     return found.assign(
+        pair=table["family"] + " " + table["first_mask"],
+        name="paper: " + table["second_mask"],
+        arm=table["second_mask"].str.startswith("OPD").map({True: "opd-other-teacher", False: "rlvr"}),
         density_a=found["global_o2"],
         density_b=found["global_o1"],
         ratio_global=found["o1"] / found["global_o1"],
         atol=1e-5,
+        pairs=1,
     )

@@ -1,142 +1,119 @@
-"""The tables of the page on masked training as text. For display only: numbers are rounded."""
+"""The tables of the page for the eye: numbers are rounded. The columns of each are for `opdlib.tables.study.shown`."""
 
 from __future__ import annotations
 
-import math
+from functools import partial
 
-import numpy as np
 import pandas as pd
 
-from opdlib.quantities import MISSING
-from opdlib.registry.study import FULL
+from opdlib.quantities import MISSING, short
 from opdlib.tables import study
 from opdlib.tables.subnetwork.masked import TRAINS
 from opdlib.tables.text import interval, number, percent, points, probability
 
 TRAINED = "weights that are trained"
-SAMPLED = {"AIME24+AIME25 mean@16": 60 * 16}
-"""The paper's metric -> how many answers are graded: two contests of 30 problems, 16 answers each."""
+WHOLE = partial(percent, digits=0)
+RANGE = (partial(interval, one=points), "low", "high")
+ACCURACIES: study.Columns = {
+    TRAINED: "trains",
+    "seeds": "seeds",
+    "accuracy": (percent, "accuracy"),
+    "95% interval": (interval, "low", "high"),
+    "gain over the source": (points, "gain"),
+    "of full OPD's gain": (WHOLE, "kept"),
+}
+"""Of `masked.over_seeds`: accuracy with its interval, and what is kept of the gain."""
+CONTENTS: study.Columns = {
+    TRAINED: "trains",
+    "in the mask": (percent, "density"),
+    "of the mask, in the own mask": (percent, "in_own"),
+    "full OPD's energy inside": (percent, "own_energy"),
+    "changed in bf16": (percent, "changed"),
+    "relative norm": (partial(percent, digits=3), "rel_norm"),
+}
+"""Of `masked.over_seeds`: what a mask holds, and what the run changed."""
+COMPARED: study.Columns = {
+    "accuracy": (lambda arm, partner: f"{TRAINS[arm]} \N{MINUS SIGN} {TRAINS[partner]}", "arm", "partner"),
+    "seeds": "seeds",
+    "points": (points, "difference"),
+    "95% interval": RANGE,
+    "p": (probability, "p"),
+    "p, Holm": (probability, "p_holm"),
+    "verdict": "verdict",
+}
+"""Of `compared.paired`: the difference in points with its interval, p, verdict."""
+DISTANCES: study.Columns = {
+    TRAINED: "trains",
+    "distance": (partial(number, form=".3f"), "distance"),
+    "gain for each 0.1": (lambda gain: points(gain / 10), "per_distance"),
+    "seeds compared": (partial(number, form=".0f"), "seeds"),
+    "full OPD there": (percent, "full"),
+    "difference": (points, "difference"),
+    "95% interval": RANGE,
+    "verdict": "verdict",
+}
+BESIDE: study.Columns = {
+    "run": (lambda setting, run: f"{'' if setting == 'here' else 'paper, '}{setting}: {run}", "setting", "run"),
+    "in the mask": (percent, "density"),
+    "minus full training": (points, "difference"),
+    "95% interval": RANGE,
+    "standard error, at most": (lambda noise: number(100 * noise), "noise"),
+}
+"""Of `compared.differences`."""
+OVERLAPS: study.Columns = {
+    "OPD and": "name",
+    "seed": (lambda seed: seed.removesuffix(" seed") if isinstance(seed, str) else MISSING, "seed"),
+    "pairs": "pairs",
+    "in OPD": (percent, "density_a"),
+    "in the other": (percent, "density_b"),
+    "o1": (percent, "o1"),
+    "o2": (percent, "o2"),
+    "Jaccard": (number, "jaccard"),
+    "chance, global": (percent, "global_o1"),
+    "chance, tensor": (percent, "tensor_o1"),
+    "chance, magn.": (percent, "magnitude_o1"),
+}
+"""Of `overlap.by_comparison` at one threshold, and of `overlap.published`."""
 
 
 def standing(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each arm of `subnetwork.standing`: what it trains, how many of its seeds ran, what runs the others."""
-    rows = [
-        {
-            "arm": row["arm"],
-            "trains": row["trains"],
-            "seeds": f"{row['finished']} of {row['planned']}" if row["planned"] else "not in this scale",
-            "state": "not run" if row["missing"] and not row["finished"] else "partly run" if row["missing"] else "",
-            "command for the rest": row["missing"],
-        }
-        for row in table.to_dict("records")
-    ]
-    shown = study.text_table(rows, "arm")
+    """A row for each arm of `opdlib.tables.study.standing`: what it trains, how many of its seeds ran, what runs the
+    others."""
+    seeds = table["finished"].astype(str) + " of " + table["planned"].astype(str)
+    state = (table["finished"] > 0).map({True: "partly run", False: "not run"})
+    columns = {
+        "arm": table["arm"],
+        "trains": table["arm"].map(TRAINS),
+        "seeds": seeds.where(table["planned"] > 0, "not in this scale"),
+        "state": state.where(table["missing"] != "", ""),
+        "command for the rest": table["missing"],
+    }
+    shown = study.text_table(columns, "arm")
     return shown.loc[:, (shown != "").any()]
 
 
-def accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each arm of `subnetwork.over_seeds`: accuracy with its interval, and what it keeps of the gain."""
-    rows = [
-        {
-            TRAINED: row["trains"],
-            "seeds": f"{row['seeds']}",
-            "accuracy": percent(row["accuracy"]),
-            "95% interval": interval(row["low"], row["high"]),
-            "gain over the source": points(row["gain"]),
-            "of full OPD's gain": percent(row["kept"], 0),
-        }
-        for row in table.to_dict("records")
-    ]
-    return study.text_table(rows, TRAINED)
-
-
-def contents(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each arm of `subnetwork.over_seeds`: what its mask holds, and what the run changed."""
-    rows = [
-        {
-            TRAINED: row["trains"],
-            "in the mask": percent(row["density"]),
-            "of the mask, in the own mask": percent(row["in_own"]),
-            "full OPD's energy inside": percent(row["own_energy"]),
-            "changed in bf16": percent(row["changed"]),
-            "relative norm": percent(row["rel_norm"], 3),
-        }
-        for row in table.to_dict("records")
-    ]
-    return study.text_table(rows, TRAINED)
-
-
-def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each pair of `compared.paired`: the difference in points with its interval, p, verdict."""
-    rows = [
-        {
-            "accuracy": f"{TRAINS[row['arm']]} \N{MINUS SIGN} {TRAINS[row['partner']]}",
-            "seeds": f"{row['seeds']}",
-            "points": points(row["difference"]),
-            "95% interval": interval(row["low"], row["high"], points),
-            "p": probability(row["p"]),
-            "p, Holm": probability(row["p_holm"]),
-            "verdict": row["verdict"],
-        }
-        for row in table.to_dict("records")
-    ]
-    return study.text_table(rows, "accuracy")
-
-
-def distances(table: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
-    """A row for each arm of `subnetwork.over_seeds`: distance, gain for each unit of it, and, from `ends`
+def distances(means: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
+    """A row for each arm of `masked.over_seeds`: distance, gain for each unit of it, and, from `ends`
     (`compared.at_its_distance`), what full OPD had when it had come as far."""
-    known, rows = ends.set_index("arm").to_dict("index"), []
-    for row in table.to_dict("records"):
-        end = known.get(row["arm"], dict.fromkeys(("full", "difference", "low", "high"), math.nan))
-        rows.append(
-            {
-                TRAINED: row["trains"],
-                "distance": number(row["distance"], ".3f"),
-                "gain for each 0.1": points(row["per_distance"] / 10),
-                "seeds compared": str(end.get("seeds", MISSING)),
-                "full OPD there": percent(end["full"]),
-                "difference": points(end["difference"]),
-                "95% interval": interval(end["low"], end["high"], points),
-                "verdict": end.get("verdict", MISSING),
-            }
-        )
-    return study.text_table(rows, TRAINED)
+    own = means[["arm", "trains", "distance", "per_distance"]]
+    return study.shown(own.merge(ends.drop(columns="distance"), how="left", on="arm"), DISTANCES)
 
 
-def differences(paired: pd.DataFrame, means: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Masks minus full training, ours above the paper's: setting (`here` or the paper's), run, arm, density,
-    difference, low, high, noise, span (full OPD's range from seed to seed; NaN of the paper and of a single seed).
-
-    noise: standard error that the sampling of answers gives such a difference, at most; NaN for ours, which have an
-    interval, and where the number of answers is not known.
-    """
-    own = paired[paired["partner"] == FULL]
-    full = runs[runs["arm"] == FULL]["accuracy"]
-    span = float(full.max() - full.min()) if len(full) > 1 else math.nan
-    density = means.set_index("arm")["density"]
-    ours = own.assign(setting="here", run=own["arm"].map(TRAINS), density=own["arm"].map(density), span=span)
-    theirs = published[published["arm"] != FULL]
-    whole = theirs["setting"].map(published[published["arm"] == FULL].set_index("setting")["peak"])
-    variance = theirs["peak"] * (1 - theirs["peak"]) + whole * (1 - whole)
-    answers = theirs["metric"].map(SAMPLED).astype(float)
-    theirs = theirs.assign(noise=np.sqrt(variance / answers))
-    return pd.concat([ours, theirs], ignore_index=True).reindex(columns=DIFFERENCES)
+def ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each comparison, the paper's included: shared changes over those of chance, global and within
+    magnitudes, at each threshold; the most that the former could be at the highest of them, and the excess there."""
+    keys = ["name", "seed"]
+    table = table.assign(most=1 / table[["density_a", "density_b"]].max(axis=1).where(lambda most: most > 0))
+    shown = table[keys].drop_duplicates()
+    columns: study.Columns = {name: OVERLAPS[name] for name in ("OPD and", "seed")}
+    for atol, own in table.groupby("atol"):
+        called = {f"ratio_{base}": f"{name}, {short(float(str(atol)))}" for base, name in SHORT.items()}
+        shown = shown.merge(own[[*keys, *called]].rename(columns=called), how="left", on=keys)
+        columns |= {name: (number, name) for name in called.values()}
+    ends = table.sort_values("atol", kind="stable").drop_duplicates(keys, keep="last")
+    columns |= {"most": (number, "most"), "excess": (WHOLE, "excess")}
+    return study.shown(shown.merge(ends[[*keys, "most", "excess"]], on=keys), columns)
 
 
-DIFFERENCES = ["setting", "run", "arm", "density", "difference", "low", "high", "noise", "span"]
-
-
-def beside(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `differences` as text."""
-    rows = [
-        {
-            "run": f"{'' if row['setting'] == 'here' else 'paper, '}{row['setting']}: {row['run']}",
-            "in the mask": percent(row["density"]),
-            "minus full training": points(row["difference"]),
-            "95% interval": interval(row["low"], row["high"], points),
-            "standard error, at most": number(100 * row["noise"]),
-        }
-        for row in table.to_dict("records")
-    ]
-    return study.text_table(rows, "run")
+SHORT = {"global": "global", "magnitude": "magn."}
+"""Baseline -> its name in the heading of a column."""
