@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -15,11 +16,9 @@ Value = float | str | None
 
 
 def quantity(results: Results, name: str) -> Value:
-    """The number (or word) called `name`: one of `DERIVED`, or a dotted key of the summary. None if there is none."""
-    if name in DERIVED:
-        return DERIVED[name](results)
-    value = dict(flat(results.summary)).get(name)
-    return None if value is None else float(value)
+    """The number (or word) called `name`: one of `DERIVED`, or a key of the summary. None if there is none."""
+    value = DERIVED[name](results) if name in DERIVED else dict(flat(results.summary)).get(name)
+    return value if value is None or isinstance(value, str) else None if math.isnan(value) else float(value)
 
 
 def ours_of(claim: Claim, results: Results) -> Value:
@@ -40,59 +39,49 @@ def _largest(results: Results, column: str) -> Value:
     return None if known.empty else str(known["block"].iloc[-1])
 
 
-def _projections(results: Results, atol: float = 1e-5) -> pd.DataFrame:
-    """Sparsity of the matrices of the language layers, by layer and module."""
-    table = at(sparsity(results, "layer and module"), "absolute", [atol])
+def _projections(results: Results, module: str | None = None) -> pd.DataFrame:
+    """Sparsity of the matrices of the language layers, by layer and module; of one module only, if given."""
+    table = at(sparsity(results, "layer and module"), "absolute", [1e-5])
     inside = (table["part"] == "language") & table["layer"].notna() & table["block"].isin(["attention", "mlp"])
-    return table[inside]
+    return table[inside & (table["module"] == module)] if module else table[inside]
 
 
-def _least_sparse(results: Results) -> Value:
-    shares = _projections(results)["share"]
-    return float(shares.min()) if len(shares) else None
-
-
-def _early_minus_late(results: Results, module: str | None = None) -> Value:
-    table = _projections(results)
-    early, late = _quarters(table[table["module"] == module] if module else table)
-    return None if early is None or late is None else early - late
-
-
-def _late_o_proj_minus_layer(results: Results) -> Value:
-    table = _projections(results)
-    (_, own), (_, layer) = _quarters(table[table["module"] == "o_proj"]), _quarters(table)
-    return None if own is None or layer is None else own - layer
-
-
-def _quarters(table: pd.DataFrame) -> tuple[float | None, float | None]:
-    """Sparsity of the first and the last quarter of the layers, at least one layer each; None with fewer than two."""
+def _quarters(table: pd.DataFrame) -> tuple[float, float]:
+    """Sparsity of the first and the last quarter of the layers, at least one layer each; NaN with fewer than two."""
     numbers = sorted(table["layer"].unique())
     count = max(len(numbers) // 4, 1)
-    if len(numbers) < 2:
-        return None, None
     ends = [table[table["layer"].isin(chosen)] for chosen in (numbers[:count], numbers[-count:])]
-    early, late = (float(end["unchanged"].sum() / end["parameters"].sum()) for end in ends)
+    early, late = (_share(end) if len(numbers) > 1 else math.nan for end in ends)
     return early, late
 
 
-def _embedding_minus_layers(results: Results) -> Value:
-    modules = at(sparsity(results, "module"), "absolute", [1e-5])
-    own = modules[modules["block"] == "embedding"]
-    table = layers(results)
+def _share(table: pd.DataFrame) -> float:
+    return float(table["unchanged"].sum() / table["parameters"].sum()) if len(table) else math.nan
+
+
+def _early_minus_late(results: Results, module: str | None = None) -> float:
+    early, late = _quarters(_projections(results, module))
+    return early - late
+
+
+def _embedding_minus_layers(results: Results) -> float:
+    modules, table = at(sparsity(results, "module"), "absolute", [1e-5]), layers(results)
     stack = table[table["layer"].notna() & (table["part"] == "language")]
-    if own.empty or stack.empty:
-        return None
+    if stack.empty:
+        return math.nan
     inside = (stack["sparsity"] * stack["parameters"]).sum() / stack["parameters"].sum()
-    return float(own["unchanged"].sum() / own["parameters"].sum() - inside)
+    return float(_share(modules[modules["block"] == "embedding"]) - inside)
 
 
 DERIVED: dict[str, Callable[[Results], Value]] = {
     "largest_energy_block": lambda results: _largest(results, "energy_share"),
     "largest_norm_block": lambda results: _largest(results, "rel_norm"),
-    "least_sparse_projection": _least_sparse,
+    "least_sparse_projection": lambda results: float(_projections(results)["share"].min()),
     "early_minus_late": _early_minus_late,
     "early_minus_late_k_proj": lambda results: _early_minus_late(results, "k_proj"),
-    "late_o_proj_minus_layer": _late_o_proj_minus_layer,
+    "late_o_proj_minus_layer": lambda results: (
+        _quarters(_projections(results, "o_proj"))[1] - _quarters(_projections(results))[1]
+    ),
     "embedding_minus_layers": _embedding_minus_layers,
 }
 """Quantities that are not in a summary, shares at 1e-5 and weighted by coordinates. Early and late are the first and

@@ -10,9 +10,6 @@ smallest of the paper's ratios, or none does. Anything else is *undecided*, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from opdlib.claims.verdict import NOT_TESTED, above
@@ -43,65 +40,47 @@ def claims(runs: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
 
     `runs`: `subnetwork.runs`; `overlaps`: `overlap.by_comparison` at the threshold of the own mask.
     """
-    paired = compared.paired(runs)
-    rows = [_recovers(paired), _loses(runs)]
-    rows += [_ahead(paired, *pair) for pair in AHEAD]
-    rows += [_ratio(overlaps, arm) for arm in RATIOS]
-    return pd.DataFrame(rows, columns=["claim", "paper", "ours", "verdict"])
+    paired, own = compared.paired(runs), published().query("arm == @OWN")["difference"]
+    rows = [_difference(paired, OWN, FULL, RECOVERS, own, float(own.min())), _loses(runs)]
+    for (arm, partner), claim in AHEAD.items():
+        printed = _printed(arm, partner)
+        rows.append(_difference(paired, arm, partner, claim, printed["peak"] - printed["peak_other"], 0.0))
+    return pd.DataFrame([*rows, *(_ratio(overlaps, arm) for arm in RATIOS)])
 
 
-def _recovers(paired: pd.DataFrame) -> dict[str, str]:
-    gaps = published().query("arm == @OWN")["difference"]
-    row = {"claim": RECOVERS, "paper": ", ".join(map(points, gaps)), "ours": MISSING, "verdict": NOT_TESTED}
-    found = paired[(paired["arm"] == OWN) & (paired["partner"] == FULL)]
-    for own in found.to_dict("records"):
-        row |= {
-            "ours": with_interval(own["difference"], own["low"], own["high"], points),
-            "verdict": above(float(gaps.min()), own["low"], own["high"]),
-        }
+def _printed(arm: str, partner: str) -> pd.DataFrame:
+    """The paper's rows of two arms in one setting and of nearly one density, side by side."""
+    table = published()
+    first, second = (table[table["arm"] == name] for name in (arm, partner))
+    both = first.merge(second, on="setting", suffixes=("", "_other"))
+    return both[(both["density"] - both["density_other"]).abs() < NEAR]
+
+
+def _difference(
+    paired: pd.DataFrame, arm: str, partner: str, claim: str, printed: pd.Series, bound: float
+) -> dict[str, str]:
+    """The claim that one arm minus another is above `bound`."""
+    row = {"claim": claim, "paper": ", ".join(map(points, printed)), "ours": MISSING, "verdict": NOT_TESTED}
+    for own in paired[(paired["arm"] == arm) & (paired["partner"] == partner)].to_dict("records"):
+        ends = own["low"], own["high"]
+        row |= {"ours": with_interval(own["difference"], *ends, points), "verdict": above(bound, *ends)}
     return row
 
 
 def _loses(runs: pd.DataFrame) -> dict[str, str]:
-    gaps = _gaps()
-    shares = [own / random for _, own, random in gaps]
+    printed = _printed(OWN, RANDOM)
+    shares = printed["difference"] / printed["difference_other"]
     row = {"claim": LOSES, "paper": ", ".join(percent(s, 0) for s in shares), "ours": MISSING, "verdict": NOT_TESTED}
     by_seed = runs.pivot_table(index="seed", columns="arm", values="accuracy")
     if {FULL, OWN, RANDOM} <= set(by_seed):
         lost = ((by_seed[FULL] - by_seed[OWN]) / (by_seed[FULL] - by_seed[RANDOM])).dropna()
         value, low, high = mean_interval(lost)
-        row |= {"ours": with_interval(value, low, high), "verdict": above(-max(shares), -high, -low)}
-    return row
-
-
-def _gaps() -> list[tuple[str, float, float]]:
-    """The paper's settings: setting, what its own mask loses, what a random mask of the same density loses."""
-    table = published().to_dict("records")
-    own = [row for row in table if row["arm"] == OWN]
-    return [(r["setting"], r["difference"], q["difference"]) for r in own for q in table if _fits(q, r, RANDOM)]
-
-
-def _fits(row: Mapping[Any, Any], other: Mapping[Any, Any], arm: str) -> bool:
-    """Whether `row` is of this arm, and of the setting and nearly the density of `other`."""
-    near = abs(float(row["density"]) - float(other["density"])) < NEAR
-    return bool(row["arm"] == arm and row["setting"] == other["setting"] and near)
-
-
-def _ahead(paired: pd.DataFrame, arm: str, partner: str) -> dict[str, str]:
-    table = published().to_dict("records")
-    first = [row for row in table if row["arm"] == arm]
-    gaps = [points(p["peak"] - q["peak"]) for p in first for q in table if _fits(q, p, partner)]
-    row = {"claim": AHEAD[arm, partner], "paper": ", ".join(gaps), "ours": MISSING, "verdict": NOT_TESTED}
-    found = paired[(paired["arm"] == arm) & (paired["partner"] == partner)]
-    for own in found.to_dict("records"):
-        ours = with_interval(own["difference"], own["low"], own["high"], points)
-        row |= {"ours": ours, "verdict": above(0.0, own["low"], own["high"])}
+        row |= {"ours": with_interval(value, low, high), "verdict": above(-float(shares.max()), -high, -low)}
     return row
 
 
 def _ratio(overlaps: pd.DataFrame, arm: str) -> dict[str, str]:
-    printed = overlap.published()
-    theirs = printed[printed["arm"] == arm]["ratio_global"]
+    theirs = overlap.published().query("arm == @arm")["ratio_global"]
     paper = ", ".join(f"{ratio:.2f}" for ratio in theirs)
     row = {"claim": RATIOS[arm], "paper": paper, "ours": MISSING, "verdict": NOT_TESTED}
     own = overlaps[(overlaps["arm"] == arm) & (overlaps["seed"] == OTHER_SEED)]

@@ -6,12 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above
+from opdlib.figures.theme import BLUE, DOTTED, GREEN, ORANGE, WHOLE, figure, legend_above, of_paper, of_views
 from opdlib.tables.measured import WELL_POPULATED
-from opdlib.tables.paper import OPD_STYLE
-
-LINES = {"bf16": (BLUE, "-"), "stored": (ORANGE, "--")}
-"""View -> colour and style."""
 
 SMALLEST_THRESHOLD = 1e-9
 """Below it the axis is linear, so that the threshold 0, the exact zero, has a place."""
@@ -23,22 +19,19 @@ def threshold_curve(table: pd.DataFrame, ax: Axes) -> None:
 
     Table: rows of `tables.curve` for each view (lines) and of `tables.paper.sparsity` (points, joined for each pair).
     """
-    for opd_style, colour in ((True, GREY), (False, "#bbbbbb")):
-        paper = table[(table["origin"] == "paper") & (table["regime"].isin(OPD_STYLE) == opd_style)]
-        label = f"paper, {'OPD-style' if opd_style else 'other pairs'}"
-        for number, (_, own) in enumerate(paper.groupby("pair", sort=False)):
+    for paper, look in of_paper(table):
+        for _, own in paper.groupby("pair", sort=False):
             line = own.sort_values("threshold")
-            ax.plot(line["threshold"], 100 * line["share"], ".-", color=colour, lw=0.8, label="" if number else label)
-    here = table[table["origin"] == "here"]
-    for view, own in here.groupby("view", sort=False):
-        colour, style = LINES[str(view)]
-        ax.plot(own["threshold"], 100 * own["share"], style, color=colour, label=f"here, view {view}")
+            ax.plot(line["threshold"], 100 * line["share"], ".-", lw=0.8, **look)
+            look["label"] = ""
+    for own, style, look in of_views(table[table["origin"] == "here"]):
+        ax.plot(own["threshold"], 100 * own["share"], style, **look)
     ax.set_xscale("symlog", linthresh=SMALLEST_THRESHOLD, linscale=0.4)
     ticks = [0, 1e-8, 1e-6, 1e-4, 1e-2]
     ax.set_xticks(ticks, ["0", *(f"$10^{{{round(np.log10(t))}}}$" for t in ticks[1:])])
     ax.set_xticks([], minor=True)
-    ax.axvline(1e-5, color="black", lw=0.8, ls=":")
-    ax.set(xlim=(-SMALLEST_THRESHOLD / 4, 1.6e-2), ylim=(-2, 102))
+    ax.axvline(1e-5, **{**DOTTED, "lw": 0.8})
+    ax.set(xlim=(-SMALLEST_THRESHOLD / 4, 1.6e-2), ylim=WHOLE)
     ax.set(xlabel="threshold on abs(delta), in units of a weight", ylabel="weights below the threshold (%)")
     legend_above(ax)
 
@@ -64,7 +57,7 @@ def magnitude(table: pd.DataFrame, ax: Axes) -> None:
     names = [f"$2^{{{round(t)}}}$" for t in ticks]
     zero = [place.min()] if table["magnitude"].min() == 0 else []
     ax.set_xticks([*zero, *ticks], [*("0" for _ in zero), *names])
-    ax.set(ylim=(-2, 102), xlabel="abs(weight) in the source, by binade", ylabel="weights that changed (%)")
+    ax.set(ylim=WHOLE, xlabel="abs(weight) in the source, by binade", ylabel="weights that changed (%)")
     top = ax.secondary_xaxis("top")
     top.set_xticks(ticks, [f"$2^{{{round(t) - 8}}}$" for t in ticks])
     top.set_xlabel("smallest visible change, half a bf16 ULP", color=GREEN)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from opdlib.checkpoints.names import BLOCKS
-from opdlib.figures.theme import HERE, REGIMES, figure, legend_above, named_rows, plain_percent
+from opdlib.figures.theme import HERE, REGIMES, WHOLE, figure, legend_above, named_rows, plain_axis
 from opdlib.quantities import quantity
 
 SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4
@@ -19,7 +19,6 @@ SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4
 def pair_sparsity(table: pd.DataFrame, ax: Axes) -> None:
     """Share of weights with abs(delta) <= atol of every pair, in percent. Table: `overview`, the paper's and ours."""
     dots(ax, table, "pair", "sparsity", f"sparsity.{table['atol'].iloc[0]:.0e}")
-    ax.set_xlim(-2, 102)
     legend_above(ax)
 
 
@@ -42,12 +41,11 @@ def block_norm(table: pd.DataFrame, ax: Axes) -> None:
 def block_energy(table: pd.DataFrame, ax: Axes) -> None:
     """Share of each block in the squared delta in percent, beside the paper's Table 3 of v1. Table: as `block_norm`."""
     dots(ax, table, "block", "energy_share", "blocks.mlp.energy_share", shift=0.22)
-    ax.set_xlim(-2, 102)
 
 
 def _norm_axis(ax: Axes, smallest: float, table: pd.DataFrame) -> None:
     ax.set_xscale("symlog", linthresh=smallest, linscale=0.5)
-    ax.xaxis.set_major_formatter(plain_percent)
+    plain_axis(ax.xaxis)
     ax.set_xlim(-smallest / 4, 1.6 * max(100 * table["rel_norm"].max(), smallest))
 
 
@@ -73,4 +71,6 @@ def dots(ax: Axes, table: pd.DataFrame, rows: str, column: str, key: str, shift:
         ax.plot(drawn.scale * own[column], height, marker, color=colour, mfc=fill, ms=9, label=label, zorder=3)
     named_rows(ax, [str(row).replace("_", " ") for row in order])
     ax.set(xlabel=drawn.axis, ylabel=rows)
+    if drawn.kind == "share":
+        ax.set_xlim(*WHOLE)
     return place

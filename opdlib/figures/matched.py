@@ -6,9 +6,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
-from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, STYLE, figure, legend_above, named_rows
+from opdlib.figures.theme import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALE,
+    SKY,
+    STYLE,
+    figure,
+    legend_above,
+    named_rows,
+    plain_axis,
+)
 from opdlib.quantities import label, quantity
 
 ARMS = {"opd": (BLUE, "o"), "opd-ce": (SKY, "v"), "offline-rkl": (GREEN, "s"), "offline": (ORANGE, "^")}
@@ -47,10 +59,8 @@ def differences(table: pd.DataFrame, ax: Axes) -> None:
     Table: `opdlib.tables.study.differences`. An interval within the grey band is `the same`. Numbers without a range,
     and differences that are undefined, have no point; a difference without an interval is hollow.
     """
-    quantities = list(dict.fromkeys(table["quantity"]))
-    arms = list(dict.fromkeys(table["arm"]))
-    place = {key: row for row, key in enumerate(quantities)}
-    ax.axvspan(-1, 1, color="#dddddd", zorder=0)
+    place, arms = _quantity_rows(ax, table), list(dict.fromkeys(table["arm"]))
+    ax.axvspan(-1, 1, color=PALE, zorder=0)
     ax.axvline(0, color="black", lw=0.8)
     for number, arm in enumerate(arms):
         colour, marker = GROUPS.get(str(arm), (GREY, "o"))
@@ -64,9 +74,8 @@ def differences(table: pd.DataFrame, ax: Axes) -> None:
             fill = "white" if hollow else colour
             ax.plot(scaled["difference"][kept], height[kept], marker, color=colour, mfc=fill, ms=6, label=called)
     ax.set_xscale("symlog", linthresh=1, linscale=1)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    named_rows(ax, [*map(label, quantities)])
-    ax.set(xlabel="difference, in OPD's ranges", ylabel="number")
+    plain_axis(ax.xaxis)
+    ax.set_xlabel("difference, in OPD's ranges")
     legend_above(ax)
 
 
@@ -86,23 +95,13 @@ def against_norm(table: pd.DataFrame, ax: Axes) -> None:
             continue
         for number, (_, run) in enumerate(own.groupby(["arm", "seed"], sort=False)):
             line = run.sort_values("step")
-            label = "" if number else str(group)
-            ax.plot(
-                100 * line["rel_norm"],
-                scale * line["value"],
-                f"{marker}-",
-                label=label,
-                color=colour,
-                lw=0.8,
-                ms=5,
-                alpha=0.75,
-            )
+            at, value, name = 100 * line["rel_norm"], scale * line["value"], "" if number else str(group)
+            ax.plot(at, value, f"{marker}-", color=colour, label=name, lw=0.8, ms=5, alpha=0.75)
     ax.set_xscale("log")
     norms = 100 * table["rel_norm"].astype(float)
     wide = len(norms) > 0 and norms.max() > 8 * norms.min()
     ax.xaxis.set_major_locator(LogLocator(subs=[1.0] if wide else [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    plain_axis(ax.xaxis, minor=False)
     title = f"{drawn.label}{drawn.unit}" if drawn else "number"
     ax.set(xlabel=quantity("rel_norm").axis, ylabel=title)
     legend_above(ax)
@@ -115,8 +114,7 @@ def contrast(table: pd.DataFrame, ax: Axes) -> None:
     Table: `opdlib.tables.matched.paper.factors`. Bars: 95% intervals over seeds; for the paper the span over its
     OPD-style pairs.
     """
-    quantities = list(dict.fromkeys(table["quantity"]))
-    place = {key: row for row, key in enumerate(quantities)}
+    place = _quantity_rows(ax, table)
     ax.axvline(1, color="black", lw=0.8)
     for number, (change, (colour, marker)) in enumerate(CHANGES.items()):
         own = table[table["change"] == change].dropna(subset=["value"])
@@ -128,8 +126,14 @@ def contrast(table: pd.DataFrame, ax: Axes) -> None:
     ends = ends[np.isfinite(ends)]
     if len(ends):
         ax.set_xlim(min(ends.min(), 0.5) / 1.3, max(ends.max(), 2) * 1.3)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    named_rows(ax, [*map(label, quantities)])
-    ax.set(xlabel="factor", ylabel="number")
+    plain_axis(ax.xaxis, minor=False)
+    ax.set_xlabel("factor")
     legend_above(ax)
+
+
+def _quantity_rows(ax: Axes, table: pd.DataFrame) -> dict[str, int]:
+    """A row for each quantity of the table, by label; returns their places."""
+    place = {key: row for row, key in enumerate(dict.fromkeys(table["quantity"]))}
+    named_rows(ax, [*map(label, place)])
+    ax.set_ylabel("number")
+    return place

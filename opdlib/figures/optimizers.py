@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
-from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above, panels, plain_percent
+from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, WHOLE, band, figure, legend_above, panels, plain_axis
 from opdlib.quantities import short
 from opdlib.tables.optimizers.state import published_state, unrelated_cosine
 from opdlib.tables.optimizers.sweep import OPTIMIZERS, published
@@ -112,9 +112,8 @@ def path(table: pd.DataFrame) -> Axes:
                 ax.plot(at.iloc[-1:], value.iloc[-1:], marker, color=colour, ms=8, mec="white", ls="", label=label)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(plain_percent)
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set(xlabel="relative norm of the change (%)", ylabel=title, ylim=(-2, 102))
+        plain_axis(ax.xaxis, minor=False)
+        ax.set(xlabel="relative norm of the change (%)", ylabel=title, ylim=WHOLE)
     legend_above(axes[0], columns=2)
     return axes[0]
 
@@ -139,7 +138,7 @@ def _lines(table: pd.DataFrame, ax: Axes, scale: float, marker: bool = True) -> 
             label = f"{OPTIMIZERS[optimizer]} {short(float(str(rate)))}"
             few = sign if marker and len(line) < 8 else ""
             ax.plot(line["step"], scale * line["value"], ls=dashes, marker=few, ms=5, color=colour, label=label, lw=1.6)
-            ax.fill_between(line["step"], scale * line["low"], scale * line["high"], color=colour, alpha=0.12, lw=0)
+            band(ax, line["step"], line, scale, color=colour, alpha=0.12)
 
 
 def _each(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

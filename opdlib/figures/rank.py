@@ -7,10 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from opdlib.figures.curves import LINES
 from opdlib.figures.dots import dots
-from opdlib.figures.theme import GREY, figure, legend_above
-from opdlib.tables.paper import OPD_STYLE
+from opdlib.figures.theme import DOTTED, GREY, WHOLE, band, figure, legend_above, of_paper, of_views
 
 MARKED = (1, 8, 16)
 """Numbers of singular values that the paper tabulates (Table 9)."""
@@ -25,13 +23,12 @@ def spectrum(table: pd.DataFrame, ax: Axes) -> None:
     Table: `geometry.spectrum` of each view. Median and quartiles over the matrices of the commonest size, a thin line
     for every other size. Dotted: the paper's numbers of leading values.
     """
-    for view, own in table.groupby("view", sort=False):
-        colour, style = LINES[str(view)]
+    for own, style, look in of_views(table):
         for number, (_, size) in enumerate(own.groupby("rank", sort=False)):
-            label = "" if number else f"here, view {view}"
-            ax.plot(size["index"], 100 * size["value"], style, color=colour, lw=0.8 if number else 2, label=label)
+            ax.plot(size["index"], 100 * size["value"], style, lw=0.8 if number else 2, **look)
             if not number:
-                ax.fill_between(size["index"], 100 * size["low"], 100 * size["high"], color=colour, alpha=0.2, lw=0)
+                band(ax, size["index"], size, color=look["color"], alpha=0.2)
+            look["label"] = ""
     _index_axis(ax, max(table["index"].max(), MARKED[-1]) if len(table) else MARKED[-1])
     ax.set_yscale("log")
     ax.set(ylim=(100 * FAINTEST, 100), ylabel="energy of one singular value (%)")
@@ -47,18 +44,17 @@ def leading(table: pd.DataFrame, ax: Axes) -> None:
     """
     counts = table["quantity"].str.extract(r"^svd_energy\.(\d+)$", expand=False).dropna().astype(int)
     tops = table.loc[counts.index]
-    paper = tops[(tops["origin"] == "paper") & tops["regime"].isin(OPD_STYLE)]
+    (paper, _), _ = of_paper(tops)
     for number, (count, values) in enumerate(paper.groupby(counts)["value"]):
         label = "" if number else "paper, OPD-style pairs"
         span = [100 * values.min(), 100 * values.max()]
         ax.plot([count] * 2, span, "-", color=GREY, lw=7, alpha=0.6, solid_capstyle="butt", label=label)
-    for view, own in tops[tops["origin"] == "here"].groupby("view", sort=False):
-        colour, style = LINES[str(view)]
+    for own, style, look in of_views(tops[tops["origin"] == "here"]):
         at = counts[own.index]
-        ax.plot(at, 100 * own["value"], f"o{style}", color=colour, ms=4, label=f"here, view {view}")
-        ax.fill_between(at, 100 * own["low"], 100 * own["high"], color=colour, alpha=0.2, lw=0)
+        ax.plot(at, 100 * own["value"], f"o{style}", ms=4, **look)
+        band(ax, at, own, color=look["color"], alpha=0.2)
     _index_axis(ax, max(counts.max(), MARKED[-1]))
-    ax.set(ylim=(-2, 102), xlabel="number of leading singular values, k", ylabel="energy in the first k (%)")
+    ax.set(ylim=WHOLE, xlabel="number of leading singular values, k", ylabel="energy in the first k (%)")
     legend_above(ax)
 
 
@@ -66,7 +62,6 @@ def leading(table: pd.DataFrame, ax: Axes) -> None:
 def pair_top(table: pd.DataFrame, ax: Axes) -> None:
     """Energy in the 16 largest singular values of every pair, in percent. Table: overviews, the paper's and ours."""
     dots(ax, table, "pair", "svd_energy.16", "svd_energy.16")
-    ax.set_xlim(-2, 102)
     legend_above(ax)
 
 
@@ -79,7 +74,7 @@ def pair_stable_rank(table: pd.DataFrame, ax: Axes) -> None:
 
 def _index_axis(ax: Axes, last: float) -> None:
     for count in MARKED:
-        ax.axvline(count, color="black", lw=0.8, ls=":")
+        ax.axvline(count, **{**DOTTED, "lw": 0.8})
     _doubling_axis(ax, last)
     ax.set_xlabel("index of the singular value")
 

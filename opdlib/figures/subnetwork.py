@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, SKY, figure, legend_above, named_rows
+from opdlib.figures.theme import BLUE, DOTTED, GREEN, GREY, ORANGE, PALE, SKY, figure, legend_above, named_rows
 from opdlib.registry.study import FULL
 from opdlib.stats import mean_interval
 from opdlib.tables.subnetwork.masked import TRAINS
@@ -38,7 +38,7 @@ def accuracy(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(100 * own, [place + 0.22] * len(own), ".", color=MARKS[arm][0], alpha=0.6, ms=5)
         _mean(ax, place, arm, *mean_interval(own))
     for number, source in enumerate(sorted(set(table["source_accuracy"]))):
-        ax.axvline(100 * source, color="black", lw=1, ls=":", label="source" if number == 0 else None)
+        ax.axvline(100 * source, label="source" if number == 0 else None, **DOTTED)
     _finish(ax, "held-out problems solved (%)")
 
 
@@ -53,8 +53,8 @@ def difference(table: pd.DataFrame, ax: Axes) -> None:
     here = table[table["setting"] == "here"]
     if here["span"].notna().any():
         span = 100 * float(here["span"].max())
-        ax.axvspan(-span, span, color="#dddddd", lw=0, label="full OPD, seed to seed")
-    ax.axvline(0, color="black", lw=1, ls=":")
+        ax.axvspan(-span, span, color=PALE, lw=0, label="full OPD, seed to seed")
+    ax.axvline(0, **DOTTED)
     for number, (arm, mean, low, high) in enumerate(here[["arm", "difference", "low", "high"]].to_numpy()):
         _mean(ax, places[arm], arm, mean, low, high, "here" if number == 0 else None)
     for number, (setting, marker) in enumerate(PAPER.items()):
@@ -111,7 +111,7 @@ def ratio(table: pd.DataFrame, ax: Axes) -> None:
     """
     table = _comparisons(ax, table)
     rows = table[table["shown"]]
-    ax.axvline(1, color="black", lw=1, ls=":")
+    ax.axvline(1, **DOTTED)
     own = rows[rows["pair"].isna()]
     for number, (baseline, (colour, marker)) in enumerate(CHANCE.items()):
         height, label = own["place"] + 0.2 * (number - 1), f"over {baseline}"
@@ -151,7 +151,5 @@ def _paper(ax: Axes, rows: pd.DataFrame, values: pd.Series) -> None:
 
 
 def _finish(ax: Axes, label: str) -> None:
-    """A legend above the axes, to the right edge, so that the room over the names of the rows is used too."""
     ax.set_xlabel(label)
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="lower right", bbox_to_anchor=(1.02, 1.0), ncols=2, frameon=False, borderaxespad=0.3)
+    legend_above(ax, right=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,26 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from opdlib.figures.curves import LINES
 from opdlib.figures.dots import dots
-from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, figure, legend_above, plain_percent
+from opdlib.figures.theme import (
+    BLUE,
+    DOTTED,
+    GREEN,
+    GREY,
+    ORANGE,
+    WHOLE,
+    figure,
+    legend_above,
+    of_paper,
+    of_views,
+    plain_axis,
+)
 from opdlib.quantities import quantity, short_percent
-from opdlib.tables.paper import OPD_STYLE
 from opdlib.tables.paper_geometry import SIZES
 
 SIDES = {"joint": (BLUE, "o"), "left": (GREEN, "s"), "right": (ORANGE, "^")}
 MASKS = {"principal": (BLUE, "s"), "low": (ORANGE, "o")}
 """Side, or mask -> colour and marker."""
-CHANCE: Mapping[str, Any] = {"color": "black", "lw": 1, "ls": ":"}
 
 
 @figure
@@ -38,7 +47,7 @@ def pair_projection(table: pd.DataFrame, ax: Axes) -> None:
     low, high = drawn[drawn > 0].min() / 1.4, 1.4 * drawn.max()
     ticks = [digit * 10.0**power for power in range(-6, 3) for digit in (1, 2, 5)]
     ax.set_xticks([t for t in ticks if low <= t <= high])
-    ax.xaxis.set_major_formatter(plain_percent)
+    plain_axis(ax.xaxis)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(low, high)
     legend_above(ax)
@@ -61,7 +70,7 @@ def projection_ratio(table: pd.DataFrame, ax: Axes) -> None:
         fill = colour if view == "bf16" else "white"
         style: dict[str, Any] = {"color": colour, "mfc": fill, "ms": 6, "elinewidth": 1.5}
         ax.errorbar(at, own["ratio"], reach, fmt=marker, label=f"{side}, {view}", **style)
-    ax.axhline(1, **CHANCE)
+    ax.axhline(1, **DOTTED)
     ax.set_yscale("log", base=2)
     low, high = table["ratio_low"].min(), table["ratio_high"].max()
     exponents = range(
@@ -95,7 +104,7 @@ def pair_low(table: pd.DataFrame, ax: Axes) -> None:
     bf16 = table[table["view"] == "bf16"]
     ceilings = bf16.set_index("pair")["coverage_ceiling.0.1"].dropna()
     ax.plot(100 * ceilings, ceilings.index.map(places), "|", color="black", ms=14, mew=2.5, label="ceiling")
-    ax.set(xlim=(-2, 102), xlabel="low-magnitude coverage at 10% (%)")
+    ax.set_xlabel("low-magnitude coverage at 10% (%)")
     legend_above(ax)
 
 
@@ -106,16 +115,16 @@ def coverage(table: pd.DataFrame, ax: Axes) -> None:
     Table: `subspace.coverage` of each view, at one atol.
     """
     reach = max(table["share"].max(), 0.01)
-    ax.plot([0, 100 * reach], [0, 100 * reach], label="chance", **CHANCE)
-    for view, own in table.groupby("view", sort=False):
-        _, style = LINES[str(view)]
+    ax.plot([0, 100 * reach], [0, 100 * reach], label="chance", **DOTTED)
+    for own, style, _ in of_views(table):
+        view = own["view"].iloc[0]
         one = own[own["mask"] == "low"]
         ax.plot(100 * one["share"], 100 * one["ceiling"], style, color=GREY, label=f"ceiling, {view}")
         for mask, (colour, marker) in MASKS.items():
             one = own[own["mask"] == mask]
             label = f"{mask}, {view}"
             ax.plot(100 * one["share"], 100 * one["coverage"], f"{marker}{style}", color=colour, ms=6, label=label)
-    ax.set(xlim=(0, 104 * reach), ylim=(-2, 102), xticks=[100 * share for share in sorted(set(table["share"]))])
+    ax.set(xlim=(0, 104 * reach), ylim=WHOLE, xticks=[100 * share for share in sorted(set(table["share"]))])
     ax.set(xlabel="size of the mask (% of the weights)", ylabel="changed weights in the mask (%)")
     legend_above(ax)
 
@@ -128,21 +137,19 @@ def changed_by_size(table: pd.DataFrame, ax: Axes) -> None:
     """
     sizes, principal = [*SIZES][1:-1], [*SIZES][-1]
     place = range(len(sizes))
-    for opd_style, colour in ((True, GREY), (False, "#bbbbbb")):
-        paper = table[(table["origin"] == "paper") & (table["regime"].isin(OPD_STYLE) == opd_style)]
-        label = f"paper, {'OPD-style' if opd_style else 'other pairs'}"
-        for number, (_, row) in enumerate(paper.iterrows()):
-            ax.plot(place, 100 * row[sizes].astype(float), ".-", color=colour, lw=0.8, label="" if number else label)
-            ax.plot(len(sizes), 100 * row[principal], ".", color=colour)
-    for _, row in table[table["origin"] == "here"].iterrows():
-        colour, style = LINES[row["view"]]
-        fill = colour if row["view"] == "bf16" else "white"
-        look: dict[str, Any] = {"color": colour, "mfc": fill}
-        ax.plot(place, 100 * row[sizes].astype(float), f"o{style}", label=f"here, view {row['view']}", **look)
-        ax.plot(len(sizes), 100 * row[principal], "o", **look)
+    for paper, look in of_paper(table):
+        for _, row in paper.iterrows():
+            ax.plot(place, 100 * row[sizes].astype(float), ".-", lw=0.8, **look)
+            ax.plot(len(sizes), 100 * row[principal], ".", color=look["color"])
+            look["label"] = ""
+    for own, style, look in of_views(table[table["origin"] == "here"]):
+        fill = look["color"] if own["view"].iloc[0] == "bf16" else "white"
+        for _, row in own.iterrows():
+            ax.plot(place, 100 * row[sizes].astype(float), f"o{style}", mfc=fill, **look)
+            ax.plot(len(sizes), 100 * row[principal], "o", mfc=fill, color=look["color"])
     ax.axvline(len(sizes) - 0.5, color="black", lw=0.8)
     ax.set_xticks(range(len(sizes) + 1), [SIZES[key].replace(" ", "\n") for key in [*sizes, principal]])
-    ax.set(ylim=(-2, 102), xlabel="weights, by absolute value in the source", ylabel="weights that changed (%)")
+    ax.set(ylim=WHOLE, xlabel="weights, by absolute value in the source", ylabel="weights that changed (%)")
     legend_above(ax)
 
 
@@ -156,12 +163,12 @@ def deciles(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(table["decile"], 100 * table["expected"], "--", color=ORANGE, label="expected from rounding alone")
     ax.plot(table["decile"], 100 * table["share"], "o", color=BLUE, label="measured")
     ax.set_xticks(table["decile"])
-    ax.set(ylim=(-2, 102), xlabel="tenth of the weights, smallest first", ylabel="weights that changed (%)")
+    ax.set(ylim=WHOLE, xlabel="tenth of the weights, smallest first", ylabel="weights that changed (%)")
     legend_above(ax)
 
 
 def _pair_coverage(ax: Axes, table: pd.DataFrame, key: str) -> dict[Hashable, int]:
     places = dots(ax, table, "pair", key, key)
-    ax.axvline(100 * float(quantity(key).chance), label="chance", **CHANCE)
+    ax.axvline(100 * float(quantity(key).chance), label="chance", **DOTTED)
     legend_above(ax)
     return places

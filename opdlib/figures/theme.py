@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from opdlib.tables.paper import OPD_STYLE
 
 STYLE = Path(__file__).with_name("opd.mplstyle")
 
@@ -19,6 +24,14 @@ REGIMES = {"OPD": (BLUE, "o"), "OPSD": (SKY, "v"), "RLVR": (ORANGE, "s"), "offli
 """Regime -> colour and marker of the paper's pairs."""
 HERE = ("black", "D")
 """Colour and marker of the pair that was measured here."""
+VIEWS = {"bf16": (BLUE, "-"), "stored": (ORANGE, "--")}
+"""View -> colour and style."""
+LIGHT, PALE = "#bbbbbb", "#dddddd"
+"""Greys of what stands behind: rows of the paper that are not OPD-style, and spans."""
+WHOLE = (-2, 102)
+"""Limits of an axis in percent."""
+DOTTED: dict[str, Any] = {"color": "black", "lw": 1, "ls": ":"}
+"""How a line is drawn that marks a place: chance, no difference, a threshold."""
 
 
 def theme() -> None:
@@ -34,14 +47,16 @@ def panels(count: int) -> list[Axes]:
     return [ax for row in axes for ax in row]
 
 
-def legend_above(ax: Axes, columns: int = 2, over: float = 1.0) -> None:
+def legend_above(ax: Axes, columns: int = 2, over: float = 1.0, right: bool = False) -> None:
     """The legend above the axes, where it hides no point; none where nothing was drawn.
 
-    `over`: height of its foot, 1 is the top of the axes.
+    `over`: height of its foot, 1 is the top of the axes. `right`: at the right edge, so that the room over the names of
+    rows is used too.
     """
-    if not ax.get_legend_handles_labels()[0]:
-        return
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, over), ncols=columns, frameon=False, borderaxespad=0.3)
+    if ax.get_legend_handles_labels()[0]:
+        place: Any = "lower right" if right else "lower center"
+        at = 1.02 if right else 0.5, over
+        ax.legend(loc=place, bbox_to_anchor=at, ncols=columns, frameon=False, borderaxespad=0.3)
 
 
 def named_rows(ax: Axes, names: Sequence[str]) -> None:
@@ -50,9 +65,30 @@ def named_rows(ax: Axes, names: Sequence[str]) -> None:
     ax.set_ylim(max(len(names), 1) - 0.4, -0.6)
 
 
-def plain_percent(value: float, _: object) -> str:
-    """Tick labels of a logarithmic percent axis: 0.01, 0.1, 1."""
-    return f"{value:g}"
+def plain_axis(axis: Axis, minor: bool = True) -> None:
+    """A logarithmic axis with numbers instead of powers of ten: 0.01, 0.1, 1; without `minor`, between them nothing."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if not minor:
+        axis.set_minor_formatter(NullFormatter())
+
+
+def of_views(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, dict[str, Any]]]:
+    """What was measured here, view by view: rows, line style, and keywords that say which (colour and label)."""
+    for view, own in table.groupby("view", sort=False):
+        colour, style = VIEWS[str(view)]
+        yield own, style, {"color": colour, "label": f"here, view {view}"}
+
+
+def of_paper(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """The paper's OPD-style rows, then its others, with keywords that say which (colour and label)."""
+    for opd_style, colour in ((True, GREY), (False, LIGHT)):
+        own = table[(table["origin"] == "paper") & (table["regime"].isin(OPD_STYLE) == opd_style)]
+        yield own, {"color": colour, "label": f"paper, {'OPD-style' if opd_style else 'other pairs'}"}
+
+
+def band(ax: Axes, at: pd.Series, table: pd.DataFrame, scale: float = 100.0, **look: Any) -> None:
+    """The area from the columns low to high."""
+    ax.fill_between(at, scale * table["low"], scale * table["high"], lw=0, **look)
 
 
 Draw = Callable[[pd.DataFrame, Axes], None]
