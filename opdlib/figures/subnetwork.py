@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -18,8 +16,6 @@ MARKS = {arm: (colour, marker) for arm, colour, marker in zip(TRAINS, COLOURS, "
 """Arm -> colour and marker."""
 PAPER = {"DS-Qwen OPD": "<", "Qwen2.5-VL OPD": ">"}
 """Setting of the paper -> marker, hollow."""
-BESIDE: dict[str, Any] = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
-"""Where the density of a mask of the paper's stands."""
 CHANCE = {"global": (GREY, "s"), "tensor": (SKY, "^"), "magnitude": (GREEN, "v")}
 """Baseline -> colour and marker."""
 SEEDS = {OTHER_SEED: (BLUE, "o"), SAME_SEED: (ORANGE, "D")}
@@ -62,7 +58,8 @@ def difference(table: pd.DataFrame, ax: Axes) -> None:
         x, y = 100 * own["difference"], own["arm"].map(places) + 0.22 + 0.2 * number
         ax.plot(x, y, marker, color="black", mfc="white", ms=6, label=f"paper, {setting.removesuffix(' OPD')}")
         for place, density in zip(zip(x, y, strict=True), own["density"], strict=True):
-            ax.annotate(f"{100 * density:.3g}%", place, fontsize=9, **BESIDE)
+            text = f"{100 * density:.3g}%"
+            ax.annotate(text, place, (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=9)
     ax.margins(x=0.12)
     _finish(ax, "accuracy minus that of full OPD (points)")
 
@@ -90,15 +87,14 @@ def overlap(table: pd.DataFrame, ax: Axes) -> None:
     table = _comparisons(ax, table)
     for seed, (colour, marker) in SEEDS.items():
         own = table[table["seed"] == seed]
-        for row in own.to_dict("records"):
-            ax.plot([100 * row["o1_low"], 100 * row["o1_high"]], [row["place"]] * 2, "-", color=colour, lw=2)
+        ax.plot(100 * own[["o1_low", "o1_high"]].to_numpy(float).T, [own["place"]] * 2, "-", color=colour, lw=2)
         label = f"here, {seed}" if len(own) else None
         ax.plot(100 * own["o1"], own["place"], marker, color=colour, label=label)
     rows = table[table["shown"]]
     _paper(ax, rows, 100 * rows["o1"])
     for baseline, (colour, _) in CHANCE.items():
-        share, label = 100 * rows[f"{baseline}_o1"], f"chance, {baseline}"
-        ax.plot(share, rows["place"], "|", color=colour, ms=13, mew=3, label=label)
+        at, label = 100 * rows[f"{baseline}_o1"], f"chance, {baseline}"
+        ax.plot(at, rows["place"], "|", color=colour, ms=13, mew=3, label=label)
     ax.set_xlim(-2, 102)
     _finish(ax, "share of full OPD's changes (%)")
 
@@ -130,15 +126,13 @@ def _arms(ax: Axes, table: pd.DataFrame, arms: list[str]) -> dict[str, int]:
 
 def _mean(ax: Axes, place: int, arm: str, mean: float, low: float, high: float, label: str | None = None) -> None:
     colour, marker = MARKS[arm]
-    if low == low:
-        ax.plot([100 * low, 100 * high], [place] * 2, "-", color=colour, lw=2)
+    ax.plot([100 * low, 100 * high], [place] * 2, "-", color=colour, lw=2)
     ax.plot(100 * mean, place, marker, color=colour, label=label)
 
 
 def _comparisons(ax: Axes, table: pd.DataFrame) -> pd.DataFrame:
     """The table with a place for each name, and whether the row is shown alone: that of other seeds if there is one."""
-    columns = [*table.columns, *{"pair", "seed"}.difference(table.columns)]
-    rows = table.reindex(columns=columns).sort_values("seed", key=lambda seed: seed != OTHER_SEED, kind="stable")
+    rows = table.sort_values("seed", key=lambda seed: seed != OTHER_SEED, kind="stable")
     own = rows.drop_duplicates("name").sort_index()
     names = list(own["name"])
     named_rows(ax, [f"{name}, another seed" if name == NAMES[FULL] else name for name in names])

@@ -12,9 +12,10 @@ from opdlib.registry.pairs import find_pair, registry
 from opdlib.registry.study import FULL, study
 from opdlib.results.layout import State, state_of, summary_of
 from opdlib.tables import open_results
-from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, over_seeds, text_table, verdict
+from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, over_seeds, shown, text_table, verdict
 from opdlib.tables.study import along as along_of
 from opdlib.tables.study import runs as runs_of
+from opdlib.tables.text import interval
 from tests.tables.matched_runs import LOSS, along, runs
 
 
@@ -66,6 +67,13 @@ def test_text_is_of_rows_or_of_columns() -> None:
     assert by_row.to_dict() == by_column.to_dict() == {"seeds": {"a": "3", "b": "-"}, "p": {"a": "-", "b": "0.1"}}
     nothing = [[["no runs yet"]]] * 2
     assert [text_table(none, "arm").to_numpy().tolist() for none in ([], {"arm": pd.Series([])})] == nothing
+
+
+def test_a_table_for_the_eye_is_headings_and_forms() -> None:
+    table = pd.DataFrame({"arm": ["a", "b"], "seeds": [3, 1], "low": [0.1, math.nan], "high": [0.2, math.nan]})
+    found = shown(table, {"run": "arm", "seeds": "seeds", "95% interval": (interval, "low", "high")})
+    assert found.loc["a"].to_dict() == {"seeds": "3", "95% interval": "10.0% to 20.0%"}
+    assert found.loc["b"].to_dict() == {"seeds": "1", "95% interval": "-"}
 
 
 # Whatever a pair is called, and whatever there is of it.
