@@ -98,6 +98,10 @@ def column_type(column: str) -> str:
     return "Int64" if column.rpartition(".")[2] in COUNTS else "float64"
 
 
+def _lazily(table: str) -> cached_property[pd.DataFrame]:
+    return cached_property(lambda study: study._read(table))
+
+
 @dataclass(frozen=True)
 class StudyResults:
     """The tables of one scale. Each is read when it is needed, once; one that nobody wrote yet has no rows.
@@ -108,60 +112,28 @@ class StudyResults:
     scale: str
     folder: Path
 
-    @cached_property
-    def runs(self) -> pd.DataFrame:
-        """One row a run and view: arm, seed, view, facts of the training, and the headline numbers."""
-        return self._read("runs")
-
-    @cached_property
-    def steps(self) -> pd.DataFrame:
-        """One row a run and step before the last: arm, seed, view, step, and the headline numbers."""
-        return self._read("steps")
-
-    @cached_property
-    def layers(self) -> pd.DataFrame:
-        """One row a layer of a measurement: arm, seed, view, step, layer, and its numbers."""
-        return self._read("layers")
-
-    @cached_property
-    def modules(self) -> pd.DataFrame:
-        """One row a module of a measurement: rel_norm, exact_zero, energy_share, parameters."""
-        return self._read("modules")
-
-    @cached_property
-    def binades(self) -> pd.DataFrame:
-        """One row a binade of a measurement, magnitude its lower end: coordinates, updated, changed (their ratio)."""
-        return self._read("binades")
-
-    @cached_property
-    def undefined(self) -> pd.DataFrame:
-        """One row a number that is undefined: key (with `layers.N.` for a layer's) and reason."""
-        return self._read("undefined")
-
-    @cached_property
-    def curves(self) -> pd.DataFrame:
-        """One row a run and step: arm, seed, step, and what was logged."""
-        return self._read("curves")
-
-    @cached_property
-    def masks(self) -> pd.DataFrame:
-        """One row a run inside a mask: `MASKS`."""
-        return self._read("masks")
-
-    @cached_property
-    def overlaps(self) -> pd.DataFrame:
-        """One row a pair of runs and threshold: `OVERLAPS`."""
-        return self._read("overlaps")
-
-    @cached_property
-    def parents(self) -> pd.DataFrame:
-        """One row a teacher or trained source: recipe, seed, and the facts that `runs` has of a training."""
-        return self._read("parents")
-
-    @cached_property
-    def parent_curves(self) -> pd.DataFrame:
-        """One row a parent and step: recipe, seed, step, and what was logged."""
-        return self._read("parent_curves")
+    runs = _lazily("runs")
+    """One row a run and view: arm, seed, view, facts of the training, and the headline numbers."""
+    steps = _lazily("steps")
+    """One row a run and step before the last: arm, seed, view, step, and the headline numbers."""
+    layers = _lazily("layers")
+    """One row a layer of a measurement: arm, seed, view, step, layer, and its numbers."""
+    modules = _lazily("modules")
+    """One row a module of a measurement: rel_norm, exact_zero, energy_share, parameters."""
+    binades = _lazily("binades")
+    """One row a binade of a measurement, magnitude its lower end: coordinates, updated, changed (their ratio)."""
+    undefined = _lazily("undefined")
+    """One row a number that is undefined: key (with `layers.N.` for a layer's) and reason."""
+    curves = _lazily("curves")
+    """One row a run and step: arm, seed, step, and what was logged."""
+    masks = _lazily("masks")
+    """One row a run inside a mask: `MASKS`."""
+    overlaps = _lazily("overlaps")
+    """One row a pair of runs and threshold: `OVERLAPS`."""
+    parents = _lazily("parents")
+    """One row a teacher or trained source: recipe, seed, and the facts that `runs` has of a training."""
+    parent_curves = _lazily("parent_curves")
+    """One row a parent and step: recipe, seed, step, and what was logged."""
 
     def has(self, arm: str, seed: int, view: str = "bf16") -> bool:
         """Is there a row of this run in this view?"""

@@ -47,7 +47,7 @@ def summarize(measurement: Measurement) -> Summary:
         "parameters": size,
         "measured_2d": sum(t.changed_matrices for t in tensors),
         "rel_norm": _rel_norm(tensors),
-        "exact_zero": _share(sum(t.sparsity.exact_zero for t in tensors), size),
+        "exact_zero": _unchanged(tensors),
         "sparsity": _absolute(tensors),
         "sparsity_rms": {
             threshold_key(tau): _share(sum(t.sparsity.relative[tau] for t in tensors), size) for tau in RELATIVE
@@ -59,7 +59,7 @@ def summarize(measurement: Measurement) -> Summary:
             block: {
                 "rel_norm": _rel_norm(members),
                 "energy_share": _share(_energy(members), energy),
-                "exact_zero": _share(sum(t.sparsity.exact_zero for t in members), _size(members)),
+                "exact_zero": _unchanged(members),
                 "parameters": _size(members),
             }
             for block, members in groups
@@ -68,7 +68,7 @@ def summarize(measurement: Measurement) -> Summary:
         "layers": [
             {
                 "layer": number,
-                "exact_zero": _share(sum(t.sparsity.exact_zero for t in members), _size(members)),
+                "exact_zero": _unchanged(members),
                 "sparsity": _absolute(members),
                 "rel_norm": _rel_norm(members),
                 "energy_share": _share(_energy(members), energy),
@@ -134,6 +134,10 @@ def _size(tensors: Sequence[TensorResult]) -> int:
 
 def _energy(tensors: Sequence[TensorResult]) -> float:
     return math.fsum(t.sparsity.energy for t in tensors)
+
+
+def _unchanged(tensors: Sequence[TensorResult]) -> float | None:
+    return _share(sum(t.sparsity.exact_zero for t in tensors), _size(tensors))
 
 
 def _absolute(tensors: Sequence[TensorResult]) -> dict[str, float | None]:
