@@ -1,6 +1,6 @@
 """Time and memory of a whole measurement against the textbook (`benchmarks/textbook.py`), each in a process of its own.
 
-    python benchmarks/geometry.py [pair] [large]
+    python benchmarks/geometry.py [pair | large]
 
 Two inputs: the embedded pair, and one set of matrices of a 1.5B model. Targets: time at most 1/4 of the textbook's,
 peak memory at most 1/2, two pairs over one source at most 5/3 of one pair.
@@ -137,11 +137,11 @@ def compare(title: str, source: str, trained: str, other: str, scratch: Path) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("inputs", nargs="*", choices=["pair", "large"], help="both if none is named")
-    chosen = parser.parse_args().inputs or ["large", "pair"]
+    parser.add_argument("input", nargs="?", choices=["large", "pair"], help="both if none is named")
+    named = parser.parse_args().input
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
-        if "large" in chosen:
+        if named != "pair":
             compare("matrices of a 1.5B model", *large_matrices(scratch), scratch)
-        if "pair" in chosen:
+        if named != "large":
             compare(DEFAULT, *embedded_pair(scratch), scratch)
