@@ -39,11 +39,11 @@ def theme() -> None:
     plt.style.use(STYLE)
 
 
-def panels(count: int) -> list[Axes]:
-    """`count` axes of one figure, one above the other, so that a phone can show them."""
+def panels(count: int, height: float | None = None) -> list[Axes]:
+    """`count` axes of one figure, one above the other, so that a phone can show them; `height` in inches of all."""
     with plt.style.context(STYLE):
-        width, height = plt.rcParams["figure.figsize"]
-        _, axes = plt.subplots(count, 1, figsize=(width, height * count), squeeze=False)
+        width, own = plt.rcParams["figure.figsize"]
+        _, axes = plt.subplots(count, 1, figsize=(width, height or own * count), squeeze=False)
     return [ax for row in axes for ax in row]
 
 

@@ -12,7 +12,7 @@ number is written, too; `text` has what does not depend on a key.
 from __future__ import annotations
 
 from opdlib.results.open import Results, open_results
-from opdlib.tables import geometry, paper, paper_geometry, rounding, subspace, words, written
+from opdlib.tables import geometry, paper, paper_geometry, rounding, subspace, written
 from opdlib.tables.measured import (
     blocks,
     curve,
@@ -50,6 +50,5 @@ __all__ = [
     "stacked",
     "subspace",
     "well_populated",
-    "words",
     "written",
 ]

@@ -152,7 +152,7 @@ def verdict(low: float, high: float, span: float) -> str:
     return OTHER if low > 0 or high < 0 else UNDECIDED
 
 
-def text_table(content: Sequence[Mapping[str, object]] | Mapping[str, Iterable[object]], index: str) -> pd.DataFrame:
+def text_table(content: Sequence[Mapping[str, Any]] | Mapping[str, Any], index: str) -> pd.DataFrame:
     """Text for the eye, of rows or of columns: `index` has the labels, a dash is what is not there; without rows, one
     that says so."""
     columns = {name: [*values] for name, values in content.items()} if isinstance(content, Mapping) else content

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import pandas as pd
-
 from opdlib.quantities import MISSING
 
 MINUS = "\N{MINUS SIGN}"
@@ -55,13 +53,6 @@ def with_interval(value: float, low: float, high: float, one: Callable[[float], 
     """A value and its interval, each number written by `one`: 11.0% (10.0% to 12.0%). The value alone without one."""
     middle, ends = one(value), interval(low, high, one)
     return middle if MISSING in (middle, ends) else f"{middle} ({ends})"
-
-
-def intervals(
-    table: pd.DataFrame, value: str, write: Callable[[float, float, float], str] = with_interval
-) -> list[str]:
-    """What `write` makes of each row of a table: of its column `value`, low and high."""
-    return [write(*row) for row in table[[value, "low", "high"]].itertuples(index=False, name=None)]
 
 
 def seeds(count: int) -> str:

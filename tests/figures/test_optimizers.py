@@ -29,7 +29,7 @@ def none(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def learning(of: Page, quantity: str) -> pd.DataFrame:
-    return sweep.labelled(sweep.learning(of.curves, of.runs, quantity), of.arms)
+    return sweep.learning(of.curves, of.runs, quantity)
 
 
 def drawn(ax: Axes) -> list[Axes]:

@@ -22,7 +22,7 @@ class Page:
         self.arms = sweep.arms("pico", self.root)
         self.runs = sweep.labelled(study.runs("pico", root=self.root), self.arms)
         self.curves = sweep.labelled(study.curves("pico", root=self.root), self.arms)
-        self.paths = sweep.labelled(sweep.paths("pico", self.arms, self.root), self.arms)
+        self.paths = sweep.paths("pico", self.arms, self.root)
         self.states = state.states(self.curves)
 
     def run(self, arm: str) -> pd.Series:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 
-import pandas as pd
-
 from opdlib.quantities import MISSING, short
 from opdlib.tables.text import (
     interval,
-    intervals,
     listed,
     number,
     percent,
@@ -36,4 +33,3 @@ def test_text_of_numbers() -> None:
     assert points(math.nan) == MISSING
     assert percent(0.2512) == "25.1%"
     assert interval(0.1, math.nan) == MISSING
-    assert intervals(pd.DataFrame({"a": [0.1], "low": [0.05], "high": [0.2]}), "a") == ["10.0% (5.0% to 20.0%)"]

@@ -1,4 +1,4 @@
-"""Tables and sentences on rank and subspaces: digits, dashes, and nothing of nothing."""
+"""Tables on rank and subspaces: digits, dashes, and nothing of nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from opdlib.tables import (
     paper,
     rounding,
     subspace,
-    words,
     written,
 )
 from tests.conftest import moved, pico_weights
@@ -33,10 +32,6 @@ def test_nothing_changed_is_a_dash_and_not_zero(unchanged: Results) -> None:
     assert set(shown["here, bf16"]) == set(shown["quartiles, bf16"]) == {"-"}
     assert len(written.by_module([unchanged], ["svd_energy.1"])) == 0
     assert rounding.budget(unchanged, unchanged)["stored"].isna().all()
-    assert "0 matrices changed" in words.measured([unchanged])
-    assert "15 (nothing changed)" in words.measured([unchanged])
-    assert words.concentration([unchanged]) == words.moved([unchanged]) == "No matrix changed."
-    assert "no projection" in words.projection([unchanged])
 
 
 def test_tables_for_the_eye(results: Results, stored: Results) -> None:
@@ -65,10 +60,3 @@ def test_a_vision_module_says_so(tmp_path: Path) -> None:
     source = pico_weights() | {"visual.blocks.0.attn.qkv.weight": torch.ones(8, 8).bfloat16()}
     shown = written.by_module([results_of(tmp_path, source, moved(source, 1e-2))], ["stable_rank"])
     assert shown.index[-1] == "vision: qkv"
-
-
-def test_sentences(results: Results, stored: Results) -> None:
-    assert "In view `bf16` 15 matrices changed and have numbers; tensors without any: " in words.measured([results])
-    assert "in view `bf16` and" in words.concentration([results, stored])
-    assert words.projection([results, stored]).count("Taken matrix by matrix") == 2
-    assert words.moved([results]).startswith("In view `bf16`, ")

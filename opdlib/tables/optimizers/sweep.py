@@ -7,8 +7,9 @@ difference from `opd`. Shares are fractions in [0, 1]; intervals are Student's o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,22 +18,13 @@ from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, find_scale
 from opdlib.tables import paper, study
 
-ZERO = "adam-zero"
-OPTIMIZERS = {"adamw": "AdamW", "rmsprop": "RMSProp", "sgd": "SGD", "sgdm": "SGD, momentum"}
+OPTIMIZERS: Mapping[Any, str] = {"adamw": "AdamW", "rmsprop": "RMSProp", "sgd": "SGD", "sgdm": "SGD, momentum"}
 """Names in recipes -> names on the page, in its order."""
 LABELS = ["arm", "optimizer", "learning_rate"]
 """Columns that `labelled` adds to a table of arms."""
 SWEPT = {"optimizer", "learning_rate", "gradient"}
-DELTA = (
-    "rel_norm",
-    "exact_zero",
-    "svd_energy.16",
-    "stable_rank",
-    "projection.joint.0.1",
-    "projection_expected.joint.0.1",
-    "coverage.low.0.1",
-    "coverage_ceiling.low.0.1",
-)
+SIDES = ("projection.joint.0.1", "projection_expected.joint.0.1", "coverage.low.0.1", "coverage_ceiling.low.0.1")
+DELTA = ("rel_norm", "exact_zero", "svd_energy.16", "stable_rank", *SIDES)
 """What is shown of a delta, by its name in a summary."""
 
 
@@ -40,16 +32,16 @@ def arms(scale: str, root: Path | None = None) -> pd.DataFrame:
     """One row an arm, in the order of the optimizers and their rates; `adam-zero` comes last.
 
     Columns: arm, optimizer, learning_rate, clip (largest norm of a gradient), steps, batch_size, gradient (`true` or
-    `zero`), planned and runs (numbers of seeds), clipped (share of the updates whose gradient was longer than `clip`,
-    over all runs; NaN of none).
+    `zero`), planned and finished (numbers of seeds), missing (the command for the rest), clipped (share of the updates
+    whose gradient was longer than `clip`, over all runs; NaN of none).
     """
     known = find_scale(scale).arms.values()
     chosen = [a for a in known if a.name == FULL or (a.partner == FULL and set(a.differs) <= SWEPT)]
-    lines = ("optimizer", "learning_rate", "clip", "steps", "batch_size", "gradient")
+    lines = ["optimizer", "learning_rate", "clip", "steps", "batch_size", "gradient"]
     rows = [{"arm": a.name} | load_recipe(a.recipe).model_dump(include={*lines}) for a in chosen]
-    table = pd.DataFrame(rows)[["arm", *lines]].assign(planned=[len(a.seeds) for a in chosen])
-    table["runs"] = study.standing(scale, [*table["arm"]], root)["finished"]
-    norms = study.curves(scale, [*table["arm"]], root)[["arm", "grad_norm"]].dropna().merge(table[["arm", "clip"]])
+    names = [a.name for a in chosen]
+    table = pd.DataFrame(rows)[["arm", *lines]].merge(study.standing(scale, names, root), on="arm")
+    norms = study.curves(scale, names, root)[["arm", "grad_norm"]].dropna().merge(table[["arm", "clip"]])
     longer = (norms["grad_norm"] > norms["clip"]).groupby(norms["arm"]).mean()
     table["clipped"] = table["arm"].map(longer).astype(float)
     place = table["optimizer"].map([*OPTIMIZERS].index) + 10 * (table["gradient"] == "zero")
@@ -57,10 +49,7 @@ def arms(scale: str, root: Path | None = None) -> pd.DataFrame:
 
 
 def labelled(table: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
-    """A table with a column arm, with the columns optimizer and learning_rate of `sweep`, in its order, zero left out.
-
-    Rows of arms that `sweep` does not know are left out too.
-    """
+    """The rows of a table whose arm is one of `arms`, zero left out: in their order, with optimizer and rate."""
     return arms[arms["gradient"] != "zero"][LABELS].merge(table, on="arm", how="inner")
 
 
@@ -72,22 +61,21 @@ def with_masters(runs: pd.DataFrame, scale: str, root: Path | None = None) -> pd
 
 
 def learning(curves: pd.DataFrame, runs: pd.DataFrame, quantity: str, every: int = 10) -> pd.DataFrame:
-    """A quantity of the curves against the step: its mean over seeds, and the lowest and the highest seed.
+    """A quantity of labelled curves against the step: its mean over seeds, and the lowest and the highest seed.
 
-    Columns: arm, step, seeds, value, low, high. A loss is first averaged over `every` steps of each run, because every
-    step has other problems; accuracy has the source's at step 0. Empty if nothing was logged.
+    Columns: those of `LABELS`, step, seeds, value, low, high. A loss is first averaged over `every` steps of each run,
+    because every step has other problems; accuracy has the source's at step 0. Empty if nothing was logged.
     """
-    known = curves[["arm", "seed", "step", quantity]].dropna(subset=[quantity])
+    keys = [*LABELS, "seed", "step"]
+    known = curves[[*keys, quantity]].dropna(subset=[quantity])
     if quantity == "loss":
         known = known.assign(step=np.ceil(known["step"] / every) * every)
-        known = known.groupby(["arm", "seed", "step"], sort=False)[quantity].mean().reset_index()
-    if quantity == "accuracy":
-        start = runs[runs["arm"].isin(known["arm"])]
-        start = start[["arm", "seed"]].assign(step=0, accuracy=start["source_accuracy"])
-        known = pd.concat([start, known], ignore_index=True) if len(start) else known
-    grouped = known.groupby(["arm", "step"], sort=False)[quantity]
-    found = grouped.agg(seeds="size", value="mean", low="min", high="max").reset_index()
-    return found.sort_values(["arm", "step"], ignore_index=True)
+        known = known.groupby(keys, sort=False)[quantity].mean().reset_index()
+    if quantity == "accuracy" and len(known):
+        start = runs[runs["arm"].isin(known["arm"])][[*LABELS, "seed", "source_accuracy"]].assign(step=0)
+        known = pd.concat([start.rename(columns={"source_accuracy": quantity}), known], ignore_index=True)
+    grouped = known.groupby([*LABELS, "step"], sort=False)[quantity]
+    return grouped.agg(seeds="size", value="mean", low="min", high="max").reset_index()
 
 
 def published() -> pd.DataFrame:
@@ -97,18 +85,18 @@ def published() -> pd.DataFrame:
 
 
 def paths(scale: str, arms: pd.DataFrame, root: Path | None = None) -> pd.DataFrame:
-    """One row a run and step whose weights were measured: arm, seed, step, accuracy then, and the numbers of `DELTA`.
+    """One row a run and step whose weights were measured, labelled: seed, step, accuracy then, the numbers of `DELTA`.
 
     Only runs that logged an accuracy at that step.
     """
-    names, keys = [*arms[arms["gradient"] != "zero"]["arm"]], ["arm", "seed", "step"]
+    names, keys = [*arms["arm"]], ["arm", "seed", "step"]
     scored = study.curves(scale, names, root)[[*keys, "accuracy"]].dropna()
     joined = study.along(scale, names, root).merge(scored, on=keys)
-    return joined.reindex(columns=[*keys, "accuracy", *DELTA])
+    return labelled(joined.reindex(columns=[*keys, "accuracy", *DELTA]), arms)
 
 
 def path_means(paths: pd.DataFrame) -> pd.DataFrame:
-    """The numbers of labelled `paths`, mean over the seeds of each arm and step, with the labels and without seed."""
+    """The numbers of `paths`, mean over the seeds of each arm and step, with the labels and without seed."""
     return paths.drop(columns="seed").groupby([*LABELS, "step"], sort=False).mean().reset_index()
 
 
@@ -121,11 +109,9 @@ def steps_taken(curves: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (arm, seed), run in curves.dropna(subset=["update_norm"]).groupby(["arm", "seed"], sort=False):
-        ordered = run.sort_values("step")
-        last = ordered.iloc[-1]
-        way = ordered["update_norm"].iloc[0] + np.trapezoid(ordered["update_norm"], ordered["step"])
-        row = {"arm": arm, "seed": seed, "step_length": way / last["step"], "distance": last["distance"]}
-        rows.append(row | {"straightness": last["distance"] / way if way else math.nan})
+        way = run["update_norm"].iloc[0] + np.trapezoid(run["update_norm"], run["step"])
+        distance = run["distance"].iloc[-1]
+        rows.append([arm, seed, way / run["step"].iloc[-1], distance, distance / way if way else math.nan])
     return pd.DataFrame(rows, columns=["arm", "seed", "step_length", "distance", "straightness"])
 
 
