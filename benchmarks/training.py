@@ -28,9 +28,10 @@ from opdlib.files import data_root
 from opdlib.registry.recipes import DistillRecipe, load_recipe
 from opdlib.train.callbacks import Checkpoints
 from opdlib.train.fresh import ARCHITECTURES, write_fresh
-from opdlib.train.models import load_model, load_reader, stop_tokens
+from opdlib.train.models import load_model, load_reader
 from opdlib.train.objectives import build_trainer
 from opdlib.train.parents import Run
+from opdlib.train.prompts import end_tokens
 from opdlib.train.run import observers
 from opdlib.train.tasks import find_task
 
@@ -41,7 +42,7 @@ def bare(recipe: DistillRecipe, source: Checkpoint, teacher: Checkpoint, folder:
     """TRL's trainer with the arguments that our recipe gives it, and nothing of ours around it."""
     model, tokenizer = load_model(source), load_reader(source)
     args = build_trainer(recipe, load_model(source), tokenizer, load_model(teacher), folder, []).args
-    model.generation_config.eos_token_id = stop_tokens(tokenizer)
+    model.generation_config.eos_token_id = end_tokens(find_task(recipe.task), tokenizer)
     problems = find_task(recipe.task).training(recipe.steps * recipe.batch_size, recipe.seed)
     return DistillationTrainer(
         model=model,

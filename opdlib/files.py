@@ -31,10 +31,8 @@ def data_root() -> Path:
 
 
 def find(path: Path) -> Path:
-    """`path` itself if it exists or is absolute; else the file of that name in the checkout, if there is one.
-
-    So `data/patches/x.safetensors`, as the registry writes it, is found from every working directory.
-    """
+    """`path` itself if it exists or is absolute; else the file of that name in the checkout, if there is one. So
+    `data/patches/x.safetensors`, as the registry writes it, is found from every working directory."""
     if path.is_absolute() or path.exists():
         return path
     own = data_root().parent / path
@@ -66,11 +64,8 @@ def write_file(target: Path, content: str | bytes) -> None:
 
 @contextmanager
 def new_folder(target: Path, replace: bool = False, shared: bool = False) -> Iterator[Path]:
-    """A folder to fill; it becomes `target` if nothing is raised.
-
-    What was there must be empty, or is replaced with `replace`. `shared` is said of a place where other processes may
-    build the same. Raises OutputError.
-    """
+    """A folder to fill; it becomes `target` if nothing is raised. What was there must be empty, or is replaced with
+    `replace`. `shared` is said of a place where other processes may build the same. Raises OutputError."""
     if not replace and target.exists() and (target.is_file() or any(target.iterdir())):
         raise OutputError(f"{target}: is in the way; give a new folder, or a file that ends in .safetensors")
     with _staged(target, shared) as staging:
@@ -94,10 +89,8 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
 
 
 def write_together(folder: Path, files: Mapping[str, str | bytes], last: str) -> None:
-    """Write `files` (name -> content) into `folder`, the one named `last` at the end.
-
-    Until all are written the earlier files are untouched; if that fails, there is no new `last`. Raises OutputError.
-    """
+    """Write `files` (name -> content) into `folder`, the one named `last` at the end. Until all are written the earlier
+    files are untouched; if that fails, there is no new `last`. Raises OutputError."""
     with _staged(folder / last, shared=True) as staging:
         staging.mkdir()
         for name, content in files.items():
@@ -113,10 +106,8 @@ def _bytes(content: str | bytes) -> bytes:
 
 @contextmanager
 def _staged(target: Path, shared: bool = False) -> Iterator[Path]:
-    """A free name beside `target` to build it under; what is still there afterwards is removed.
-
-    Where no other process writes the same, the name is always the same one, so that nothing stays of a killed process.
-    """
+    """A free name beside `target` to build it under; what is still there afterwards is removed. Where no other process
+    writes the same, the name is always the same one, so that nothing stays of a killed process."""
     staging = target.with_name(f".{target.name}{f'.{uuid.uuid4().hex}' if shared else ''}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

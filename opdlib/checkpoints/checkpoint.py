@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 
 from opdlib.errors import CheckpointError
 
-HEADS = ("lm_head.weight",)
+HEAD = "lm_head.weight"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 
 
@@ -31,10 +32,7 @@ class TensorInfo:
     @property
     def numel(self) -> int:
         """Number of coordinates; 1 for a scalar, 0 if a dimension is 0."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
 
 class Checkpoint(ABC):
@@ -93,8 +91,7 @@ class Checkpoint(ABC):
         embedding = next((n for n in self.tensors if n.endswith(EMBEDDINGS)), None)
         if declared is not True or embedding is None:
             return {}
-        head = next((n for n in self.tensors if n.endswith(HEADS)), HEADS[0])
-        return {head: embedding}
+        return {next((n for n in self.tensors if n.endswith(HEAD)), HEAD): embedding}
 
     def tensor_digest(self, name: str) -> str:
         """SHA-256 of the stored bytes of one tensor (row-major, little-endian), as 64 hex digits."""
@@ -113,8 +110,6 @@ class Checkpoint(ABC):
 
     @cached_property
     def _digest(self) -> str:
-        rows = [
-            [name, info.dtype, list(info.shape), self.tensor_digest(name)]
-            for name, info in sorted(self.tensors.items())
-        ]
+        headers = sorted(self.tensors.items())
+        rows = [[name, info.dtype, list(info.shape), self.tensor_digest(name)] for name, info in headers]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ COMPANIONS = ("*.json", "*.jinja", "*.model", "tokenizer*", "merges.txt", "vocab
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 
-
 DTYPES = {
     "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool,
@@ -30,26 +29,20 @@ DTYPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor's bytes lie."""
-
-    file: Path
-    start: int
-    stop: int
+Files = Mapping[Path, list[str] | None]
+"""File -> the tensors that an index lists for it; None without an index."""
 
 
 class LocalCheckpoint(Checkpoint):
     """Safetensors files of one folder. Opening reads headers only; reading maps one tensor, and unmaps it when it goes.
 
-    So the memory in use is that of the tensors that are alive, however large the files are. `files` maps each file to
-    the tensors that an index lists for it, None without an index. Raises CheckpointError if a header cannot be read, is
-    not covered by its file, or disagrees with the index.
+    So the memory in use is that of the tensors that are alive, however large the files are. Raises CheckpointError if a
+    header cannot be read, is not covered by its file, or disagrees with the index.
     """
 
-    def __init__(self, spec: str, files: dict[Path, list[str] | None], folder: Path, revision: str | None = None):
+    def __init__(self, spec: str, files: Files, folder: Path, revision: str | None = None):
         self.spec, self.folder, self.revision = spec, folder, revision
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, tuple[Path, int, int]] = {}  # file, start, stop
         self.tensors = {}
         self.metadata: dict[str, str] | None = None
         """What the first file that has any says about itself, usually {"format": "pt"}."""
@@ -66,35 +59,34 @@ class LocalCheckpoint(Checkpoint):
             for name, entry in header.items():
                 if name in self._places:
                     raise CheckpointError(
-                        f"{path}: tensor {name!r} is also in {self._places[name].file.name}; a tensor belongs to one "
+                        f"{path}: tensor {name!r} is also in {self._places[name][0].name}; a tensor belongs to one "
                         "shard. Remove the file that is not part of the checkpoint"
                     )
                 start, stop = entry["data_offsets"]
-                self._places[name] = _Place(path, begin + start, begin + stop)
+                self._places[name] = path, begin + start, begin + stop
                 self.tensors[name] = TensorInfo(tuple(entry["shape"]), entry["dtype"])
         if not self.tensors:
             raise CheckpointError(f"{spec}: its safetensors files hold no tensor; wanted a model's weights")
 
     def read(self, name: str) -> torch.Tensor:
-        info, place = self.info(name), self._places.get(name)
+        info = self.info(name)
+        file, start, stop = self._places[name]
         dtype = DTYPES.get(info.dtype)
-        if dtype is None or place is None:
+        if dtype is None:
             raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
-        if place.start == place.stop:
+        if start == stop:
             return torch.empty(info.shape, dtype=dtype)
-        page = place.start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        with place.file.open("rb") as stream:
+        page = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        with file.open("rb") as stream:
             # Copy on write: the file cannot be changed through the tensor, which torch takes for writable.
-            mapped = mmap.mmap(stream.fileno(), place.stop - page, access=mmap.ACCESS_COPY, offset=page)
-        tensor = torch.frombuffer(mapped, dtype=dtype, count=info.numel, offset=place.start - page).reshape(info.shape)
-        return tensor if place.start % dtype.itemsize == 0 else tensor.clone()
+            mapped = mmap.mmap(stream.fileno(), stop - page, access=mmap.ACCESS_COPY, offset=page)
+        tensor = torch.frombuffer(mapped, dtype=dtype, count=info.numel, offset=start - page).reshape(info.shape)
+        return tensor if start % dtype.itemsize == 0 else tensor.clone()
 
 
 def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheckpoint:
-    """Open a safetensors file, an index of shards, or a folder that holds either.
-
-    Pickles (.bin, .pt) are never read: they can run code. Raises CheckpointError with what was found and what to do.
-    """
+    """Open a safetensors file, an index of shards, or a folder that holds either. Pickles (.bin, .pt) are never read:
+    they can run code. Raises CheckpointError with what was found and what to do."""
     if path.is_file():
         if path.name.endswith(".index.json"):
             return LocalCheckpoint(spec, _from_index(path), path.parent, revision)
@@ -108,7 +100,7 @@ def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheck
     return LocalCheckpoint(spec, _in_folder(path), path, revision)
 
 
-def _in_folder(folder: Path) -> dict[Path, list[str] | None]:
+def _in_folder(folder: Path) -> Files:
     indices = sorted(folder.glob("*.safetensors.index.json"))
     weights = sorted(folder.glob(WEIGHTS))
     single = folder / "model.safetensors"
@@ -130,14 +122,12 @@ def _in_folder(folder: Path) -> dict[Path, list[str] | None]:
     raise CheckpointError(f"{folder}: {found}; wanted *.safetensors or an index of shards")
 
 
-def _unlisted_shards(folder: Path, weights: list[Path]) -> dict[Path, list[str] | None]:
+def _unlisted_shards(folder: Path, weights: list[Path]) -> Files:
     """Shards without an index are taken only if their own names prove that the set is complete."""
-    matches = [SHARD.fullmatch(p.name) for p in weights]
-    stems = {(m[1], int(m[3])) for m in matches if m}
-    if all(matches) and len(stems) == 1:
-        total = next(iter(stems))[1]
-        present = {int(m[2]) for m in matches if m}
-        missing = sorted(set(range(1, total + 1)) - present)
+    shards = [m for p in weights if (m := SHARD.fullmatch(p.name))]
+    if len(shards) == len(weights) and len({(m[1], int(m[3])) for m in shards}) == 1:
+        total = int(shards[0][3])
+        missing = sorted(set(range(1, total + 1)) - {int(m[2]) for m in shards})
         if not missing:
             return dict.fromkeys(weights)
         raise CheckpointError(f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again")
@@ -147,7 +137,7 @@ def _unlisted_shards(folder: Path, weights: list[Path]) -> dict[Path, list[str] 
     )
 
 
-def _from_index(index: Path) -> dict[Path, list[str] | None]:
+def _from_index(index: Path) -> Files:
     try:
         content = json.loads(index.read_text(encoding="utf8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -155,17 +145,14 @@ def _from_index(index: Path) -> dict[Path, list[str] | None]:
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: no 'weight_map' of tensor names to file names; copy the index again")
-    files: dict[Path, list[str] | None] = {}
+    files: dict[Path, list[str]] = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard:
             raise CheckpointError(
                 f"{index}: {name!r} is said to lie in {shard!r}; wanted the plain name of a file beside it. "
                 "An index must not point outside its folder"
             )
-        path = index.parent / shard
-        names = files.setdefault(path, [])
-        if names is not None:
-            names.append(name)
+        files.setdefault(index.parent / shard, []).append(name)
     for path in files:
         if not path.is_file():
             raise CheckpointError(f"{path}: missing, though {index.name} lists it; copy or download the shard again")

@@ -18,54 +18,17 @@ PARTS = ("language", "vision")
 
 MODULES: dict[str, tuple[str, ...]] = {
     "attention": (
-        *(
-            "q_proj",
-            "k_proj",
-            "v_proj",
-            "o_proj",
-            "qkv_proj",
-            "out_proj",
-            "c_attn",
-            "query_key_value",
-            "qkv",
-            "dense",
-        ),
+        *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "out_proj", "c_attn", "query_key_value", "qkv", "dense"),
         *("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "sinks"),
-        *(
-            "in_proj_qkvz",
-            "in_proj_ba",
-            "in_proj_qkv",
-            "in_proj_z",
-            "in_proj_a",
-            "in_proj_b",
-            "conv1d",
-            "A_log",
-            "dt_bias",
-        ),
+        *("in_proj_qkvz", "in_proj_ba", "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b"),
+        *("conv1d", "A_log", "dt_bias"),
     ),
     "mlp": (
-        *(
-            "gate_proj",
-            "up_proj",
-            "down_proj",
-            "gate_up_proj",
-            "c_fc",
-            "fc1",
-            "fc2",
-            "w1",
-            "w2",
-            "w3",
-        ),
+        *("gate_proj", "up_proj", "down_proj", "gate_up_proj", "c_fc", "fc1", "fc2", "w1", "w2", "w3"),
         *("dense_h_to_4h", "dense_4h_to_h", "router", "gate"),
     ),
     "embedding": (
-        "embed_tokens",
-        "wte",
-        "wpe",
-        "tok_embeddings",
-        "embed_positions",
-        "patch_embed",
-        "position_embedding",
+        *("embed_tokens", "wte", "wpe", "tok_embeddings", "embed_positions", "patch_embed", "position_embedding"),
     ),
     "lm_head": ("lm_head",),
 }
@@ -79,17 +42,11 @@ PARENTS = {"self_attn": "attention", "attn": "attention", "attention": "attentio
 
 LAYER_WORDS = ("layers", "h", "blocks", "layer")
 VISION_WORDS = ("visual", "vision_tower", "vision_model", "vision_encoder", "multi_modal_projector")
-EXPERT_WORD = "experts"
 
-PREFIXES = (
-    ("model.language_model.", "model."),
-    ("language_model.", ""),
-    ("model.visual.", "visual."),
-)
+PREFIXES = (("model.language_model.", "model."), ("language_model.", ""), ("model.visual.", "visual."))
 """Prefix -> what it stands for: the same weights saved by different versions of a library."""
 
 _BLOCK_OF = {word: block for block, words in MODULES.items() for word in words}
-_KINDS = ("weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -123,16 +80,9 @@ def parse(name: str) -> Param:
     """
     segments = name.split(".")
     part = "vision" if any(s in VISION_WORDS for s in segments) else "language"
-    body = segments[:-1] if len(segments) > 1 and segments[-1] in _KINDS else segments
-    module = body[-1]
-    return Param(
-        name,
-        _number_after(body, LAYER_WORDS),
-        module,
-        _block(body),
-        part,
-        _number_after(body, (EXPERT_WORD,)),
-    )
+    body = segments[:-1] if len(segments) > 1 and segments[-1] in ("weight", "bias") else segments
+    layer, expert = _number_after(body, LAYER_WORDS), _number_after(body, ("experts",))
+    return Param(name, layer, body[-1], _block(body), part, expert)
 
 
 def canonical(name: str) -> str:

@@ -36,20 +36,15 @@ BYTES = {"U8": 1, "BF16": 2}
 
 @dataclass(frozen=True)
 class PatchSizes:
-    """What a patch saves."""
+    """What a patch saves: numbers of tensors and of coordinates, all and those whose bits changed, and of bytes, of all
+    tensors of the trained checkpoint and of the patch file."""
 
     tensors: int
-    """Number of tensors."""
     changed_tensors: int
-    """Number of tensors with a changed coordinate."""
     coordinates: int
-    """Number of coordinates of all tensors."""
     changed: int
-    """Number of coordinates whose bits changed."""
     full_bytes: int
-    """Bytes of all tensors of the trained checkpoint, 2 for each coordinate."""
     patch_bytes: int
-    """Bytes of the patch file."""
 
     def __str__(self) -> str:
         return (
@@ -108,10 +103,8 @@ def apply(source: Checkpoint, file: Path, out: Path, progress: Progress = iter) 
 
 
 def verify(source: Checkpoint, file: Path, trained: Checkpoint, progress: Progress = iter) -> None:
-    """Check that the patch `file` over `source` gives `trained`, bit for bit.
-
-    Raises PatchError that names the first tensor that differs, or says why the patch cannot be read.
-    """
+    """Check that the patch `file` over `source` gives `trained`, bit for bit. Raises PatchError that names the first
+    tensor that differs, or says why the patch cannot be read."""
     patched = PatchedCheckpoint(file, source, f"patch:{file}")
     _check(source, trained)
     for name in progress(sorted(patched.tensors)):

@@ -70,13 +70,8 @@ class PatchHeader:
         content = {key: value for key, value in metadata.items() if key != "header_digest"}
         if metadata.get("header_digest") != _seal(content):
             raise PatchError(f"{file}: its header is damaged; copy or make the patch again")
-        return cls(
-            content["source"],
-            content["source_digest"],
-            content["result_digest"],
-            json.loads(content["digests"]),
-            json.loads(content["file_metadata"]),
-        )
+        digests, file_metadata = json.loads(content["digests"]), json.loads(content["file_metadata"])
+        return cls(content["source"], content["source_digest"], content["result_digest"], digests, file_metadata)
 
 
 class PatchedCheckpoint(Checkpoint):

@@ -45,14 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-    except (CycloptsError, OpdError, ModuleNotFoundError) as error:
-        return _complain(error, "--debug" in tokens)
     except BrokenPipeError:
-        # The reader went away (opd ... | head). Python would complain once more at exit, so stdout is pointed
-        # elsewhere.
+        # The reader went away (opd ... | head). Python would complain once more at exit, if stdout were not elsewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
+    except (CycloptsError, OSError, OpdError, ModuleNotFoundError) as error:
         return _complain(error, "--debug" in tokens)
     except KeyboardInterrupt:
         print("opd: interrupted; the same command goes on from here", file=sys.stderr)
@@ -82,7 +79,6 @@ def _complain(error: Exception, debug: bool) -> int:
 
 
 def _said(error: Exception) -> str:
-    """What is wrong and what to do."""
     if isinstance(error, CycloptsError):
         return f"{str(error).rstrip('.')}; see {' '.join(('opd', *(error.command_chain or ())))} --help"
     if isinstance(error, ModuleNotFoundError) and not isinstance(error, OpdError):
@@ -95,8 +91,7 @@ def _said(error: Exception) -> str:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGE_ARRAY = 1 << 23
-_KEPT = 1 << 23
+_LARGE_ARRAY = _KEPT = 1 << 23
 
 
 def prepare() -> None:

@@ -7,6 +7,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.errors import MeasureError, ParameterError
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def measure(
         check: fail unless the committed numbers come out
         workers: threads (default: one per core); changes no number
     """
-    from opdlib.checkpoints import open_checkpoint, short_name
     from opdlib.measurement.schedule import METRICS
     from opdlib.registry.pairs import Pair, find_pair
     from opdlib.results.measure import Order, measure_together
@@ -140,7 +140,6 @@ def summary(results: str, /, *, view: View = "bf16", step: int | None = None, js
         results: a results folder, a pair, or a run of the study
         view: of a pair
         step: of a run of the study, after this step instead of the last
-        json: as JSON
     """
     from opdlib.results.layout import summary_of
 
@@ -182,7 +181,6 @@ def overlap(
     example: opd overlap --source org/base --a org/one --b org/other --json
 
     Args:
-        source: the source checkpoint
         a: the first trained checkpoint
         b: the second
         atol: updated means abs(delta) > ATOL

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from opdlib.checkpoints import open_checkpoint
+
 
 def _bar(names: Iterable[str]) -> Iterable[str]:
     """A progress bar over tensors, on a terminal only."""
@@ -18,7 +20,6 @@ def make(source: str, trained: str, file: Path, /) -> None:
 
     example: opd patch make org/base runs/x/bf16 x.safetensors
     """
-    from opdlib.checkpoints import open_checkpoint
     from opdlib.checkpoints.patch import make
 
     print(make(open_checkpoint(source), open_checkpoint(trained), file, _bar))
@@ -32,7 +33,6 @@ def apply(source: str, file: Path, out: Path, /) -> None:
     Args:
         out: a folder, or a file ending in .safetensors
     """
-    from opdlib.checkpoints import open_checkpoint
     from opdlib.checkpoints.patch import apply
 
     print(f"rebuilt: {apply(open_checkpoint(source), file, out, _bar)}")
@@ -43,7 +43,6 @@ def verify(source: str, file: Path, trained: str, /) -> None:
 
     example: opd patch verify org/base x.safetensors runs/x/bf16
     """
-    from opdlib.checkpoints import open_checkpoint
     from opdlib.checkpoints.patch import verify
 
     verify(open_checkpoint(source), file, open_checkpoint(trained), _bar)

@@ -15,7 +15,6 @@ def evaluate(checkpoint: str, /, *, tasks: str = "arithmetic", seed: int = 0, js
     Args:
         tasks: which problems
         seed: draws the held-out problems (default: 0)
-        json: as JSON
     """
     from opdlib.train import evaluate
 

@@ -75,8 +75,7 @@ def align(source: Checkpoint, trained: Checkpoint, skip: Sequence[str] = ()) -> 
     partners |= {own[c]: renamed[c] for c in own if c in renamed}
     _refuse_strangers(source, trained, ours, theirs, partners)
     matches = []
-    for name in sorted(partners):
-        other = partners[name]
+    for name, other in sorted(partners.items()):
         _refuse_unequal(source, trained, name, other)
         matches.append(Match(parse(name), name, other, ours[name], theirs[other].dtype))
     if not matches:
@@ -126,8 +125,7 @@ def _tied_heads(checkpoint: Checkpoint, tied: dict[str, str], left_out: dict[str
         stored, target = by_canonical.get(head), by_canonical.get(embedding)
         if target is None or head in left_out:
             continue
-        name = stored or head
-        found[name] = f"tied to {target}: one tensor, counted once"
+        found[stored or head] = f"tied to {target}: one tensor, counted once"
         if stored and stored not in left_out and not _equal(checkpoint, stored, target):
             raise AlignmentError(
                 f"{checkpoint.spec}: config.json ties {stored} to {target}, but the stored tensors differ; "
@@ -185,9 +183,8 @@ def _refuse_unequal(source: Checkpoint, trained: Checkpoint, name: str, other: s
     before, after = source.tensors[name], trained.tensors[other]
     if before.shape != after.shape:
         raise AlignmentError(
-            f"{name}: {list(before.shape)} in {source.spec}, {list(after.shape)} in {trained.spec}; "
-            "a delta needs equal shapes. "
-            "If the vocabulary was resized, leave the tensor out under skip (--skip NAME)"
+            f"{name}: {list(before.shape)} in {source.spec}, {list(after.shape)} in {trained.spec}; a delta needs "
+            "equal shapes. If the vocabulary was resized, leave the tensor out under skip (--skip NAME)"
         )
     for checkpoint, info, own_name in ((source, before, name), (trained, after, other)):
         if info.dtype not in DTYPES:

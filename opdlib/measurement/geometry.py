@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -189,11 +189,6 @@ def has_geometry(shape: tuple[int, ...], name: str) -> str:
     return f"{len(shape)}-D, a spectrum needs a matrix"
 
 
-def to_json(result: MatrixResult) -> dict[str, Any]:
-    """A JSON object; NaN stays NaN, which Python's reader takes back."""
-    return asdict(result)
-
-
 def from_json(row: dict[str, Any]) -> MatrixResult:
-    """The inverse of `to_json`."""
+    """The inverse of `asdict`; NaN stays NaN in JSON, which Python's reader takes back."""
     return MatrixResult(**(row | {"numbers": tuple(Number(**number) for number in row["numbers"])}))

@@ -49,14 +49,14 @@ def overlap(
     source, a, b = map(open_checkpoint, (source, a, b))
     first, second = align(source, a, skip), align(source, b, skip)
     partners = {m.source: m.trained for m in second.matches}
-    names = {m.source for m in first.matches}
-    if names != set(partners):
-        stray = sorted(names.symmetric_difference(partners))[0]
-        raise AlignmentError(f"{a.spec} and {b.spec} differ in {stray}; both must hold every tensor of {source.spec}")
+    if stray := sorted({m.source for m in first.matches} ^ set(partners)):
+        raise AlignmentError(
+            f"{a.spec} and {b.spec} differ in {stray[0]}; both must hold every tensor of {source.spec}"
+        )
     tensors: list[tuple[Param, list[Counts]]] = []
     for match in first.matches:
-        before = view_of(source.read(match.source), view)
-        after_a, after_b = view_of(a.read(match.trained), view), view_of(b.read(partners[match.source]), view)
+        sides = source.read(match.source), a.read(match.trained), b.read(partners[match.source])
+        before, after_a, after_b = (view_of(tensor, view) for tensor in sides)
         tensors.append((match.param, of.count(before, after_a, after_b, atol)))
     return {
         "view": view,

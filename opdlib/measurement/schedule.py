@@ -6,8 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tqdm.auto import tqdm
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import ParameterError
 from opdlib.measurement.align import VIEWS, Alignment, align
-from opdlib.measurement.geometry import MatrixResult, Target, from_json, has_geometry, measure_geometry, to_json, work
+from opdlib.measurement.geometry import MatrixResult, Target, from_json, has_geometry, measure_geometry, work
 from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.sparsity import TensorResult, sparsity_pass
 from opdlib.metrics.histogram import DeltaHistogram
@@ -121,8 +120,7 @@ def measure_all(
         passes = []
         for run in runs:
             with _bar(run.job.name, run.alignment.parameters, " weights", progress) as bar:
-                found = sparsity_pass(source, run.job.trained, run.alignment, view, pool, run.ledger, bar)
-            passes.append(found)
+                passes.append(sparsity_pass(source, run.job.trained, run.alignment, view, pool, run.ledger, bar))
     geometry = _geometry(source, runs, view, chosen, count, progress) if "geometry" in metrics else [None] * len(runs)
     return [
         Measurement(
@@ -143,13 +141,10 @@ def measure_all(
 
 
 class _Run:
-    """One job under way: its alignment, digests and ledger."""
-
     def __init__(self, source: Checkpoint, job: Job, view: str, metrics: Sequence[str], alignment: Alignment):
         self.job, self.alignment = job, alignment
         self.origins = {"source": source.origin(), "trained": job.trained.origin()}
-        digests = [self.origins[side]["digest"] for side in ("source", "trained")]
-        ours = identity(digests[0], digests[1], view, job.skip, metrics)
+        ours = identity(self.origins["source"]["digest"], self.origins["trained"]["digest"], view, job.skip, metrics)
         self.ledger = Ledger(job.ledger, ours) if job.ledger else None
 
 
@@ -166,15 +161,13 @@ def _geometry(
                 known[name] = [from_json(row) for row in part[0]]
         targets.append(Target(run.job.trained, {n: m for n, m in matches.items() if n not in known}))
     shapes = {n: m.info.shape for t in targets for n, m in t.matches.items()}
-    with ExitStack() as stack:
-        bar = stack.enter_context(_bar("geometry", sum(map(work, shapes.values())), " flop", progress))
 
-        def store(number: int, name: str, results: list[MatrixResult]) -> None:
-            ledger = runs[number].ledger
-            if ledger:
-                ledger.store(_part(name), [to_json(r) for r in results], {})
-            found[number][name] = results
+    def store(number: int, name: str, results: list[MatrixResult]) -> None:
+        if ledger := runs[number].ledger:
+            ledger.store(_part(name), [asdict(r) for r in results], {})
+        found[number][name] = results
 
+    with _bar("geometry", sum(map(work, shapes.values())), " flop", progress) as bar:
         for name in measure_geometry(source, targets, view, device, workers, store):
             bar.update(work(shapes[name]))
     return [tuple(r for name in sorted(known) for r in known[name]) for known in found]

@@ -35,13 +35,11 @@ class TensorResult:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one sparsity pass over a pair gives."""
+    """What one sparsity pass over a pair gives; `opdlib.measurement.schedule.Measurement` has the same fields."""
 
     tensors: tuple[TensorResult, ...]
     histogram: DeltaHistogram
-    """Of all compared coordinates together."""
     top: Mapping[float, float]
-    """p -> energy of the largest coordinates in one ranking over the whole model."""
 
 
 def sparsity_pass(
@@ -53,10 +51,8 @@ def sparsity_pass(
     ledger: Ledger | None,
     bar: tqdm[Any],
 ) -> Pass:
-    """Measure every parameter; `pool` shares a tensor out, `bar` counts coordinates.
-
-    Finished groups are kept in `ledger` and taken from it. Raises MeasureError for NaN and Inf.
-    """
+    """Measure every parameter; `pool` shares a tensor out, `bar` counts coordinates. Finished groups are kept in
+    `ledger` and taken from it. Raises MeasureError for NaN and Inf."""
     results: list[TensorResult] = []
     histogram = total([])
     for number, matches in enumerate(_groups(alignment)):

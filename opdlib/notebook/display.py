@@ -24,18 +24,14 @@ GLUE = "application/papermill.record/"
 def setup() -> None:
     """The look of figures and tables, the same on every machine, and no warning that progress bars lack widgets."""
     theme()
-    pd.set_option("display.max_colwidth", None)
-    pd.set_option("display.max_columns", None)
-    pd.set_option("display.max_rows", 500)
-    pd.set_option("display.width", 140)
+    pd.set_option("display.max_colwidth", None, "display.max_columns", None)
+    pd.set_option("display.max_rows", 500, "display.width", 140)
     warnings.filterwarnings("ignore", category=TqdmWarning)
 
 
 def glue(name: str, value: float | str | None) -> None:
     """Store a number or a word under `name`, for myst-nb's glue roles on every page. None and NaN become 'undefined'.
-
-    Does what `myst_nb.glue(name, value, display=False)` does, and needs no myst_nb.
-    """
+    Does what `myst_nb.glue(name, value, display=False)` does, and needs no myst_nb."""
     plain = float(value) if isinstance(value, float) else value  # not numpy's float, whose repr says more
     missing = plain is None or (isinstance(plain, float) and math.isnan(plain))
     _display(
@@ -45,10 +41,8 @@ def glue(name: str, value: float | str | None) -> None:
 
 
 def figure(name: str, ax: Axes, alt: str) -> None:
-    """Show the figure that `ax` belongs to, store it under `name` for other pages, and close it.
-
-    `alt` says in a sentence what is drawn, true for every pair; it stands in for the picture where that is not seen.
-    """
+    """Show the figure that `ax` belongs to, store it under `name` for other pages, and close it. `alt` says in a
+    sentence what is drawn, true for every pair; it stands in for the picture where that is not seen."""
     canvas, stream = ax.figure, io.BytesIO()
     if not isinstance(canvas, Figure):
         raise TypeError(f"{name}: the axes lie in a {type(canvas).__name__}, wanted a figure of their own")
@@ -59,10 +53,8 @@ def figure(name: str, ax: Axes, alt: str) -> None:
 
 
 def say(template: str, **values: object) -> None:
-    """Show a sentence as Markdown, its numbers filled in: `say("{share:.1%} are unchanged", share=0.81)`.
-
-    People write it, and the cell states the condition under which it is true.
-    """
+    """Show a sentence as Markdown, its numbers filled in: `say("{share:.1%} are unchanged", share=0.81)`. People write
+    it, and the cell states the condition under which it is true."""
     text = template.format(**values)
     _display({"text/markdown": text, "text/plain": text}, {})
 

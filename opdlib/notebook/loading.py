@@ -95,13 +95,12 @@ def _facts(results: Results) -> dict[str, str]:
         for what in ("spec", "digest", "revision")
         if what in known[side]
     }
-    versions = known["versions"]
     facts = {
         **sides,
         "left out": "; ".join(f"{name}: {reason}" for name, reason in known["tied_or_skipped"].items()),
         "renamed tensors": str(len(known["renamed"]) or ""),
         "undefined": "; ".join(f"{name}: {reason}" for name, reason in known["undefined"].items()),
-        "measured with": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "measured with": ", ".join(f"{name} {version}" for name, version in known["versions"].items()),
         "note": known.get("note", ""),
     }
     return {name: value for name, value in facts.items() if value}

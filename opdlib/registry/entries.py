@@ -47,10 +47,8 @@ def mapping(content: object, place: str) -> dict[str, Any]:
 
 
 def checked(model: type[Model], content: object, place: str, **given: Any) -> Model:
-    """The entry as a model; `given` are fields that the file does not say, because its structure does.
-
-    Raises RegistryError that names the place, the key, what was found and what was wanted.
-    """
+    """The entry as a model; `given` are fields that the file does not say, because its structure does. Raises
+    RegistryError that names the place, the key, what was found and what was wanted."""
     entry: Mapping[str, Any] = mapping(content, place)
     try:
         return model.model_validate({**given, **entry})

@@ -76,10 +76,8 @@ def registry() -> Mapping[str, Pair]:
 
 
 def find_pair(name: str) -> Pair:
-    """The pair with this key or alias, of the registry or of the study.
-
-    Raises RegistryError with the closest names if there is none.
-    """
+    """The pair with this key or alias, of the registry or of the study. Raises RegistryError with the closest names if
+    there is none."""
     by_name = {n: pair for pair in registry().values() for n in (pair.key, *pair.aliases)}
     if name in by_name:
         return by_name[name]

@@ -69,9 +69,7 @@ DATA = {
 
 def find_data(name: str) -> Data | None:
     """The data sets of the task `name`, NAME or NAME@REVISION,... of `DATA`; None for one whose problems are made.
-
-    Raises ParameterError that lists the known names, or for too many or few revisions.
-    """
+    Raises ParameterError that lists the known names, or for too many or few revisions."""
     if name in MADE or re.fullmatch(rf"{GYM}[a-z0-9_]+", name):
         return None
     base, at, revisions = name.partition("@")

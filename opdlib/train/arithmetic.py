@@ -33,10 +33,8 @@ VARIABLES = tuple(sorted({name for variables in KERNELS.values() for name in var
 
 
 def choose(kernels: str) -> None:
-    """Set the environment for `kernels`, a key of `KERNELS`. Libraries read it once, as they are loaded.
-
-    Raises RecipeError where torch is loaded already and was not told the same.
-    """
+    """Set the environment for `kernels`, a key of `KERNELS`. Libraries read it once, as they are loaded. Raises
+    RecipeError where torch is loaded already and was not told the same."""
     wanted = {name: KERNELS[kernels].get(name) for name in VARIABLES}
     if chosen() == wanted:
         return

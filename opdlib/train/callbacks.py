@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,10 @@ import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RecipeError
+from opdlib.files import new_folder
+from opdlib.train.models import save_state
 from opdlib.train.processes import first, meet
 from opdlib.train.run_folder import StepLog
 
@@ -37,7 +39,6 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
         self.uncounted = seen - state.num_input_tokens_seen
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
         self.began = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -60,7 +61,6 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is Any
     """Marks a checkpoint as whole once everything is in it, and only then deletes the older ones."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The trainer has just written its last file."""
         meet()
         if not first():
             return
@@ -78,30 +78,27 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 class Keep(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
-    """Keeps the weights of every so many steps, but the last, by calling `save(step)`."""
+    """Keeps the weights of every so many steps, but the last, in `folder`, by the tensor names of `source`."""
 
-    def __init__(self, every: int, save: Callable[[int], None]) -> None:
-        self.every, self.save = every, save
+    def __init__(self, every: int, folder: Path, source: Checkpoint) -> None:
+        self.every, self.folder, self.source = every, folder, source
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save if it is time."""
         if state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            self.save(state.global_step)
+            with new_folder(self.folder / str(state.global_step), replace=True) as new:
+                save_state(kwargs["model"].state_dict(), self.source, new, torch.bfloat16)
 
 
 class Bar(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
     """A progress bar over steps, on a terminal only."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open it where a resumed run stands."""
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One step on."""
         self.bar.update()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close it."""
         self.bar.close()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +20,6 @@ AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "l
 """Keys of a model's config that change its logits; TRL's divergence applies them, the losses here do not."""
 ROWS = 1024
 """Positions whose logits are held at once: 0.6 GB in float32 for a vocabulary of 151,936 tokens."""
-
 
 IMAGE_FIELDS = tuple(inspect.signature(DistillationTrainer._get_last_hidden_state).parameters)[5:]
 """What a batch holds of its images, as far as TRL hands it to a model: pixel_values, image_grid_thw, ..."""
@@ -50,7 +48,7 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
             for model in (self.model, self.teacher_model):
                 _check_plain(self.accelerator.unwrap_model(model).config.get_text_config())
         self.objective = objective
-        self._shown: tuple[Tensor, Tensor] | None = None
+        self._shown: tuple[Tensor, Tensor] | None = None  # ids and mask of the privileged prompts, within a loss
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["prompt", "images", "privileged"]
@@ -76,16 +74,6 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
             batch |= {name: tensor.to(self.accelerator.device) for name, tensor in shown.items()}
         return batch
 
-    @contextmanager
-    def _showing(self, inputs: dict[str, Any]) -> Iterator[None]:
-        """Within, the teacher's forward pass sees the privileged prompts of `inputs`, if it has any."""
-        if "privileged_ids" in inputs:
-            self._shown = inputs["privileged_ids"], inputs["privileged_mask"]
-        try:
-            yield
-        finally:
-            self._shown = None
-
     def _get_last_hidden_state(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **fields: Any
     ) -> Tensor:
@@ -99,11 +87,15 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
         self, student: Any, inputs: dict[str, Any], num_items_in_batch: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, sum of the student's entropies and number of tokens of one batch."""
-        with self._showing(inputs):
+        if "privileged_ids" in inputs:
+            self._shown = inputs["privileged_ids"], inputs["privileged_mask"]
+        try:
             if self.objective.loss == "divergence":
                 done: tuple[Tensor, Tensor, Tensor] = super()._compute_loss(student, inputs, num_items_in_batch)
                 return done
             return self._sampled_loss(student, inputs, num_items_in_batch)
+        finally:
+            self._shown = None
 
     def _sampled_loss(
         self, student: Any, inputs: dict[str, Any], num_items_in_batch: Tensor
@@ -127,8 +119,7 @@ class Distillation(DistillationTrainer):  # type: ignore[misc]  # trl is Any to 
     def _block(self, student: Any, hidden: Tensor, token: Tensor, *said: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss and entropy of a block of rows."""
         logits = self._logits(student, hidden)
-        loss = LOSSES[self.objective.loss](logits, token, *said).sum()
-        return loss, losses.entropy(logits.detach()).sum()
+        return LOSSES[self.objective.loss](logits, token, *said).sum(), losses.entropy(logits.detach()).sum()
 
     def _logits(self, model: Any, hidden: Tensor) -> Tensor:
         """The float32 logits over temperature that `hidden` (rows, width) gives: (rows, vocabulary)."""

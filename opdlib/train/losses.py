@@ -31,19 +31,15 @@ def cross_entropy(student: Tensor, token: Tensor) -> Tensor:
 
 
 def k1(student: Tensor, token: Tensor, teacher_log_probability: Tensor) -> Tensor:
-    """The policy-gradient surrogate of the reverse KL at the sampled tokens, (rows,); may be of either sign.
-
-    Schulman's k1 estimate of the KL is the detached factor, the advantage its negative.
-    """
+    """The policy-gradient surrogate of the reverse KL at the sampled tokens, (rows,); may be of either sign. Schulman's
+    k1 estimate of the KL is the detached factor, the advantage its negative."""
     log_probability = -cross_entropy(student, token)
     return (log_probability.detach() - teacher_log_probability) * log_probability
 
 
 def top_k(student: Tensor, tokens: Tensor, teacher_log_probabilities: Tensor) -> Tensor:
     """Forward KL restricted to the teacher's `tokens` (rows, k), (rows,); may be slightly negative.
-
-    `teacher_log_probabilities` are theirs among the whole vocabulary, as the student's are here.
-    """
+    `teacher_log_probabilities` are theirs among the whole vocabulary, as the student's are here."""
     log_probabilities = torch.log_softmax(student, dim=-1).gather(-1, tokens)
     return (teacher_log_probabilities.exp() * (teacher_log_probabilities - log_probabilities)).sum(-1)
 

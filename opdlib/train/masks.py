@@ -33,10 +33,8 @@ from opdlib.train.models import module_names
 
 
 def training_masks(mask: Mask, source: Checkpoint, owner: Checkpoint, seed: int) -> dict[str, Tensor]:
-    """The mask of every tensor of `source` by name: bool, the tensor's shape, True where it is trained.
-
-    `seed` and the tensor's name draw what is drawn. Raises RecipeError if the owner's mask is empty.
-    """
+    """The mask of every tensor of `source` by name: bool, the tensor's shape, True where it is trained. `seed` and the
+    tensor's name draw what is drawn. Raises RecipeError if the owner's mask is empty."""
     masks = {}
     for name in source.tensors:
         weights = source.read(name).to(torch.bfloat16)

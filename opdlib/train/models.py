@@ -13,17 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
-from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-    GenerationConfig,
-    ProcessorMixin,
-)
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import CheckpointError, MissingDependencyError
@@ -39,7 +30,7 @@ PROCESSOR_FILES = (
 
 def shows_images(config: Any) -> bool:
     """True for the config of an image-text model, False for that of a language model."""
-    return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
 def module_names(config: Any, stored: Iterable[str]) -> dict[str, str]:
@@ -55,7 +46,7 @@ def module_names(config: Any, stored: Iterable[str]) -> dict[str, str]:
     from transformers.core_model_loading import WeightRenaming, apply_renamings
 
     with torch.device("meta"):
-        module = AutoModelForImageTextToText.from_config(config)
+        module = transformers.AutoModelForImageTextToText.from_config(config)
     own = module.state_dict().keys()
     renamings = [step for step in get_model_conversion_mapping(module) if isinstance(step, WeightRenaming)]
     return {name: name if name in own else apply_renamings(name, renamings) for name in stored}
@@ -65,7 +56,7 @@ def load_config(checkpoint: Checkpoint) -> Any:
     """The transformers config of a checkpoint. Raises CheckpointError if there is none that transformers knows."""
     folder = _folder(checkpoint)
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(checkpoint, "config.json", error) from error
 
@@ -73,18 +64,18 @@ def load_config(checkpoint: Checkpoint) -> Any:
 def load_model(checkpoint: Checkpoint) -> Any:
     """The causal language model of a checkpoint, or its image-text model, every weight upcast to float32.
 
-    The tensors come from the checkpoint, not from its folder, so that a patch over a source loads
-    too. Raises CheckpointError if config.json is missing or does not fit the tensors.
+    The tensors come from the checkpoint, not from its folder, so that a patch over a source loads too. Raises
+    CheckpointError if config.json is missing or does not fit the tensors.
     """
     config = load_config(checkpoint)
     config.name_or_path = ""  # else the folder's path would travel into everything that is saved
     names = module_names(config, checkpoint.tensors)
     if shows_images(config):
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+        model = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
         # What transformers saves on the way keeps the module's names: it resumes from no others, and does not say so.
         model._weight_conversions = []
     else:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     state = {names[name]: checkpoint.read(name).float() for name in checkpoint.tensors}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
@@ -117,10 +108,8 @@ def scoring_device() -> torch.device:
 
 def load_reader(checkpoint: Checkpoint, images: bool = False) -> Any:
     """What turns prompts into a model's input: the tokenizer, or with `images` the processor, padding on the left.
-
-    Raises CheckpointError if the checkpoint has none, MissingDependencyError if it needs another package.
-    """
-    loader, part = (AutoProcessor, "processor") if images else (AutoTokenizer, "tokenizer")
+    Raises CheckpointError if the checkpoint has none, MissingDependencyError if it needs another package."""
+    loader, part = (transformers.AutoProcessor, "processor") if images else (transformers.AutoTokenizer, "tokenizer")
     try:
         reader = loader.from_pretrained(_folder(checkpoint), local_files_only=True, padding_side="left")
     except ImportError as error:
@@ -131,7 +120,9 @@ def load_reader(checkpoint: Checkpoint, images: bool = False) -> Any:
         ) from error
     except (OSError, ValueError) as error:
         raise _unusable(checkpoint, part, error) from error
-    if images and not isinstance(reader, ProcessorMixin):  # transformers falls back to the tokenizer, and is silent
+    if images and not isinstance(
+        reader, transformers.ProcessorMixin
+    ):  # transformers falls back to the tokenizer, and is silent
         raise CheckpointError(
             f"{checkpoint.spec}: found a tokenizer and no processor for images; put preprocessor_config.json there"
         )
@@ -143,25 +134,12 @@ def load_reader(checkpoint: Checkpoint, images: bool = False) -> Any:
 
 def tokenizer_of(reader: Any) -> Any:
     """The tokenizer of what `load_reader` gives."""
-    return reader.tokenizer if isinstance(reader, ProcessorMixin) else reader
-
-
-def stop_tokens(tokenizer: Any) -> list[int]:
-    """The tokens that end a completion: end of sequence and newline.
-
-    Raises CheckpointError if the tokenizer does not write a newline as one token.
-    """
-    newline = tokenizer.encode("\n", add_special_tokens=False)
-    if len(newline) != 1:
-        raise CheckpointError(f"the tokenizer writes a newline as {len(newline)} tokens; wanted one, to end answers")
-    return [tokenizer.eos_token_id, *newline]
+    return reader.tokenizer if isinstance(reader, transformers.ProcessorMixin) else reader
 
 
 def save_state(state: dict[str, torch.Tensor], source: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
-    """Write a model's weights, given by their names in it, in `dtype` into the existing `folder`.
-
-    Tensor names, config, tokenizer and processor are the source's, so that the two align by name.
-    """
+    """Write a model's weights, given by their names in it, in `dtype` into the existing `folder`. Tensor names, config,
+    tokenizer and processor are the source's, so that the two align by name."""
     origin, config = _folder(source), load_config(source)
     names = module_names(config, source.tensors)
     tensors = {name: state[names[name]].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors}
@@ -169,7 +147,7 @@ def save_state(state: dict[str, torch.Tensor], source: Checkpoint, folder: Path,
     config.dtype = dtype
     config.save_pretrained(folder)
     _generation_config(source).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(origin, local_files_only=True).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(origin, local_files_only=True).save_pretrained(folder)
     for file in PROCESSOR_FILES:
         if (origin / file).is_file():
             shutil.copyfile(origin / file, folder / file)
@@ -192,5 +170,5 @@ def _unusable(checkpoint: Checkpoint, part: str, error: Exception) -> Checkpoint
 def _generation_config(checkpoint: Checkpoint) -> Any:
     folder = _folder(checkpoint)
     if (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return GenerationConfig()
+        return transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return transformers.GenerationConfig()

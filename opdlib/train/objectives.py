@@ -62,11 +62,9 @@ def build_trainer(
 ) -> Trainer:
     """The TRL trainer of a recipe over float32 models; `teacher` is None for sft and rlvr, the source for opsd.
 
-    `reader` is the tokenizer, or the processor where the task has images (`models.load_reader`).
-
-    A teacher whose head has more rows of padding than the student's loses them.
-    The data are exactly one epoch, in the order the task drew them: a resumed run then needs to
-    know nothing of them but its step.
+    `reader` is the tokenizer, or the processor where the task has images (`models.load_reader`). A teacher whose head
+    has more rows of padding than the student's loses them. The data are exactly one epoch, in the order the task drew
+    them: a resumed run then needs to know nothing of them but its step.
     """
     # TRL reports every start to its makers; what runs here stays here, whatever was imported first.
     constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -77,7 +75,8 @@ def build_trainer(
     shared = {"model": model, "processing_class": reader, "callbacks": callbacks}
     trainer: Trainer
     if isinstance(recipe, SftRecipe):
-        trainer = SFTTrainer(args=_sft_config(recipe, output), train_dataset=_gold_answers(recipe, tokenizer), **shared)
+        args = SFTConfig(**_settings(recipe, output), train_sampling_strategy="sequential", max_length=None)
+        trainer = SFTTrainer(args=args, train_dataset=_gold_answers(recipe, tokenizer), **shared)
     elif isinstance(recipe, RlvrRecipe):
         args, data = _rlvr_config(recipe, tokenizer, output), _prompts(recipe, tokenizer)
         trainer = GRPOTrainer(reward_funcs=_reward(task), args=args, train_dataset=data, **shared)
@@ -108,32 +107,27 @@ def _prompts(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, reader: Any) -> Da
 
 
 def _gold_answers(recipe: SftRecipe, tokenizer: Any) -> Dataset:
-    """Tokens of prompt and gold completion; a share of the prompts are privileged ones, drawn from the seed."""
+    """Tokens of prompt and gold completion, the prompt's without loss; a share of the prompts, drawn from the seed, are
+    privileged ones. The two are tokenized apart, as they are when the answer is generated."""
     rng = random.Random(f"privileged {recipe.seed}")
     task = find_task(recipe.task)
-    problems = task.training(recipe.steps * recipe.batch_size, recipe.seed)
-    shown = [p.privileged if rng.random() < recipe.privileged else p.prompt for p in problems]
     end = [tokenizer.eos_token_id] if task.chat else []
-    return Dataset.from_list(
-        [
-            _gold(prompt_text(prompt, task, tokenizer), p.completion, end, tokenizer)
-            for prompt, p in zip(shown, problems, strict=True)
-        ]
-    )
+    rows = []
+    for problem in task.training(recipe.steps * recipe.batch_size, recipe.seed):
+        prompt = problem.privileged if rng.random() < recipe.privileged else problem.prompt
+        before = tokenizer(prompt_text(prompt, task, tokenizer))["input_ids"]
+        after = tokenizer(problem.completion, add_special_tokens=False)["input_ids"] + end
+        rows.append({"input_ids": before + after, "labels": [-100] * len(before) + after})
+    return Dataset.from_list(rows)
 
 
 def _reward(task: Task) -> Callable[..., list[float]]:
     """1 for a right completion, 0 for a wrong one."""
 
     def correct(completions: list[str], reference: list[str], **_: Any) -> list[float]:
-        pairs = zip(completions, reference, strict=True)
-        return [float(task.is_correct(completion, right)) for completion, right in pairs]
+        return [float(task.is_correct(said, right)) for said, right in zip(completions, reference, strict=True)]
 
     return correct
-
-
-def _sft_config(recipe: SftRecipe, output: Path) -> SFTConfig:
-    return SFTConfig(**_settings(recipe, output), train_sampling_strategy="sequential", max_length=None)
 
 
 def _sampling(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, tokenizer: Any) -> dict[str, Any]:
@@ -205,13 +199,3 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
     }
-
-
-def _gold(prompt: str, completion: str, end: list[int], tokenizer: Any) -> dict[str, list[int]]:
-    """Tokens of prompt and gold completion with its `end`, the prompt's without loss.
-
-    They are tokenized apart, as they are when the answer is generated.
-    """
-    before = tokenizer(prompt)["input_ids"]
-    after = tokenizer(completion, add_special_tokens=False)["input_ids"] + end
-    return {"input_ids": before + after, "labels": [-100] * len(before) + after}

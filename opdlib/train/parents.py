@@ -35,10 +35,8 @@ class Run:
             yield parent
 
     def spec(self, role: str) -> str | None:
-        """Checkpoint spec of `role`, a key of `names`; None where the recipe names nothing or `fresh:`.
-
-        A parent is what it would publish: the rounded weights.
-        """
+        """Checkpoint spec of `role`, a key of `names`; None where the recipe names nothing or `fresh:`. A parent is
+        what it would publish: the rounded weights."""
         if role in self.parents:
             return str(self.parents[role].folder / "bf16")
         named = names(self.recipe)[role]
@@ -82,23 +80,17 @@ def plan(path: Path, recipe: Recipe, folder: Path, above: tuple[str, ...] = ()) 
             theirs = check_recipe(theirs.model_dump(exclude_none=True) | {"seed": recipe.seed}, str(beside))
         parents[role] = plan(beside, theirs, folder.parent / f"{theirs.name}-s{theirs.seed}", above)
     run = Run(path, recipe, folder, parents)
-    _check(run)
-    return run
-
-
-def _check(run: Run) -> None:
-    if find_task(run.recipe.task).images:
+    if find_task(recipe.task).images:
         _sighted(run)
-    if isinstance(run.recipe, SftRecipe) and run.recipe.student.startswith(FRESH):
-        find_architecture(run.recipe.student)
-    elif run.recipe.student.startswith(FRESH):
-        raise RecipeError(
-            f"{run.path}: student is {run.recipe.student!r}; only objective sft starts from random weights"
-        )
-    if names(run.recipe)["teacher"] is not None:
+    if recipe.student.startswith(FRESH):
+        if not isinstance(recipe, SftRecipe):
+            raise RecipeError(f"{path}: student is {recipe.student!r}; only objective sft starts from random weights")
+        find_architecture(recipe.student)
+    if isinstance(recipe, DistillRecipe):
         _same_vocabulary(run)
-    if run.recipe.mask is not None:
+    if recipe.mask is not None:
         _same_source(run)
+    return run
 
 
 def _origin(run: Run, role: str) -> str:
@@ -109,7 +101,6 @@ def _origin(run: Run, role: str) -> str:
 
 
 def _sighted(run: Run) -> None:
-    """Raises RecipeError unless objective and models can do with images."""
     recipe = run.recipe
     if not isinstance(recipe, DistillRecipe):
         able = (objective for objective, kind in KINDS.items() if issubclass(kind, DistillRecipe))
@@ -129,10 +120,7 @@ def _sighted(run: Run) -> None:
 
 
 def _same_vocabulary(run: Run) -> None:
-    """Raises RecipeError unless student and teacher read and write the same tokens.
-
-    The teacher's head may be padded to more rows (`models.cut_head`).
-    """
+    """The same tokens, that is: the teacher's head may be padded to more rows (`models.cut_head`)."""
     student, teacher = _origin(run, "student"), _origin(run, "teacher")
     if student == teacher:
         return

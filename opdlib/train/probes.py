@@ -41,11 +41,9 @@ class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to m
         self.row: dict[str, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Cut what a killed run wrote after its checkpoint."""
         self.log.cut(state.global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Remember the weights if this step is looked at."""
         if _due(state.global_step + 1, self.recipe.probe_every):
             self.before = [p.detach().clone() for p in kwargs["model"].parameters()]
 
@@ -53,18 +51,14 @@ class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to m
         """Look while gradients and the optimizer's state of the same step are there."""
         if _due(state.global_step + 1, self.recipe.probe_every):
             parameters = list(kwargs["model"].parameters())
-            self.row |= of_state(parameters, unwrapped(kwargs["optimizer"])) | of_weights(
-                parameters, self.before, self.source
-            )
+            self.row |= of_state(parameters, unwrapped(kwargs["optimizer"]))
+            self.row |= of_weights(parameters, self.before, self.source)
             self.before = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Evaluate if it is time, and write the row if there is anything to say."""
-        every = self.recipe.evaluate_every
-        if every is not None and state.global_step % every == 0:
-            model, recipe = kwargs["model"], self.recipe
-            asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
-            training = model.training
+        model, recipe = kwargs["model"], self.recipe
+        if recipe.evaluate_every is not None and state.global_step % recipe.evaluate_every == 0:
+            training, asked = model.training, (recipe.task, recipe.evaluation_seed, recipe.evaluation_size)
             found = asdict(evaluate_model(model, self.reader, *asked))
             model.train(training)
             self.row |= {key: found[key] for key in ("accuracy", "interval", "n")}

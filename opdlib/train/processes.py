@@ -46,10 +46,8 @@ def first_alone() -> Iterator[bool]:
 
 
 def check_processes(recipe: Recipe) -> None:
-    """Raises RecipeError for what several processes cannot do.
-
-    Gradients are averaged after a mask would have seen them; sharded weights (FSDP) cannot be looked at in passing.
-    """
+    """Raises RecipeError for what several processes cannot do. Gradients are averaged after a mask would have seen
+    them; sharded weights (FSDP) cannot be looked at in passing."""
     if count() == 1:
         return
     if recipe.mask is not None or recipe.gradient == "zero":

@@ -11,8 +11,7 @@ from typing import Any
 
 from trl import prepare_multimodal_messages
 
-from opdlib.errors import ParameterError
-from opdlib.train.models import stop_tokens
+from opdlib.errors import CheckpointError, ParameterError
 from opdlib.train.tasks import IMAGE, Problem, Task
 
 Conversation = list[dict[str, Any]]
@@ -33,18 +32,17 @@ def prompt_text(prompt: str, task: Task, tokenizer: Any) -> str:
 
 
 def end_tokens(task: Task, tokenizer: Any) -> list[int]:
-    """The tokens that end a completion: end of sequence, and a newline unless the task is a chat.
-
-    Raises CheckpointError if a newline is needed and the tokenizer does not write it as one token.
-    """
-    return [tokenizer.eos_token_id] if task.chat else stop_tokens(tokenizer)
+    """The tokens that end a completion: end of sequence, and a newline unless the task is a chat. Raises
+    CheckpointError if a newline is needed and the tokenizer does not write it as one token."""
+    newline = [] if task.chat else tokenizer.encode("\n", add_special_tokens=False)
+    if not task.chat and len(newline) != 1:
+        raise CheckpointError(f"the tokenizer writes a newline as {len(newline)} tokens; wanted one, to end answers")
+    return [tokenizer.eos_token_id, *newline]
 
 
 def conversation(problem: Problem) -> Conversation:
-    """What a user says who shows images: blocks of text, and an empty block of type image for each of them.
-
-    Raises ParameterError for a problem that does not mark a place for every image.
-    """
+    """What a user says who shows images: blocks of text, and an empty block of type image for each of them. Raises
+    ParameterError for a problem that does not mark a place for every image."""
     first, *others = problem.prompt.split(IMAGE)
     if len(others) != len(problem.images):
         raise ParameterError(
@@ -71,13 +69,5 @@ def encode(problems: list[Problem], task: Task, reader: Any) -> dict[str, Any]:
         encoded = reader(prompts, return_tensors="pt", padding=True)
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
     said = [prepare_multimodal_messages(conversation(problem), images=list(problem.images)) for problem in problems]
-    return dict(
-        reader.apply_chat_template(
-            said,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        )
-    )
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    return dict(reader.apply_chat_template(said, **options, processor_kwargs={"padding": True}))

@@ -32,7 +32,7 @@ from transformers import TrainerCallback
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.files import new_folder
-from opdlib.registry.recipes import OpsdRecipe, Recipe, check_recipe, load_recipe
+from opdlib.registry.recipes import OpsdRecipe, check_recipe, load_recipe
 from opdlib.train import arithmetic
 from opdlib.train.callbacks import Bar, Checkpoints, Keep, Metrics, last_checkpoint
 from opdlib.train.evaluate import evaluate_model
@@ -60,12 +60,12 @@ def train(
 
     `max_steps` (>= 1) and `seed` replace the recipe's. What is named as `recipe:NAME`, be it student, teacher or the
     owner of a mask, is the recipe NAME.yaml beside this one: it is trained first, in full, into a folder beside, and
-    reused from there (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run
-    continues from its last checkpoint, and a complete one is returned as it is. Everything is
-    checked before a model is loaded. Raises RecipeError, OutputError, or CheckpointError for a
-    model that cannot be opened.
+    reused from there (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run continues from
+    its last checkpoint, and a complete one is returned as it is. Everything is checked before a model is loaded. Raises
+    RecipeError, OutputError, or CheckpointError for a model that cannot be opened.
     """
-    recipe = _override(load_recipe(recipe_path), max_steps, seed)
+    given = {key: value for key, value in (("steps", max_steps), ("seed", seed)) if value is not None}
+    recipe = check_recipe(load_recipe(recipe_path).model_dump(exclude_none=True) | given, "command line")
     folder = out or Path("runs") / "train" / f"{recipe.name}-s{recipe.seed}"
     run = plan(recipe_path, recipe, folder)
     for each in (*run.ancestors(), run):
@@ -88,15 +88,8 @@ def source_of(run: Run) -> Checkpoint:
     return open_checkpoint(run.spec("student") or str(run.folder / "init"))
 
 
-def _override(recipe: Recipe, max_steps: int | None, seed: int | None) -> Recipe:
-    given = {"steps": max_steps, "seed": seed}
-    changes = {key: value for key, value in given.items() if value is not None}
-    return check_recipe(recipe.model_dump(exclude_none=True) | changes, "command line")
-
-
 @contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """Within, torch computes with `number` CPU threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -107,17 +100,20 @@ def _threads(number: int | None) -> Iterator[None]:
 
 def _train(run: Run) -> None:
     """Train, save, evaluate; every stage that is already there is skipped."""
-    folder = run.folder
+    folder, init = run.folder, run.folder / "init"
+    complete = (folder / COMPLETE).exists()
     with first_alone() as here:
-        if here:
-            _prepare(run)
-    if (folder / COMPLETE).exists():
+        if here and not complete:
+            prepare(folder, run.recipe, run.commits())
+        if here and run.spec("student") is None and not init.is_dir():
+            with new_folder(init) as new:
+                write_fresh(find_architecture(run.recipe.student), run.recipe.seed, new)
+    if complete:
         return
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     models = {"source": source_of(run)}
-    teacher = run.spec("teacher")
-    if teacher is not None:
+    if (teacher := run.spec("teacher")) is not None:
         models["teacher"] = open_checkpoint(teacher)
     if not all((folder / form).is_dir() for form in FORMS):
         _optimize(run, models)
@@ -126,19 +122,9 @@ def _train(run: Run) -> None:
             _finish(run, models)
 
 
-def _prepare(run: Run) -> None:
-    """The folder, and in it the source where it is random weights."""
-    if not (run.folder / COMPLETE).exists():
-        prepare(run.folder, run.recipe, run.commits())
-    init = run.folder / "init"
-    if run.spec("student") is None and not init.is_dir():
-        with new_folder(init) as new:
-            write_fresh(find_architecture(run.recipe.student), run.recipe.seed, new)
-
-
 def _finish(run: Run, models: dict[str, Checkpoint]) -> None:
     """Score the trained model and say that the run is complete."""
-    folder, recipe = run.folder, run.recipe
+    folder = run.folder
     trained = {form: open_checkpoint(str(folder / form)) for form in FORMS}
     if not (folder / "evaluation.json").exists():
         scored = models | {"student": trained["bf16"]}
@@ -146,7 +132,7 @@ def _finish(run: Run, models: dict[str, Checkpoint]) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
     summary = {
-        "steps": recipe.steps,
+        "steps": run.recipe.steps,
         "training_seconds": round(sum(json.loads(line)["seconds"] for line in lines), 1),
         "digests": {name: model.digest() for name, model in (models | trained).items()},
     }
@@ -161,14 +147,8 @@ def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
     checkpoints = folder / "checkpoints"
     model, reader = load_model(source), load_reader(source, find_task(recipe.task).images)
     watching = [*observers(run, source, model, reader), Bar()] if first() else []
-    trainer = build_trainer(
-        recipe,
-        model,
-        reader,
-        load_model(teacher) if teacher else None,
-        checkpoints,
-        [*_interventions(run, source), *watching, Checkpoints()],
-    )
+    callbacks = [*_interventions(run, source), *watching, Checkpoints()]
+    trainer = build_trainer(recipe, model, reader, load_model(teacher) if teacher else None, checkpoints, callbacks)
     last = last_checkpoint(checkpoints)
     with warnings.catch_warnings():
         # TRL 1.16 still uses the names that transformers 5.23 deprecates.
@@ -186,12 +166,9 @@ def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
 def _interventions(run: Run, source: Checkpoint) -> list[TrainerCallback]:
     """What changes the training: a mask, the zero gradient."""
     recipe, owner = run.recipe, run.spec("mask")
-    callbacks: list[TrainerCallback] = []
+    callbacks: list[TrainerCallback] = [ZeroGradient()] if recipe.gradient == "zero" else []
     if recipe.mask is not None and owner is not None:
-        masks = training_masks(recipe.mask, source, open_checkpoint(owner), recipe.seed)
-        callbacks.append(InsideMask(masks, source))
-    if recipe.gradient == "zero":
-        callbacks.append(ZeroGradient())
+        callbacks.append(InsideMask(training_masks(recipe.mask, source, open_checkpoint(owner), recipe.seed), source))
     return callbacks
 
 
@@ -202,23 +179,18 @@ def observers(run: Run, source: Checkpoint, model: Any, reader: Any) -> list[Tra
     if recipe.probe_every or recipe.evaluate_every:
         callbacks.append(Probes(recipe, model, reader, folder / "probes.jsonl"))
     if recipe.keep_every:
-
-        def keep(step: int) -> None:
-            with new_folder(folder / "steps" / str(step), replace=True) as new:
-                save_state(model.state_dict(), source, new, torch.bfloat16)
-
-        callbacks.append(Keep(recipe.keep_every, keep))
+        callbacks.append(Keep(recipe.keep_every, folder / "steps", source))
     return callbacks
 
 
 def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:
     """What a model answers of the run's held-out problems; a parent that was asked the same has said so already."""
     recipe = run.recipe
+    asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
     parent = run.parents.get({"source": "student", "teacher": "teacher"}.get(role, ""))
     if parent is not None:
         found: dict[str, Any] = json.loads((parent.folder / "evaluation.json").read_text(encoding="utf8"))["student"]
-        if (found["task"], found["seed"], found["n"]) == (recipe.task, recipe.evaluation_seed, recipe.evaluation_size):
+        if (found["task"], found["seed"], found["n"]) == asked:
             return found
-    asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
     reader = load_reader(model, find_task(recipe.task).images)
     return asdict(evaluate_model(load_model(model).to(scoring_device()), reader, *asked))

@@ -19,10 +19,8 @@ COMPLETE = "complete.json"
 
 
 def check_existing(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Return if `folder` is free, or holds this very run and `resume` is said.
-
-    Raises OutputError for a folder that is in the way, RecipeError for a run of another recipe.
-    """
+    """Return if `folder` is free, or holds this very run and `resume` is said. Raises OutputError for a folder that is
+    in the way, RecipeError for a run of another recipe."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / "recipe.yaml").is_file():

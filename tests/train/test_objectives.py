@@ -14,10 +14,11 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import DistillRecipe, RlvrRecipe, load_recipe
-from opdlib.train.models import load_model, load_reader, stop_tokens
+from opdlib.train.models import load_model, load_reader
 from opdlib.train.objectives import DISTILLATIONS, _distillation_config, _rlvr_config, _sampling, build_trainer
 from opdlib.train.processes import PATIENCE
-from opdlib.train.tasks import Task, is_correct
+from opdlib.train.prompts import end_tokens
+from opdlib.train.tasks import Task, find_task, is_correct
 
 # TRL 1.16 still asks the model by the name that transformers 5.23 deprecates; `run` silences the same.
 pytestmark = [
@@ -268,11 +269,12 @@ def test_settings_that_trl_would_choose_otherwise(
 
 def test_vllm_is_told_what_ends_a_completion(tmp_path: Path, pico: Path, write_recipe: Callable[..., Path]) -> None:
     tokenizer = load_reader(open_checkpoint(str(pico)))
-    for rollout, ends in (("vllm", {"stop_token_ids": stop_tokens(tokenizer)}), ("transformers", None)):
+    stops = end_tokens(find_task("arithmetic"), tokenizer)
+    for rollout, ends in (("vllm", {"stop_token_ids": stops}), ("transformers", None)):
         recipe = load_recipe(write_recipe(tmp_path, "opd", rollout=rollout))
         assert isinstance(recipe, DistillRecipe)
         assert _sampling(recipe, tokenizer)["generation_kwargs"] == ends
-    assert len(stop_tokens(tokenizer)) == 2
+    assert len(stops) == 2
 
 
 @pytest.mark.parametrize("objective", ["opd", "rlvr"])

@@ -27,10 +27,8 @@ __all__ = ["IMAGE", "TASKS", "Problem", "Split", "Task", "find_task", "is_correc
 
 
 def arithmetic() -> Iterator[Twins]:
-    """Sums of 1 to 60 and products of 2 to 30: 4,441 problems, 2,265 pairs of twins.
-
-    The ranges are such that SmolLM2-135M-Instruct answers some of them, and by far not all.
-    """
+    """Sums of 1 to 60 and products of 2 to 30: 4,441 problems, 2,265 pairs of twins. The ranges are such that
+    SmolLM2-135M-Instruct answers some of them, and by far not all."""
     for sign, operands in (("+", range(1, 61)), ("*", range(2, 31))):
         for a, b in itertools.combinations_with_replacement(operands, 2):
             answer = str(a + b if sign == "+" else a * b)
@@ -53,10 +51,8 @@ TASKS = {
 
 
 def find_task(name: str) -> Task:
-    """The task called `name`. Raises ParameterError that lists the known ones.
-
-    Only the name is looked at: problems are made or fetched when they are first asked for.
-    """
+    """The task called `name`. Raises ParameterError that lists the known ones. Only the name is looked at: problems are
+    made or fetched when they are first asked for."""
     if name in TASKS:
         return TASKS[name]
     data = find_data(name)

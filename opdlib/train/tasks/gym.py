@@ -10,7 +10,6 @@ versions and one of them has to be compiled. Its scorers read answers with parse
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -32,24 +31,18 @@ def task(name: str) -> Task:
     return Task(name, max_new_tokens=64, split=partial(_split, name), scorer=partial(_is_right, name))
 
 
-@dataclass(frozen=True)
-class _Generated:
-    """A generator and, by index, the entries that can be asked for."""
-
-    dataset: Any
-    entries: dict[int, dict[str, Any]]
-
-    def scores(self, index: int, answer: str) -> bool:
-        """Whether the package gives `answer` the full score."""
-        try:
-            return bool(self.dataset.score_answer(answer=answer, entry=self.entries[index]) == 1)
-        except Exception:  # noqa: BLE001  (a scorer that trips over an answer has not found it right)
-            return False
+def _scores(dataset: Any, entry: dict[str, Any], answer: str) -> bool:
+    """Whether the package gives `answer` the full score."""
+    try:
+        return bool(dataset.score_answer(answer=answer, entry=entry) == 1)
+    except Exception:  # noqa: BLE001  (a scorer that trips over an answer has not found it right)
+        return False
 
 
 @cache
-def _generated(name: str) -> _Generated:
-    """Raises MissingDependencyError without the package, ParameterError for a generator that cannot be used."""
+def _generated(name: str) -> tuple[Any, dict[int, dict[str, Any]]]:
+    """A generator and, by index, the entries that can be asked for. Raises MissingDependencyError without the package,
+    ParameterError for a generator that cannot be used."""
     package = optional("reasoning_gym", "reasoning-gym", f"task {name}")
     generator = name.removeprefix(GYM)
     known = package.factory.DATASETS
@@ -63,19 +56,17 @@ def _generated(name: str) -> _Generated:
         raise ParameterError(f"task {name}: the generator makes other problems every time; choose another")
     questions: dict[str, int] = {}
     entries: dict[int, dict[str, Any]] = {}
-    generated = _Generated(dataset, entries)
     for index in tqdm(range(SPACE), desc=generator, unit="problem", leave=False, disable=None):
         entry = dataset[index]
         answer = entry["answer"]
         # The same question in another spacing or case is the same question.
         first = questions.setdefault(" ".join(entry["question"].split()).casefold(), index)
-        if first == index and isinstance(answer, str) and answer == first_line(answer):
+        asked = first == index and isinstance(answer, str) and answer == first_line(answer)
+        if asked and _scores(dataset, entry, answer):
             entries[index] = entry
-            if not generated.scores(index, answer):
-                del entries[index]
     if not entries:
         raise ParameterError(f"task {name}: its answers take more than one line; choose another generator")
-    return generated
+    return dataset, entries
 
 
 @cache
@@ -84,9 +75,10 @@ def _split(name: str) -> Split:
 
 
 def _space(name: str) -> Iterator[Twins]:
-    for index, entry in _generated(name).entries.items():
+    for index, entry in _generated(name)[1].items():
         yield (Problem(f"{entry['question']}\nAnswer:", entry["answer"], key=str(index)),)
 
 
 def _is_right(name: str, completion: str, reference: str) -> bool:
-    return _generated(name).scores(int(reference), first_line(completion))
+    dataset, entries = _generated(name)
+    return _scores(dataset, entries[int(reference)], first_line(completion))

@@ -45,10 +45,8 @@ def parse_problem(row: Row) -> Problem:
 
 
 def load(source: Source) -> tuple[list[Problem], str]:
-    """The problems of a source, in the data set's order, and the commit that they are from.
-
-    Raises ParameterError if it cannot be had or has other columns.
-    """
+    """The problems of a source, in the data set's order, and the commit that they are from. Raises ParameterError if it
+    cannot be had or has other columns."""
     from datasets import load_dataset_builder
 
     try:
