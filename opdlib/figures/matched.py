@@ -23,32 +23,20 @@ from opdlib.figures.theme import (
 )
 from opdlib.quantities import label, quantity
 
-ARMS = {"opd": (BLUE, "o"), "opd-ce": (SKY, "v"), "offline-rkl": (GREEN, "s"), "offline": (ORANGE, "^")}
-"""Corner of the 2 x 2 -> colour and marker."""
-GROUPS = ARMS | {
-    "OPD, any rate": (BLUE, "o"),
-    "other corners of the 2 x 2": (ORANGE, "^"),
-    "other regimes": (GREEN, "s"),
-    "offline-long": (SKY, "D"),
-    "paper": ("black", "+"),
-}
-"""Group of arms -> colour and marker."""
-CHANGES = {
-    "data and loss": (ORANGE, "^"),
-    "rate and length": (SKY, "D"),
-    "all of it": (BLUE, "o"),
-    "paper": ("black", "s"),
-}
+GROUPS = {"opd": (BLUE, "o"), "opd-ce": (SKY, "v"), "offline-rkl": (GREEN, "s"), "offline": (ORANGE, "^")}
+GROUPS |= {"OPD, any rate": (BLUE, "o"), "other corners of the 2 x 2": (ORANGE, "^"), "other regimes": (GREEN, "s")}
+GROUPS |= {"offline-long": (SKY, "D"), "paper": ("black", "+")}
+"""Arm, or group of arms -> colour and marker."""
+CHANGES = {"data and loss": (ORANGE, "^"), "rate and length": (SKY, "D")}
+CHANGES |= {"all of it": (BLUE, "o"), "paper": ("black", "s")}
 """What changes between OPD and offline distillation -> colour and marker."""
-ROW = 0.42
-"""Inches of a row of names."""
 
 
 def rows(count: int) -> Axes:
-    """Axes that are high enough for `count` rows of names."""
+    """Axes that are high enough for `count` rows of names, 0.42 inches each."""
     with plt.style.context(STYLE):
         width, height = plt.rcParams["figure.figsize"]
-        axes: Axes = plt.subplots(figsize=(width, max(height, 1.5 + ROW * count)))[1]
+        axes: Axes = plt.subplots(figsize=(width, max(height, 1.5 + 0.42 * count)))[1]
     return axes
 
 
@@ -59,7 +47,7 @@ def differences(table: pd.DataFrame, ax: Axes) -> None:
     Table: `opdlib.tables.study.differences`. An interval within the grey band is `the same`. Numbers without a range,
     and differences that are undefined, have no point; a difference without an interval is hollow.
     """
-    place, arms = _quantity_rows(ax, table), list(dict.fromkeys(table["arm"]))
+    place, arms = _quantity_rows(ax, table), table["arm"].unique()
     ax.axvspan(-1, 1, color=PALE, zorder=0)
     ax.axvline(0, color="black", lw=0.8)
     for number, arm in enumerate(arms):
@@ -102,8 +90,7 @@ def against_norm(table: pd.DataFrame, ax: Axes) -> None:
     wide = len(norms) > 0 and norms.max() > 8 * norms.min()
     ax.xaxis.set_major_locator(LogLocator(subs=[1.0] if wide else [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]))
     plain_axis(ax.xaxis, minor=False)
-    title = f"{drawn.label}{drawn.unit}" if drawn else "number"
-    ax.set(xlabel=quantity("rel_norm").axis, ylabel=title)
+    ax.set(xlabel=quantity("rel_norm").axis, ylabel=f"{drawn.label}{drawn.unit}" if drawn else "number")
     legend_above(ax)
 
 
@@ -123,9 +110,8 @@ def contrast(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(own["value"], height, marker, color=colour, ms=6, label=change if len(own) else "")
     ax.set_xscale("log")
     ends = table[["value", "low", "high"]].to_numpy(dtype=float)
-    ends = ends[np.isfinite(ends)]
-    if len(ends):
-        ax.set_xlim(min(ends.min(), 0.5) / 1.3, max(ends.max(), 2) * 1.3)
+    if np.isfinite(ends).any():
+        ax.set_xlim(min(np.nanmin(ends), 0.5) / 1.3, max(np.nanmax(ends), 2) * 1.3)
     plain_axis(ax.xaxis, minor=False)
     ax.set_xlabel("factor")
     legend_above(ax)

@@ -22,7 +22,10 @@ FORMATS: Mapping[str, Callable[[float], str]] = {
 } | dict.fromkeys(PERCENT, lambda x: f"{100 * x:.2f}%")
 """Column of `readable` -> its form. Other numbers: counts with separators, the rest with four digits."""
 
-COLUMNS = dict.fromkeys(("ratio", "ratio_low", "ratio_high", "kept"), "ratio") | dict.fromkeys(("from", "to"), "small")
+COLUMNS = {
+    **dict.fromkeys(("ratio", "ratio_low", "ratio_high", "kept"), "ratio"),
+    **dict.fromkeys(("from", "to", "learning_rate"), "small"),
+}
 """Column of `cells` that is no quantity -> kind of its numbers, if they are no shares."""
 
 
@@ -85,7 +88,7 @@ def by_row(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 def cells(table: pd.DataFrame, *columns: str, names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """These columns, the first as row labels, under their names: `names`, the label of a quantity, or their own."""
-    called = {column: found.label if (found := find(column)) else column for column in columns} | {**(names or {})}
+    called = {c: found.label if (found := find(c)) else c.replace("_", " ") for c in columns} | {**(names or {})}
     text = {called[column]: [_cell(column, x) for x in table[column]] for column in columns}
     return headed(pd.DataFrame(text).set_index(called[columns[0]]))
 

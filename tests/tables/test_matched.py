@@ -10,10 +10,10 @@ import pytest
 
 from opdlib.registry.study import find_scale
 from opdlib.tables import study
-from opdlib.tables.matched import arms, conclusions, counts, norm, paper, shown, words
+from opdlib.tables.matched import arms, norm, paper, shown
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 from opdlib.train.objectives import DISTILLATIONS
-from tests.tables.matched_runs import BOTH, DATA, END, LEARNED, LOSS, SOURCE, along, runs, write_runs
+from tests.tables.matched_runs import BOTH, DATA, END, LOSS, along, runs, write_runs
 
 
 def test_effects_are_what_was_built_in() -> None:
@@ -25,7 +25,7 @@ def test_effects_are_what_was_built_in() -> None:
 
 def test_effects_need_all_four_corners() -> None:
     three = runs().query("arm != 'offline'")
-    found = arms.effects(three, ["stable_rank"], ["data", "loss", "interaction"])
+    found = arms.effects(three, ["stable_rank"]).query("effect in @arms.MAIN")
     assert (found["seeds"] == 0).all()
     assert found["value"].isna().all()
     assert (found["verdict"] == UNDECIDED).all()
@@ -38,7 +38,7 @@ def test_arms_are_compared_where_both_have_been() -> None:
     found = norm.compared(along(), ["offline"], ["rel_norm", "stable_rank"])
     assert list(found["quantity"]) == ["stable_rank"]
     assert found["difference"].iloc[0] == pytest.approx(1.0)
-    assert norm.middle_step(along()) == 2
+    assert norm.at_middle(along()).to_dict() == {0: 0.004, 1: 0.004}
     assert norm.middle_error(along(), ["stable_rank"])["stable_rank"] == pytest.approx(0.0, abs=1e-12)
 
 
@@ -51,11 +51,11 @@ def test_the_part_of_rate_and_length() -> None:
 
 def test_without_the_long_arm_data_and_loss_stand_beside_the_papers_contrast(tmp_path: Path) -> None:
     table = study.runs("pico", root=write_runs(tmp_path, 2, {"opd": 0.010, "offline": 0.008}))
-    said = conclusions.rate(paper.factors(table, ["rel_norm", "stable_rank"]), "pico")
-    assert said.startswith("**pico**: `offline-long` has no run, so that nothing is said about rate and length.")
-    norm = "multiply relative norm by 0.8 (0.8 to 0.8) where the paper's contrast is 254"
-    assert f"Data and loss alone, 2 seeds, {norm}; stable rank by 1.32 (" in said
-    assert conclusions.rate(paper.factors(table.iloc[:0], ["rel_norm"]), "pico").endswith("about rate and length.")
+    own = shown.factors(paper.factors(table, ["rel_norm", "stable_rank"])).loc["relative norm"]
+    assert own["data and loss"] == "0.8 (0.8 to 0.8)"
+    assert own["paper"].startswith("254 (")
+    assert set(own.drop(["data and loss", "paper"])) == {"-"}
+    assert paper.factors(table.iloc[:0], ["rel_norm"])["value"].isna().iloc[0]
 
 
 def test_the_design_is_that_of_the_study() -> None:
@@ -87,28 +87,21 @@ def test_what_is_tested_varies_and_repeats_nothing(five: Path) -> None:
     assert not {"rank_share.1e-05", "projection_expected.joint.0.1", "sparsity.1e-05", "hill_exponent"} & set(tested)
 
 
-def test_runs_that_are_missing_are_named_with_their_command(five: Path, tmp_path: Path) -> None:
+def test_runs_that_are_missing_are_counted_with_their_command(five: Path, tmp_path: Path) -> None:
     state = study.standing("pico", ["opd", "rlvr"], five)
     assert state[["planned", "finished"]].to_numpy().tolist() == [[5, 5], [5, 0]]
-    assert words.runs(state, "pico") == (
-        "**pico**: 5 of 10 planned runs of these arms have results. Not run: rlvr; `opd study pico --arms rlvr` runs "
-        "them."
-    )
+    assert state["missing"].to_list() == ["", "opd study pico --arms rlvr"]
     partly = study.standing("smollm2", ["opd", "offline-long"], write_runs(tmp_path, 1, {"opd": 0.001}, "smollm2"))
-    said = words.runs(partly, "smollm2")
-    assert "opd (1 of 3 seeds); `opd study smollm2 --arms opd` runs the rest" in said
-    assert "This scale does not have offline-long." in said
+    assert partly[["planned", "finished"]].to_numpy().tolist() == [[3, 1], [0, 0]]
+    assert partly["missing"].to_list() == ["opd study smollm2 --arms opd", ""]
 
 
 def test_an_arm_that_learns_nothing_is_said_to(five: Path) -> None:
-    table = counts.accuracy(study.runs("pico", root=five)).set_index("arm")
-    assert table.loc["opd", "accuracy"] == pytest.approx(LEARNED + 0.002)
-    assert table.loc["opd", ["wilson_low", "wilson_high"]].to_list() == pytest.approx([LEARNED - 0.03, LEARNED + 0.034])
-    assert (table.loc["opd-k1", "learned"], table.loc["opd-k1", "source"]) == ("no", SOURCE)
-    assert table.loc["offline", "tokens"] == 1002
-    said = words.learned(table.reset_index(), "pico")
-    assert "no sign of learning: `opd-k1`" in said
-    assert shown.accuracy(table.reset_index()).loc["opd-k1", "tokens"] == "1,002"
+    table = shown.accuracy(study.runs("pico", root=five))
+    assert table.loc["opd", "correct"] == f"45.20%{shown.PLUS_MINUS}0.20%"  # Student's, of 0.450 to 0.454
+    assert table.loc["opd", "Wilson, outermost"] == "42.00% to 48.40%"
+    assert table.loc["opd-k1", ["learned", "source"]].to_list() == ["no", "25.00%"]
+    assert table.loc["offline", ["learned", "tokens"]].to_list() == ["yes", "1,002"]
 
 
 def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
@@ -119,7 +112,7 @@ def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
     assert "rank_share.1e-05" not in set(end["quantity"])
     assert set(end.query("quantity != 'stable_rank'")["verdict"]) == {OTHER}
     norms = {
-        "one": norm.norm_at(along, norm.middle_step(along)),
+        "one": norm.at_middle(along),
         "two": norm.largest_common(along, list(arms.CORNERS)),
     }
     assert norms["one"][4] == pytest.approx(0.01 * 1.04 / 2)
@@ -128,10 +121,7 @@ def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
     found = at["two"].set_index(["arm", "quantity"])["difference"]
     assert found["offline", "stable_rank"] == pytest.approx(1.0, abs=0.01)
     assert abs(found["opd-ce", "stable_rank"]) < 0.01
-    error = norm.middle_error(along, keys)
-    said = conclusions.equal_norm(end, at, error, "pico")
-    assert "`offline`, pico, 5 seeds at each of 2 norms" in said
-    assert "stable rank (102%)" in said.rpartition("another at every norm")[2]  # 1 of 1 - 10 * (0.0102 - 0.00816)
+    assert set(pd.concat(at.values()).query("arm == 'offline' and quantity == 'stable_rank'")["verdict"]) == {OTHER}
     assert shown.across({"end": end, **at}, ["opd-ce"]).loc["relative norm", "opd-ce"] == "another / - / -"
 
 
@@ -152,7 +142,7 @@ def test_factors_multiply_to_the_whole(five: Path) -> None:
     assert part["rel_norm"] == pytest.approx(math.log(10) / math.log(8))
     assert math.isnan(part["rank_share.1e-05"])
     assert shown.factors(table).loc["relative norm", "data and loss"].startswith("0.8 ")
-    assert "go its way: relative norm (42%)" in conclusions.rate(table, "pico")
+    assert shown.factors(table).loc["relative norm", "in the paper's"] == "42%"
 
 
 def test_the_papers_rows_are_the_papers() -> None:
@@ -172,30 +162,16 @@ def test_chance_and_the_strict_count() -> None:
         {"arm": "offline", "quantity": "d", "seeds": 1, "difference": 0.0, "low": math.nan, "high": math.nan}
         | {"verdict": UNDECIDED},
     ]
-    found = counts.counted(pd.DataFrame(rows)).iloc[0]
+    found = arms.counted(pd.DataFrame(rows)).iloc[0]
     assert (found["tested"], found[SAME], found[OTHER], found[UNDECIDED]) == (3, 1, 2, 1)
     assert found["by_chance"] == pytest.approx(0.15)
     assert found["strict"] == 1
 
 
-def test_what_is_said_of_the_scale(five: Path) -> None:
-    table = study.runs("pico", root=five)
-    assert words.over_chance(table.query("arm == 'opd'")) == pytest.approx((0.02 + 0.0102) / 0.01)
-    assert "outside it in both" in words.sparse(table, "pico")
-    assert "how sparse OPD is" in conclusions.beyond_the_range(table, "pico")
-    assert study.RULE.startswith("> Two arms are compared seed by seed")
-
-
-def test_effects_in_words(five: Path) -> None:
-    table = study.runs("pico", root=five)
-    effects = arms.effects(table, ["rel_norm", "stable_rank", "hill_exponent"])
-    said = words.sizes(effects, "pico")
-    assert "5 seeds, 2 numbers that vary" in said
-    assert "loss \N{MINUS SIGN}20.0% of OPD's (relative norm)" in said
-    factors = paper.factors(table, ["rel_norm"])
-    said = conclusions.against_paper(effects, factors, {"rel_norm": 0.0102}, "pico")
-    assert "(loss) multiplies relative norm by 0.796 to 0.804 (paper's contrast: 254)" in said
-    assert shown.effects(effects).loc["Hill exponent"].isin(["-"]).all()
+def test_effects_as_text(five: Path) -> None:
+    found = shown.effects(arms.effects(study.runs("pico", root=five), ["rel_norm", "stable_rank", "hill_exponent"]))
+    assert "(\N{MINUS SIGN}20.0% of OPD's)" in found.loc["relative norm", "loss (5)"]
+    assert found.loc["Hill exponent"].isin(["-"]).all()
 
 
 @pytest.mark.parametrize("seeds", [0, 1])
@@ -205,36 +181,17 @@ def test_without_runs_or_with_one_seed_nothing_is_claimed(seeds: int, tmp_path: 
     others = ["opd-ce", "offline-rkl", "offline"]
     end = arms.differing(arms.against_opd(table, others, arms.HEADLINE))
     effects = arms.effects(table, arms.HEADLINE)
-    at = {"one": norm.compared(along, others, arms.HEADLINE, norm.norm_at(along, 10))}
+    at = {"one": norm.compared(along, others, arms.HEADLINE, norm.at_middle(along))}
     factors = paper.factors(table, arms.HEADLINE)
-    accuracy = counts.accuracy(table)
     tables = [
         shown.means(table, arms.HEADLINE, others),
         shown.compared(end, norm.middle_error(along, arms.HEADLINE)),
         shown.effects(effects),
         shown.across({"end": end, **at}, others),
         shown.factors(factors),
-        shown.accuracy(accuracy),
-        shown.counts(counts.counted(end)),
+        shown.accuracy(table),
+        shown.counts(arms.counted(end)),
     ]
     assert not any("nan" in str(cell).split() for text in tables for cell in text.to_numpy().ravel())
     assert not end["verdict"].isin([OTHER]).any()
-    said = [
-        words.sparse(table, "pico"),
-        words.learned(accuracy, "pico"),
-        words.verdicts(end, table, "pico"),
-        words.sizes(effects, "pico"),
-        words.norms({"one": norm.norm_at(along, 10)}),
-        conclusions.equal_norm(end, at, {}, "pico"),
-        conclusions.rate(factors, "pico"),
-        conclusions.views(end, end, "pico"),
-        conclusions.chance(end, "pico"),
-        conclusions.against_paper(effects, factors, {}, "pico"),
-        conclusions.undecided_is_not_the_same([end], "pico"),
-        conclusions.accuracy_gap(accuracy, others, "pico"),
-        conclusions.beyond_the_range(table, "pico"),
-    ]
-    assert all(text and "nan" not in text.split() for text in said)
-    assert "**Another**" not in " ".join(said)
-    assert "no interval" in said[8]
-    assert norm.middle_step(along) == (10 if seeds else None)
+    assert list(norm.at_middle(along)) == [END["opd"] / 2] * seeds

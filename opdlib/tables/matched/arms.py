@@ -1,9 +1,8 @@
 """The 2 x 2 of matched arms: who samples, and which loss. Everything else is equal.
 
-Tables of runs are those of `opdlib.tables.study`; a number of a run has its dotted key (`projection.joint.0.1`), for
-which `opdlib.quantities` has a label. An effect is a weighted sum of the four arms, taken seed by seed, so
-that what the arms of one seed share (the problems, their order) drops out of it. Its verdict follows the rule of
-`opdlib.tables.study`, with OPD's own range from seed to seed as the measure.
+Tables of runs are those of `opdlib.tables.study`. An effect is a weighted sum of the four arms, taken seed by seed, so
+that what the arms of one seed share (the problems, their order) drops out of it. Its verdict follows the rule there,
+with OPD's own range from seed to seed as the measure.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, find_scale
 from opdlib.results.flat import is_headline
 from opdlib.results.study import COUNTS
-from opdlib.tables.study import by_seed, differences, judged, seed_range
+from opdlib.stats import LEVEL, bonferroni
+from opdlib.tables.study import OTHER, SAME, UNDECIDED, by_seed, differences, judged, seed_range
 
 CORNERS: Mapping[str, tuple[str, str]] = {
     "opd": ("student", "reverse KL"),
@@ -65,13 +65,12 @@ DRAWN = (
 def design(scale: str) -> pd.DataFrame:
     """One row a corner that the scale has: arm, samples, loss, line (in which its recipe differs from OPD's), seeds,
     and the lines that are equal: learning_rate, schedule, batch_size, steps, max_new_tokens."""
-    known = find_scale(scale).arms
+    shared = ("learning_rate", "schedule", "batch_size", "steps", "max_new_tokens")
     rows = []
-    for name in arms_of(scale, CORNERS):
-        recipe = load_recipe(known[name].recipe).model_dump()
-        own = [f"{line}: {recipe[line]}" for line in known[name].differs or ("objective",)]
-        shared = {line: recipe[line] for line in ("learning_rate", "schedule", "batch_size", "steps", "max_new_tokens")}
-        rows.append([name, *CORNERS[name], "; ".join(own), len(known[name].seeds), *shared.values()])
+    for arm in (find_scale(scale).arms[name] for name in arms_of(scale, CORNERS)):
+        recipe = load_recipe(arm.recipe).model_dump()
+        own = "; ".join(f"{line}: {recipe[line]}" for line in arm.differs or ("objective",))
+        rows.append([arm.name, *CORNERS[arm.name], own, len(arm.seeds), *(recipe[line] for line in shared)])
     return pd.DataFrame(rows, columns=["arm", "samples", "loss", "line", "seeds", *shared])
 
 
@@ -93,13 +92,8 @@ def present(table: pd.DataFrame, quantities: Sequence[str]) -> list[str]:
 def tested(table: pd.DataFrame) -> list[str]:
     """Those of `numbers` that say something of their own: left out is what is the same in every run (chance, which
     depends on the source alone), and what equals an earlier number in every run."""
-    found: list[str] = []
-    for key in numbers(table):
-        values = table[key]
-        varies = values.max() > values.min()
-        if varies and not any(values.equals(table[other]) for other in found):
-            found.append(key)
-    return found
+    own = table[numbers(table)]
+    return [*own.loc[:, own.max() > own.min()].T.drop_duplicates().index]
 
 
 def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[str]) -> pd.DataFrame:
@@ -112,19 +106,36 @@ def differing(table: pd.DataFrame) -> pd.DataFrame:
     return table[~((table["difference"] == 0) & (table["low"] == table["high"]))].reset_index(drop=True)
 
 
-def effects(table: pd.DataFrame, quantities: Sequence[str], names: Sequence[str] = tuple(EFFECTS)) -> pd.DataFrame:
+def effects(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     """Effects of data and loss and their interaction, over the seeds that all arms of the effect have.
 
     Columns: effect, quantity, seeds, value, low, high (in units of the quantity; NaN of no or a single seed), share
     (value over OPD's mean), range (of OPD over seeds), verdict.
     """
     rows = []
-    for name in names:
+    for name, weights in EFFECTS.items():
         for key in present(table, quantities):
             wide = by_seed(table, key, CORNERS)
-            own = reduce(add, (weight * wide[arm] for arm, weight in EFFECTS[name].items())).dropna()
+            own = reduce(add, (weight * wide[arm] for arm, weight in weights.items())).dropna()
             found, usual = judged(own, seed_range(wide[FULL]), "value"), float(wide[FULL].mean())
-            share = found["value"] / usual if usual else math.nan
-            rows.append({"effect": name, "quantity": key} | found | {"share": share})
+            rows.append({"effect": name, "quantity": key, **found, "share": found["value"] / (usual or math.nan)})
     columns = ["effect", "quantity", "seeds", "value", "low", "high", "share", "range", "verdict"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """One row an arm of a table of differences: arm, seeds (the fewest of its quantities), tested (differences with an
+    interval), the same, another, undecided, by_chance and strict.
+
+    by_chance: how many intervals would exclude 0 if no number differed, LEVEL * tested; an upper bound for `another`,
+    as an interval within OPD's range is the same even if it excludes 0. strict: how many `another` are left if the
+    intervals are so wide that one of all tests excludes 0 by chance with a probability of at most LEVEL (Bonferroni).
+    """
+    words = (SAME, OTHER, UNDECIDED)
+    tested = table["low"].notna()
+    wider = bonferroni((table["high"] - table["low"]) / 2, table["seeds"], int(tested.sum()))
+    found = table.assign(tested=tested, strict=(table["verdict"] == OTHER) & (table["difference"].abs() > wider))
+    found = found.assign(**{word: table["verdict"] == word for word in words})
+    sums = found.groupby("arm", sort=False).agg({"seeds": "min"} | dict.fromkeys(("tested", *words, "strict"), "sum"))
+    sums.insert(5, "by_chance", LEVEL * sums["tested"])
+    return sums.reset_index()

@@ -26,18 +26,13 @@ def largest_common(along: pd.DataFrame, arms: Sequence[str]) -> pd.Series:
     return largest[largest.notna().sum(axis=1) > 1].min(axis=1)
 
 
-def middle_step(along: pd.DataFrame, arm: str = FULL) -> int | None:
-    """The last step before the end at which every run of `arm` that has more than one was measured; None if none."""
-    steps = [set(part["step"]) - {part["step"].max()} for _, part in along[along["arm"] == arm].groupby("seed")]
-    shared = set.intersection(*kept) if (kept := [s for s in steps if s]) else set()
-    return int(max(shared)) if shared else None
-
-
-def norm_at(along: pd.DataFrame, step: int | None, arm: str = FULL) -> pd.Series:
-    """The relative norm of the runs of `arm` at this step, by seed."""
-    if step is None or "rel_norm" not in along:
-        return pd.Series(dtype=float)
-    return along[(along["arm"] == arm) & (along["step"] == step)].set_index("seed")["rel_norm"]
+def at_middle(along: pd.DataFrame, arm: str = FULL) -> pd.Series:
+    """The relative norm of the runs of `arm`, by seed, at the last step before the end at which each of them that has
+    more than one was measured; empty if there is none."""
+    own = along[along["arm"] == arm]
+    steps = [found for _, run in own.groupby("seed") if (found := set(run["step"]) - {run["step"].max()})]
+    shared = set.intersection(*steps) if steps else set()
+    return own[own["step"] == max(shared)].set_index("seed")["rel_norm"] if shared else pd.Series(dtype=float)
 
 
 def compared(
@@ -58,52 +53,42 @@ def compared(
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
-def middle_error(along: pd.DataFrame, quantities: Sequence[str], arm: str = FULL) -> dict[str, float]:
+def middle_error(along: pd.DataFrame, quantities: Sequence[str], arm: str = FULL) -> pd.Series:
     """How far interpolation may be off: every middle step of a run of `arm` taken from its two neighbours, against what
-    was measured there. Mean absolute difference in units of the quantity; NaN without such steps.
+    was measured there. Mean absolute difference by quantity, in its units; NaN without such steps.
 
     The neighbours lie about twice as far apart as those between which `at_norm` interpolates, and the error of a smooth
     curve grows with the square of that, so that the true error is about a quarter of this.
     """
     keys = present(along, quantities)
-    found: dict[str, list[float]] = {key: [] for key in keys}
+    found = []
     runs = along[(along["arm"] == arm) & (along["rel_norm"] > 0)] if keys else along.head(0)
     for _, run in runs.sort_values("step").groupby("seed"):
         for i in range(1, len(run) - 1):
-            ends = run.iloc[[i - 1, i + 1]]
             here = run.iloc[i]
-            guess = at_norm(ends, pd.Series({here["seed"]: here["rel_norm"]}), keys)
-            for key in keys:
-                found[key].append(abs(guess[key].iloc[0] - here[key]))
-    return {key: float(pd.Series(values, dtype=float).mean()) for key, values in found.items()}
+            guess = at_norm(run.iloc[[i - 1, i + 1]], pd.Series({here["seed"]: here["rel_norm"]}), keys).iloc[0]
+            found.append([abs(guess[key] - here[key]) for key in keys])
+    return pd.DataFrame(found, columns=keys, dtype=float).mean()
 
 
 def drawn(along: pd.DataFrame, quantity: str, arms: Sequence[str] = tuple(CORNERS)) -> pd.DataFrame:
     """One quantity of these arms along training: arm, seed, step, rel_norm, group (the arm), value, quantity."""
-    columns = dict.fromkeys(["arm", "seed", "step", "rel_norm", quantity])
-    table = along[along["arm"].isin([*arms])].reindex(columns=[*columns])
+    columns = [*dict.fromkeys(["arm", "seed", "step", "rel_norm", quantity])]
+    table = along[along["arm"].isin([*arms])].reindex(columns=columns)
     return table.assign(group=table["arm"], value=table[quantity], quantity=quantity)
 
 
-def groups() -> dict[str, str]:
-    """Arm -> the group that it is drawn with, where all of them are drawn together."""
+def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """The same of every arm with OPD's optimizer, by what it shares with OPD, and the paper's pairs as the group
+    `paper`: arm is the pair."""
     arms = [arm for scale in study().values() for arm in scale.arms.values()]
     rates = [arm.name for arm in arms if arm.partner == FULL and arm.differs == ("learning_rate",)]
-    return (
-        dict.fromkeys([FULL, *rates], "OPD, any rate")
-        | {arm: "other corners of the 2 x 2" for arm in CORNERS if arm != FULL}
-        | dict.fromkeys(REGIMES, "other regimes")
-        | {LONG: LONG}
-    )
-
-
-def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """The same of every arm in `groups`, by its group, and the paper's pairs as the group `paper`: arm is the pair."""
-    group = groups()
+    group = dict.fromkeys(CORNERS, "other corners of the 2 x 2") | dict.fromkeys([FULL, *rates], "OPD, any rate")
+    group |= dict.fromkeys(REGIMES, "other regimes") | {LONG: LONG}
     ours = drawn(along, quantity, tuple(group))
-    ours["group"] = ours["arm"].map(group)
-    pairs = _published(quantity).reset_index(names="arm").assign(group="paper", quantity=quantity)
-    return pd.concat([part for part in (ours, pairs) if len(part)], ignore_index=True)
+    pairs = _published(quantity).assign(group="paper", quantity=quantity)
+    parts = ours.assign(group=ours["arm"].map(group)), pairs
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
 
 def rank_correlation(quantity: str) -> float:
@@ -113,7 +98,7 @@ def rank_correlation(quantity: str) -> float:
 
 
 def _published(quantity: str) -> pd.DataFrame:
-    """The paper's pairs that have this quantity: rel_norm and value, by pair."""
-    wide = paper.numbers().pivot_table(index="pair", columns="quantity", values="value")
-    wide = wide.reindex(columns=[*dict.fromkeys(["rel_norm", quantity])]).dropna()
-    return pd.DataFrame({"rel_norm": wide["rel_norm"], "value": wide[quantity]})
+    """The paper's pairs that have this quantity: arm (the pair), rel_norm, value."""
+    columns = [*dict.fromkeys(["rel_norm", quantity])]
+    wide = paper.numbers().pivot_table("value", "pair", "quantity").reindex(columns=columns).dropna()
+    return pd.DataFrame({"arm": wide.index, "rel_norm": wide["rel_norm"], "value": wide[quantity]})

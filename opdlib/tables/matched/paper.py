@@ -16,8 +16,7 @@ from opdlib.tables.study import by_seed
 
 DISTILL, OPD = "Qwen-Math Distill", "DS-Qwen OPD"
 """The two rows of the paper that make its contrast."""
-OFFLINE = "offline"
-STEPS = {"data and loss": (OFFLINE, FULL), "rate and length": (LONG, OFFLINE), "all of it": (LONG, FULL)}
+STEPS = {"data and loss": ("offline", FULL), "rate and length": (LONG, "offline"), "all of it": (LONG, FULL)}
 """What changes -> from which arm (second) to which (first)."""
 
 
@@ -34,21 +33,18 @@ def factors(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     value, low, high (all > 0; NaN where a number is zero or undefined, low and high also of a single seed). In the rows
     `paper`, value is Distill over DS-Qwen OPD, low and high the span over its six OPD-style pairs, seeds 0.
     """
-    reported = paper.numbers().set_index(["pair", "quantity"])["value"]
-    pairs = rows(["rel_norm"])
-    style = pairs[pairs["regime"].isin(paper.OPD_STYLE)]["pair"]
+    reported = rows(quantities).set_index("pair").dropna(axis="columns", subset=[DISTILL])
+    style = reported[reported["regime"].isin(paper.OPD_STYLE)]
     found = []
     for key in present(table, quantities):
-        wide = by_seed(table, key, (LONG, OFFLINE, FULL))
+        wide = by_seed(table, key, (LONG, "offline", FULL))
         for change, (after, before) in STEPS.items():
             ratios = wide[after] / wide[before]
             logs = ratios[(ratios > 0) & np.isfinite(ratios)].map(math.log)
-            value, low, high = (math.exp(x) for x in mean_interval(logs))
-            found.append([key, change, len(logs), value, low, high])
-        if (DISTILL, key) in reported:
-            own = [reported[DISTILL, key] / reported[pair, key] for pair in style]
-            value = reported[DISTILL, key] / reported[OPD, key]
-            found.append([key, "paper", 0, value, min(own), max(own)])
+            found.append([key, change, len(logs), *map(math.exp, mean_interval(logs))])
+        if key in reported:
+            whole, span = reported[key][DISTILL] / reported[key][OPD], reported[key][DISTILL] / style[key]
+            found.append([key, "paper", 0, whole, span.min(), span.max()])
     return pd.DataFrame(found, columns=["quantity", "change", "seeds", "value", "low", "high"])
 
 
