@@ -1,4 +1,4 @@
-"""Numbers, counts and lists as text, for cells of tables and for sentences. A dash stands for what is undefined.
+"""Numbers as text, for cells of tables. A dash stands for what is undefined.
 
 The form that a number takes in every table is that of its kind, see `opdlib.quantities`; here is what does not depend
 on it.
@@ -7,7 +7,7 @@ on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from opdlib.quantities import MISSING
 
@@ -53,13 +53,3 @@ def with_interval(value: float, low: float, high: float, one: Callable[[float], 
     """A value and its interval, each number written by `one`: 11.0% (10.0% to 12.0%). The value alone without one."""
     middle, ends = one(value), interval(low, high, one)
     return middle if MISSING in (middle, ends) else f"{middle} ({ends})"
-
-
-def seeds(count: int) -> str:
-    """A number of seeds in words: no seeds, 1 seed, 5 seeds."""
-    return "1 seed" if count == 1 else f"{count or 'no'} seeds"
-
-
-def listed(words: Sequence[str]) -> str:
-    """a, b and c; none for nothing."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "none"
