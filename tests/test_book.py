@@ -66,13 +66,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     command = ["make", "-o", "install", "pages", f"BUILD={folder}", f"BIN={Path(sys.executable).parent}"]
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return folder / "html", done.stdout

@@ -102,12 +102,7 @@ class Order:
 
 
 def measure_together(
-    source: Checkpoint,
-    orders: Sequence[Order],
-    *,
-    view: str = "bf16",
-    metrics: Sequence[str] = METRICS,
-    **options: Any,
+    source: Checkpoint, orders: Sequence[Order], *, view: str = "bf16", metrics: Sequence[str] = METRICS, **options: Any
 ) -> list[Measurement]:
     """Measure pairs over one source (`measure_all`) and write each one's results into its folder.
 

@@ -84,18 +84,10 @@ def of_sparsity(measurement: Measurement) -> Iterator[dict[str, Any]]:
     """A row for every parameter and threshold: coordinates at or below it."""
     for result in measurement.tensors:
         numbers = result.sparsity
-        rules: Sequence[tuple[str, Any]] = (
-            ("absolute", numbers.absolute),
-            ("relative", numbers.relative),
-        )
+        rules: Sequence[tuple[str, Any]] = (("absolute", numbers.absolute), ("relative", numbers.relative))
         for rule, counts in rules:
             for threshold, count in counts.items():
-                yield {
-                    "tensor": result.match.source,
-                    "rule": rule,
-                    "threshold": repr(threshold),
-                    "unchanged": count,
-                }
+                yield {"tensor": result.match.source, "rule": rule, "threshold": repr(threshold), "unchanged": count}
 
 
 def of_energy(measurement: Measurement) -> Iterator[dict[str, Any]]:

@@ -72,7 +72,7 @@ def movement(results: Results, by: str = "block") -> pd.DataFrame:
             rel_norm=np.sqrt(energy / source.where(source > 0)),
             energy_share=energy / (energy.sum() or np.nan),
             exact_zero=changed / size.where(size > 0),
-        ),
+        )
     )
 
 

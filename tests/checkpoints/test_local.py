@@ -68,10 +68,7 @@ def test_complete_shards_need_no_index_and_incomplete_ones_are_refused(tmp_path:
         ({"tie_word_embeddings": False}, {}),
         ({"tie_word_embeddings": True}, {"lm_head.weight": "model.embed_tokens.weight"}),
         ({"text_config": {"tie_word_embeddings": True}}, {"lm_head.weight": "model.embed_tokens.weight"}),
-        (
-            {"tie_word_embeddings": False, "text_config": {"tie_word_embeddings": True}},
-            {},
-        ),
+        ({"tie_word_embeddings": False, "text_config": {"tie_word_embeddings": True}}, {}),
     ],
 )
 def test_only_a_declared_tie_is_a_tie(tmp_path: Path, config: dict[str, object] | None, tied: dict[str, str]) -> None:

@@ -231,11 +231,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple
 @pytest.mark.parametrize("side", ["source", "trained"])
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_gives_one_line_and_no_summary(
-    opd: Command,
-    tmp_path: Path,
-    bad: tuple[Path, dict[str, tuple[Path | str, tuple[str, ...]]]],
-    name: str,
-    side: str,
+    opd: Command, tmp_path: Path, bad: tuple[Path, dict[str, tuple[Path | str, tuple[str, ...]]]], name: str, side: str
 ) -> None:
     folder, inputs = bad
     wrong, words = inputs[name]
@@ -344,8 +340,7 @@ def test_a_missing_extra_gives_the_pip_command(
 def test_float64_is_refused_by_name(opd: Command, tmp_path: Path) -> None:
     save_file({"w": torch.ones(3, dtype=torch.float64)}, tmp_path / "w.safetensors")
     complains(
-        opd("measure", "--source", tmp_path / "w.safetensors", "--trained", tmp_path / "w.safetensors"),
-        "stored as F64",
+        opd("measure", "--source", tmp_path / "w.safetensors", "--trained", tmp_path / "w.safetensors"), "stored as F64"
     )
 
 

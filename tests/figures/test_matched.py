@@ -31,10 +31,7 @@ def everything(results: Path) -> dict[str, tuple[Axes, pd.DataFrame]]:
     runs, along = study.runs("pico", root=results), study.along("pico", root=results)
     differences = arms.differing(arms.against_opd(runs, ARMS, arms.HEADLINE))
     factors = paper.factors(runs, arms.DRAWN)
-    tables = {
-        "near": norm.drawn(along, "stable_rank"),
-        "together": norm.drawn_together(along, "sparsity.1e-05"),
-    }
+    tables = {"near": norm.drawn(along, "stable_rank"), "together": norm.drawn_together(along, "sparsity.1e-05")}
     found = {name: (figures.against_norm(table), table) for name, table in tables.items()}
     found["differences"] = figures.differences(differences, figures.rows(len(arms.HEADLINE))), differences
     found["contrast"] = figures.contrast(factors, figures.rows(len(arms.DRAWN))), factors

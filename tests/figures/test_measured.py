@@ -144,9 +144,7 @@ def test_it_draws_what_is_undefined(case: str, tmp_path: Path) -> None:
         figure.draw_without_rendering()
 
 
-def test_every_layer_is_on_the_map_and_modules_without_one_fill_their_row(
-    drawn_from: dict[Draw, pd.DataFrame],
-) -> None:
+def test_every_layer_is_on_the_map_and_modules_without_one_fill_their_row(drawn_from: dict[Draw, pd.DataFrame]) -> None:
     ax = figures.layer_module(drawn_from[figures.layer_module])
     (mesh,) = (c for c in ax.collections if isinstance(c, QuadMesh))
     cells = np.ma.filled(mesh.get_array(), np.nan)

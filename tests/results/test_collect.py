@@ -187,10 +187,7 @@ def test_a_run_may_fill_what_was_not_measured(runs: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"norm": 0.25},
-            r"pico: runs: opd 0 stored: rel_norm is 0\.30000000000000004 in the tables and 0\.25 in the",
-        ),
+        ({"norm": 0.25}, r"pico: runs: opd 0 stored: rel_norm is 0\.30000000000000004 in the tables and 0\.25 in the"),
         ({"steps": 5}, r"pico: runs: opd 0 stored: steps is 4 in the tables and 5 in the run folder; nothing was"),
         ({"digests": {"bf16": "008"}}, r"pico: runs: opd 0 stored: digest\.bf16 is 007 in the tables and 008"),
     ],

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opdlib.tables import (
-    Results,
-)
+from opdlib.tables import Results
 from tests.conftest import Weights, pico_weights
 from tests.tables.results_of import deep_pair, results_of
 

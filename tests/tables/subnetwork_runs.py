@@ -22,14 +22,7 @@ LOST = {
     "mask-magnitude": 0.10,
     "mask-smallest": 0.12,
 }
-WAY = {
-    "opd": 0.4,
-    "mask-own": 0.4,
-    "mask-rlvr": 0.3,
-    "mask-random": 0.2,
-    "mask-magnitude": 0.2,
-    "mask-smallest": 0.2,
-}
+WAY = {"opd": 0.4, "mask-own": 0.4, "mask-rlvr": 0.3, "mask-random": 0.2, "mask-magnitude": 0.2, "mask-smallest": 0.2}
 SOURCE, WOBBLE, STEPS = 0.25, 0.002, 20
 INSIDE = {"mask-rlvr": 200}
 IN_OWN = {"mask-own": 250, "mask-rlvr": 120}

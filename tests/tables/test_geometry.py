@@ -15,13 +15,7 @@ from opdlib.quantities import flat, quantity
 from opdlib.results import layout as of_layout
 from opdlib.results import open as of_results
 from opdlib.results.measure import measure_into
-from opdlib.tables import (
-    Results,
-    geometry,
-    open_results,
-    rounding,
-    subspace,
-)
+from opdlib.tables import Results, geometry, open_results, rounding, subspace
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 from tests.tables.results_of import results_of
 

@@ -111,10 +111,7 @@ def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
     end = arms.differing(arms.against_opd(table, ["opd-ce", "offline"], keys))
     assert "rank_share.1e-05" not in set(end["quantity"])
     assert set(end.query("quantity != 'stable_rank'")["verdict"]) == {OTHER}
-    norms = {
-        "one": norm.at_middle(along),
-        "two": norm.largest_common(along, list(arms.CORNERS)),
-    }
+    norms = {"one": norm.at_middle(along), "two": norm.largest_common(along, list(arms.CORNERS))}
     assert norms["one"][4] == pytest.approx(0.01 * 1.04 / 2)
     assert norms["two"][4] == pytest.approx(0.008 * 1.04)
     at = {when: norm.compared(along, ["opd-ce", "offline"], keys, own) for when, own in norms.items()}

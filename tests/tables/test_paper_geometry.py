@@ -7,13 +7,7 @@ import pytest
 from opdlib.metrics.subspace import expected_projection, rank_of
 from opdlib.quantities import find
 from opdlib.registry.pairs import registry
-from opdlib.tables import (
-    geometry,
-    open_results,
-    paper,
-    paper_geometry,
-    words,
-)
+from opdlib.tables import geometry, open_results, paper, paper_geometry, words
 
 
 def test_chance_is_that_of_the_metrics() -> None:

@@ -7,10 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opdlib.tables import (
-    Results,
-    rounding,
-)
+from opdlib.tables import Results, rounding
 from tests.conftest import Weights
 
 

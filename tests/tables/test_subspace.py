@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from opdlib.tables import (
-    Results,
-    magnitude,
-    subspace,
-)
+from opdlib.tables import Results, magnitude, subspace
 from tests.tables.results_of import results_of
 
 SHARES = (0.01, 0.05, 0.1, 0.2)

@@ -8,14 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from opdlib.tables import (
-    Results,
-    geometry,
-    paper,
-    rounding,
-    subspace,
-    written,
-)
+from opdlib.tables import Results, geometry, paper, rounding, subspace, written
 from tests.conftest import moved, pico_weights
 from tests.tables.results_of import results_of
 

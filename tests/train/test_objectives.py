@@ -69,12 +69,7 @@ def log_probabilities(
     "objective", ["opd", "opd-fkl", "opd-jsd", "opd-topk", "opd-k1", "opd-ce", "offline", "offline-rkl", "opsd"]
 )
 def test_the_loss_is_its_definition_on_the_sampled_tokens(
-    tmp_path: Path,
-    pico: Path,
-    other_pico: Path,
-    write_recipe: Callable[..., Path],
-    objective: str,
-    temperature: float,
+    tmp_path: Path, pico: Path, other_pico: Path, write_recipe: Callable[..., Path], objective: str, temperature: float
 ) -> None:
     _, student, teacher, batch, loss = distillation(
         objective, tmp_path, pico, other_pico, write_recipe, temperature=temperature
@@ -241,11 +236,7 @@ def test_sft_is_the_cross_entropy_of_the_answer_alone(
 
 @pytest.mark.parametrize("objective", ["sft", "opd"])
 def test_settings_that_trl_would_choose_otherwise(
-    tmp_path: Path,
-    pico: Path,
-    other_pico: Path,
-    write_recipe: Callable[..., Path],
-    objective: str,
+    tmp_path: Path, pico: Path, other_pico: Path, write_recipe: Callable[..., Path], objective: str
 ) -> None:
     source = open_checkpoint(str(pico))
     teacher = load_model(open_checkpoint(str(other_pico))) if objective == "opd" else None
@@ -280,12 +271,7 @@ def test_vllm_is_told_what_ends_a_completion(tmp_path: Path, pico: Path, write_r
 @pytest.mark.parametrize("objective", ["opd", "rlvr"])
 @pytest.mark.parametrize(("said", "share"), [({}, 0.3), ({"vllm_memory": 0.55}, 0.55)])
 def test_vllm_is_told_its_share_of_the_gpu(
-    tmp_path: Path,
-    pico: Path,
-    write_recipe: Callable[..., Path],
-    objective: str,
-    said: dict[str, float],
-    share: float,
+    tmp_path: Path, pico: Path, write_recipe: Callable[..., Path], objective: str, said: dict[str, float], share: float
 ) -> None:
     recipe = load_recipe(write_recipe(tmp_path, objective, rollout="vllm", **said))
     tokenizer = load_reader(open_checkpoint(str(pico)))

@@ -194,11 +194,7 @@ run.train(recipe, out=out)
     ],
 )
 def test_a_killed_run_resumes_to_the_same_bits(
-    whole: dict[str, Path],
-    tmp_path: Path,
-    write_recipe: Callable[..., Path],
-    objective: str,
-    moment: str,
+    whole: dict[str, Path], tmp_path: Path, write_recipe: Callable[..., Path], objective: str, moment: str
 ) -> None:
     recipe, folder = write_recipe(tmp_path, objective), tmp_path / "killed"
     command = [sys.executable, "-c", KILL, moment, str(recipe), str(folder)]
@@ -238,10 +234,7 @@ def test_the_teacher_is_trained_first_and_reused(
 
 
 def test_what_is_in_the_way_is_refused(
-    whole: dict[str, Path],
-    tmp_path: Path,
-    write_recipe: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
+    whole: dict[str, Path], tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "load_model", None)
     recipe = write_recipe(tmp_path, "opd")
