@@ -115,8 +115,7 @@ def _in_folder(folder: Path) -> Files:
         return {single if single.exists() else weights[0]: None}
     if weights:
         return _unlisted_shards(folder, weights)
-    pickles = sorted(p for p in folder.iterdir() if p.suffix in PICKLES)
-    if pickles:
+    if pickles := sorted(p for p in folder.iterdir() if p.suffix in PICKLES):
         raise CheckpointError(_pickle_message(pickles[0]))
     found = "an empty folder" if not any(folder.iterdir()) else "no weights in this folder"
     raise CheckpointError(f"{folder}: {found}; wanted *.safetensors or an index of shards")
@@ -127,10 +126,9 @@ def _unlisted_shards(folder: Path, weights: list[Path]) -> Files:
     shards = [m for p in weights if (m := SHARD.fullmatch(p.name))]
     if len(shards) == len(weights) and len({(m[1], int(m[3])) for m in shards}) == 1:
         total = int(shards[0][3])
-        missing = sorted(set(range(1, total + 1)) - {int(m[2]) for m in shards})
-        if not missing:
-            return dict.fromkeys(weights)
-        raise CheckpointError(f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again")
+        if missing := sorted(set(range(1, total + 1)) - {int(m[2]) for m in shards}):
+            raise CheckpointError(f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again")
+        return dict.fromkeys(weights)
     raise CheckpointError(
         f"{folder}: {len(weights)} safetensors files and no index ({weights[0].name}, {weights[1].name}, ...); "
         "name one file, or add the index that lists them"

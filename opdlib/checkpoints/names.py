@@ -34,10 +34,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 """Block -> the module words that belong to it."""
 
-PARENTS = {"self_attn": "attention", "attn": "attention", "attention": "attention", "linear_attn": "attention"} | {
-    "mlp": "mlp", "feed_forward": "mlp", "block_sparse_moe": "mlp", "experts": "mlp", "shared_expert": "mlp",
-    "shared_experts": "mlp",
-}  # fmt: skip
+PARENTS = dict.fromkeys(("self_attn", "attn", "attention", "linear_attn"), "attention") | dict.fromkeys(
+    ("mlp", "feed_forward", "block_sparse_moe", "experts", "shared_expert", "shared_experts"), "mlp"
+)
 """Segment -> block of a module whose own word is unknown or ambiguous (GPT-2's c_proj is in both)."""
 
 LAYER_WORDS = ("layers", "h", "blocks", "layer")

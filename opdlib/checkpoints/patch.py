@@ -119,8 +119,7 @@ def verify(source: Checkpoint, file: Path, trained: Checkpoint, progress: Progre
 
 def _check(source: Checkpoint, trained: Checkpoint) -> None:
     for one, other in ((source, trained), (trained, source)):
-        missing = sorted(set(one.tensors) - set(other.tensors))
-        if missing:
+        if missing := sorted(set(one.tensors) - set(other.tensors)):
             raise PatchError(
                 f"{other.spec}: lacks {len(missing)} of the {len(one.tensors)} tensors of {one.spec}, "
                 f"first {missing[0]}; a patch needs the same names on both sides, so save both in the same way"
@@ -132,8 +131,7 @@ def _check(source: Checkpoint, trained: Checkpoint) -> None:
                 "a patch needs equal shapes"
             )
         for side in (source, trained):
-            dtype = side.tensors[name].dtype
-            if dtype != "BF16":
+            if (dtype := side.tensors[name].dtype) != "BF16":
                 raise PatchError(
                     f"{side.spec}: {name} is stored as {dtype}, a patch holds BF16; "
                     "round the checkpoint first: tensor.to(torch.bfloat16), then safetensors.torch.save_file"

@@ -91,8 +91,7 @@ class PatchedCheckpoint(Checkpoint):
                 f"{source.digest()[:12]}; give the source it was made from, {self.header.source}"
             )
         self._streams = frozenset(self._handle.keys())
-        stray = sorted(self._streams - set(self.tensors))
-        if stray:
+        if stray := sorted(self._streams - set(self.tensors)):
             raise PatchError(f"{file}: changes {stray[0]}, which {source.spec} lacks; copy or make the patch again")
 
     def read(self, name: str) -> torch.Tensor:

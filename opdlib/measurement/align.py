@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -98,12 +98,6 @@ def view_of(tensor: torch.Tensor, view: str) -> torch.Tensor:
     return tensor.to(torch.bfloat16) if view == "bf16" else tensor
 
 
-def deltas(source: Checkpoint, trained: Checkpoint, alignment: Alignment, view: str) -> Iterator[Delta]:
-    """Every compared parameter in order; one tensor of each side is held at a time."""
-    for match in alignment.matches:
-        yield read_delta(source, trained, match, view)
-
-
 def _skipped(source: Checkpoint, trained: Checkpoint, skip: Sequence[str]) -> dict[str, str]:
     left_out: dict[str, str] = {}
     for pattern in skip:
@@ -118,7 +112,7 @@ def _skipped(source: Checkpoint, trained: Checkpoint, skip: Sequence[str]) -> di
 
 
 def _tied_heads(checkpoint: Checkpoint, tied: dict[str, str], left_out: dict[str, str]) -> dict[str, str]:
-    """The stored heads that are declared tied, after a look that they really equal the embedding."""
+    """The heads that are declared tied, after a look that those that are stored really equal the embedding."""
     by_canonical = {canonical(name): name for name in checkpoint.tensors}
     found = {}
     for head, embedding in tied.items():
@@ -134,9 +128,8 @@ def _tied_heads(checkpoint: Checkpoint, tied: dict[str, str], left_out: dict[str
     return found
 
 
-def _equal(checkpoint: Checkpoint, name: str, other: str) -> bool:
-    same = checkpoint.tensors[name] == checkpoint.tensors[other]
-    return same and checkpoint.tensor_digest(name) == checkpoint.tensor_digest(other)
+def _equal(c: Checkpoint, name: str, other: str) -> bool:
+    return c.tensors[name] == c.tensors[other] and c.tensor_digest(name) == c.tensor_digest(other)
 
 
 def _by_canonical(checkpoint: Checkpoint, names: list[str]) -> dict[str, str]:
@@ -157,8 +150,7 @@ def _refuse_strangers(
     theirs: dict[str, TensorInfo],
     partners: dict[str, str],
 ) -> None:
-    alone = sorted(set(ours) - set(partners))
-    others = sorted(set(theirs) - set(partners.values()))
+    alone, others = sorted(set(ours) - set(partners)), sorted(set(theirs) - set(partners.values()))
     if not alone and not others:
         return
     if not partners:

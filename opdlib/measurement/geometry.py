@@ -84,15 +84,9 @@ def numbers_of(g: Geometry) -> tuple[Number, ...]:
         rows += [Number("coverage_ceiling", "", share, v, atol=atol) for share, v in c.ceiling.items()]
         for mask, found in (("principal", c.changed_principal), ("low", c.changed_low)):
             rows += [Number("changed_in", mask, share, v, c.density, atol) for share, v in found.items()]
-    return tuple(rows + _curve(g))
-
-
-def _curve(g: Geometry) -> list[Number]:
-    """Share of energy of single singular values, by index from 1."""
-    sigma = g.spectrum.sigma
-    squares = sigma**2 / (sigma**2).sum()
-    indices = sorted({round(len(sigma) ** (i / (CURVE - 1))) for i in range(CURVE)})
-    return [Number("energy_at", "", i, float(squares[i - 1])) for i in indices]
+    squares = s.sigma**2 / (s.sigma**2).sum()
+    indices = sorted({round(len(squares) ** (i / (CURVE - 1))) for i in range(CURVE)})
+    return tuple(rows + [Number("energy_at", "", i, float(squares[i - 1])) for i in indices])
 
 
 @dataclass(frozen=True)
@@ -119,9 +113,9 @@ def measure_geometry(
     all cores; then small ones, `workers` at a time, each on one core. So the arithmetic of a matrix depends on its
     shape alone, and no number on `workers`. Raises MeasureError for a matrix that no solver can decompose.
     """
-    names = {name: match for target in targets for name, match in target.matches.items()}
-    ordered = sorted(names, key=lambda name: (-work(names[name].info.shape), name))
-    large = [name for name in ordered if is_large(names[name].info.shape) or device.type != "cpu"]
+    shapes = {name: match.info.shape for target in targets for name, match in target.matches.items()}
+    ordered = sorted(shapes, key=lambda name: (-work(shapes[name]), name))
+    large = [name for name in ordered if is_large(shapes[name]) or device.type != "cpu"]
 
     def one(name: str) -> str:
         for number, results in _tensor(source, targets, name, view, device).items():

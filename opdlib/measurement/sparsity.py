@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
-from opdlib.measurement.align import Alignment, Delta, Match, deltas, read_delta
+from opdlib.measurement.align import Alignment, Delta, Match, read_delta
 from opdlib.measurement.ledger import Ledger
 from opdlib.metrics.histogram import DeltaHistogram, Finer, Members, NonFiniteError, Scan, scan, total
 from opdlib.metrics.sparsity import Sparsity, sparsity, top_energies
@@ -125,7 +125,8 @@ def _members(
 ) -> dict[int, Members]:
     """A second pass over the whole model: only when a cut of the model's ranking falls among inexact differences."""
     finer = Finer(bins)
-    for delta in deltas(source, trained, alignment, view):
+    for match in alignment.matches:
+        delta = read_delta(source, trained, match, view)
         finer.add(delta.source, delta.trained)
     return finer.members()
 

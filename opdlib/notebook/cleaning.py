@@ -30,5 +30,4 @@ def clean(file: Path) -> None:
         for output in cell.get("outputs", []):
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": alt}
-    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
-    write_file(file, f"{text}\n")
+    write_file(file, json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n")

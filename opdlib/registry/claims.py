@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
+from opdlib.registry.entries import STRICT
 from opdlib.registry.pairs import Pair, find_pair
 
 Finding = Literal["sparsity", "layers", "rank", "subspace"]
@@ -60,7 +61,7 @@ class Range:
 class Claim(BaseModel):
     """One row of claims.csv."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     id: str
     finding: Finding

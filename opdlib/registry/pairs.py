@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from opdlib.errors import RegistryError
 from opdlib.files import find
 from opdlib.registry.entries import STRICT, checked, read_entries
-from opdlib.registry.study import RUNS, Arm, Regime, Scale, find_run, study
+from opdlib.registry.study import RUNS, Regime, find_run, study
 
 DEFAULT = "smollm2-opd"
 """The embedded pair that every notebook shows unless told otherwise."""
@@ -83,21 +83,16 @@ def find_pair(name: str) -> Pair:
         return by_name[name]
     run = find_run(name)
     if run is not None:
-        return _study_pair(*run)
+        scale, arm, seed = run
+        return Pair(
+            key=name,
+            title=f"{scale.name} {arm.name}, seed {seed}",
+            source=scale.source_spec(),
+            trained=str(RUNS / name / "bf16"),  # there only if it was run here
+            regime=arm.regime,
+            why=f"our own run; train it with: opd study {scale.name} --arms {arm.name} --seeds {seed}",
+        )
     runs = (key for scale in study().values() for arm in scale.arms.values() for key in arm.pairs)
     close = difflib.get_close_matches(name, [*by_name, *runs], n=3)
     meant = f" Did you mean {' or '.join(close)}?" if close else ""
     raise RegistryError(f"no pair {name!r}, neither in pairs.yaml nor in study.yaml.{meant} See them with: opd pairs")
-
-
-def _study_pair(scale: Scale, arm: Arm, seed: int) -> Pair:
-    """The pair of a study run. Its weights lie here only if it was run here."""
-    key = arm.key(seed)
-    return Pair(
-        key=key,
-        title=f"{scale.name} {arm.name}, seed {seed}",
-        source=scale.source_spec(),
-        trained=str(RUNS / key / "bf16"),
-        regime=arm.regime,
-        why=f"our own run; train it with: opd study {scale.name} --arms {arm.name} --seeds {seed}",
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 PLAIN = (bool, int, float, str, list, tuple, dict, set, type(None))
 """Types of the values that papermill can inject. Anything else in a namespace is a module or a function."""
-
-OF_IPYTHON = ("In", "Out")
 
 MARK = "_opdlib_names_checked"
 """Variable that `check` leaves in a notebook's namespace."""
@@ -117,7 +115,11 @@ def check(namespace: MutableMapping[str, Any], *names: str) -> Settings:
     and for a value that makes no sense; RegistryError for a pair or a scale that does not exist.
     """
     if MARK not in namespace:
-        _refuse_unknown(namespace, names)
+        plain = {name for name, value in namespace.items() if isinstance(value, PLAIN) and not name.startswith("_")}
+        if unknown := sorted(plain - {*names, "In", "Out"}):  # the two are IPython's
+            close = difflib.get_close_matches(unknown[0], names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise ParameterError(f"unknown parameter {unknown[0]!r}{hint} This notebook takes: {', '.join(names)}")
         namespace[MARK] = True
     try:
         settings = Settings(**{name: namespace[name] for name in names})
@@ -129,15 +131,6 @@ def check(namespace: MutableMapping[str, Any], *names: str) -> Settings:
     if settings.source is None:
         find_pair(settings.pair)
     return settings
-
-
-def _refuse_unknown(namespace: Mapping[str, Any], names: Sequence[str]) -> None:
-    found = {n for n, v in namespace.items() if isinstance(v, PLAIN) and not n.startswith("_") and n not in OF_IPYTHON}
-    unknown = sorted(found - set(names))
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise ParameterError(f"unknown parameter {unknown[0]!r}{hint} This notebook takes: {', '.join(names)}")
 
 
 def _shown(value: Any) -> str:

@@ -34,7 +34,6 @@ class Arm(BaseModel):
     model_config = STRICT
 
     scale: str
-    """The scale that it belongs to."""
     name: str
     recipes: str
     """How the path of its recipe below data/recipes begins; what follows is -<name>.yaml."""
@@ -50,7 +49,6 @@ class Arm(BaseModel):
 
     @property
     def recipe(self) -> Path:
-        """Its recipe."""
         return data_root() / "recipes" / f"{self.recipes}-{self.name}.yaml"
 
     def key(self, seed: int) -> str:

@@ -102,7 +102,6 @@ class Bar(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
         self.bar.close()
 
 
-def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
+def unwrapped(optimizer: Any) -> Any:
     """torch's optimizer inside accelerate's wrapper, if it is wrapped."""
-    found: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return found
+    return getattr(optimizer, "optimizer", optimizer)

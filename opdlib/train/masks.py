@@ -99,7 +99,6 @@ class ZeroGradient(TrainerCallback):  # type: ignore[misc]  # transformers is An
     """Replaces every gradient by 0 before clipping and the optimizer see it."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Hook the gradients."""
         for parameter in kwargs["model"].parameters():
             parameter.register_post_accumulate_grad_hook(_zero_gradient)
 

@@ -122,8 +122,6 @@ def _gold_answers(recipe: SftRecipe, tokenizer: Any) -> Dataset:
 
 
 def _reward(task: Task) -> Callable[..., list[float]]:
-    """1 for a right completion, 0 for a wrong one."""
-
     def correct(completions: list[str], reference: list[str], **_: Any) -> list[float]:
         return [float(task.is_correct(said, right)) for said, right in zip(completions, reference, strict=True)]
 

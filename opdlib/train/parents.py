@@ -150,7 +150,6 @@ def _vocabulary(spec: str) -> tuple[dict[str, int], int]:
 
 
 def _same_source(run: Run) -> None:
-    """Raises RecipeError if the owner of the mask is not a training of this run's source."""
     if "mask" in run.parents:
         owner = run.parents["mask"].recipe
         if owner.student != run.recipe.student:
@@ -162,11 +161,11 @@ def _same_source(run: Run) -> None:
     root = _origin(run, "student")
     if root.startswith(FRESH):
         return
-    source, owner_ = open_checkpoint(root), open_checkpoint(str(run.spec("mask")))
-    shapes = [{name: info.shape for name, info in model.tensors.items()} for model in (source, owner_)]
-    if shapes[0] != shapes[1]:
-        name = min(str(name) for name, _ in shapes[0].items() ^ shapes[1].items())
+    source, trained = open_checkpoint(root), open_checkpoint(str(run.spec("mask")))
+    ours, theirs = ({name: info.shape for name, info in model.tensors.items()} for model in (source, trained))
+    if ours != theirs:
+        name = min(name for name, _ in ours.items() ^ theirs.items())
         raise RecipeError(
-            f"{run.path}: mask is of {owner_.spec}, another model than student {root} ({name} differs); "
+            f"{run.path}: mask is of {trained.spec}, another model than student {root} ({name} differs); "
             "choose a training of this source"
         )

@@ -26,8 +26,8 @@ def check_existing(folder: Path, recipe: Recipe, resume: bool) -> None:
     if not (folder / "recipe.yaml").is_file():
         raise OutputError(f"{folder}: exists and is no run folder; choose another --out")
     if not resume:
-        unfinished = "an unfinished run, which --resume continues"
-        found = "a complete run" if (folder / COMPLETE).exists() else unfinished
+        complete = (folder / COMPLETE).exists()
+        found = "a complete run" if complete else "an unfinished run, which --resume continues"
         raise OutputError(f"{folder}: holds {found}; choose another --out, or remove it first")
     recorded = load_recipe(folder / "recipe.yaml").model_dump()
     for key, value in recipe.model_dump().items():

@@ -8,7 +8,7 @@ import torch
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import AlignmentError, MeasureError, ParameterError
-from opdlib.measurement.align import Alignment, align, deltas
+from opdlib.measurement.align import Alignment, align, read_delta
 from tests.conftest import HIDDEN, Weights, moved, pico_weights, write_checkpoint
 
 TIED = {"tie_word_embeddings": True}
@@ -155,8 +155,9 @@ def test_a_tied_head_that_differs_is_refused(aligned: Align) -> None:
 def test_views(tmp_path: Path, view: str) -> None:
     source = {"w": torch.tensor([1.0, 2.0], dtype=torch.bfloat16)}
     trained = {"w": torch.tensor([1.0 + 2.0**-20, 2.0 + 2.0**-6 + 2.0**-8])}
-    sides = [open_checkpoint(str(write_checkpoint(tmp_path / n, w))) for n, w in (("s", source), ("t", trained))]
-    (delta,) = deltas(sides[0], sides[1], align(sides[0], sides[1]), view)
+    sides = [open_checkpoint(write_checkpoint(tmp_path / n, w)) for n, w in (("s", source), ("t", trained))]
+    (match,) = align(*sides).matches
+    delta = read_delta(*sides, match, view)
     difference = (delta.trained.double() - delta.source.double()).tolist()
     # bf16 has steps of 2^-6 at 2: the first update vanishes, the second is rounded to a whole step
     assert difference == ([0.0, 2.0**-6] if view == "bf16" else [2.0**-20, 2.0**-6 + 2.0**-8])

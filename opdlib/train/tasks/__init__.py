@@ -39,8 +39,7 @@ def arithmetic() -> Iterator[Twins]:
 def sums() -> Iterator[Twins]:
     """Sums of two numbers of two digits: 8,100 problems, 4,095 pairs of twins, in as few characters as can be."""
     for a, b in itertools.combinations_with_replacement(range(10, 100), 2):
-        orders = dict.fromkeys(((a, b), (b, a)))
-        yield tuple(Problem(f"{x}+{y}=", str(a + b)) for x, y in orders)
+        yield tuple(Problem(f"{x}+{y}=", str(a + b)) for x, y in dict.fromkeys(((a, b), (b, a))))
 
 
 TASKS = {
