@@ -23,14 +23,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from opdlib.errors import RegistryError
 from opdlib.files import cache_root, data_root
 from opdlib.registry.pairs import Pair, find_pair
 from opdlib.registry.study import find_run
 from opdlib.results.flat import SPARSITY
-from opdlib.results.study import open_study
 
 SUMMARY = "summary.json"
 SPARSITY_TOLERANCE, GEOMETRY_TOLERANCE = 1e-9, 1e-6
@@ -54,6 +51,8 @@ def state_of(pair: Pair, view: str = "bf16") -> State:
     """
     if all((committed_folder(pair, view) / name).is_file() for name in (SUMMARY, TENSORS)):
         return State.COMPLETE
+    from opdlib.results.study import open_study
+
     run = find_run(pair.key)
     return State.ROWS if run and open_study(run[0].name).has(run[1].name, run[2], view) else State.ABSENT
 
@@ -97,6 +96,8 @@ def summary_of(name: str, view: str = "bf16", step: int | None = None) -> dict[s
     pair = None if Path(name).is_dir() else find_pair(name)
     run = find_run(pair.key) if pair else None
     if pair and run and (step is not None or state_of(pair, view) is State.ROWS):
+        from opdlib.results.study import open_study
+
         scale, arm, seed = run
         return open_study(scale.name).summary(arm.name, seed, view, step)
     if step is not None:
@@ -139,6 +140,8 @@ def cached_folder(identity: dict[str, Any]) -> Path:
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     """Rows as CSV, floats in the shortest form that reads back the same; `columns` of a table that may have no rows."""
+    import pandas as pd  # only now: measuring has its peak of memory before
+
     return pd.DataFrame([*rows], columns=None if columns is None else [*columns], dtype=object).to_csv(
         index=False, lineterminator="\n"
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import opdlib
 from opdlib.checkpoints import open_checkpoint, short_name
@@ -20,8 +20,10 @@ from opdlib.quantities import flat
 from opdlib.results import write as rows
 from opdlib.results.flat import undefined
 from opdlib.results.layout import PROVENANCE, SUMMARY, csv_text, read_provenance
-from opdlib.results.open import Results
 from opdlib.results.summarize import summarize
+
+if TYPE_CHECKING:
+    from opdlib.results.open import Results
 
 LEDGER = ".ledger"
 
@@ -54,6 +56,8 @@ def measure(
     >>> sorted(file.name for file in measured.save("runs/mine").iterdir())[:3]
     ['curve.csv', 'energy.csv', 'magnitude.csv']
     """
+    from opdlib.results.open import Results
+
     before, after = open_checkpoint(source), open_checkpoint(trained)
     called = name or short_name(after.spec)
     measured = measure_pair(

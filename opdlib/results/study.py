@@ -17,7 +17,8 @@ that was not measured or not logged; one that is undefined is empty too, and `un
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -190,16 +191,22 @@ def open_study(scale: str, root: Path | None = None) -> StudyResults:
 
 @lru_cache(maxsize=32)
 def _table(file: Path, _: int) -> pd.DataFrame:
-    """A table as it was at a time; pages ask for the same ones again and again."""
-    cells = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return pd.DataFrame({column: _typed(str(column), cells[column]) for column in cells})
+    """A table as it was at a time; pages ask for the same ones again and again.
+
+    Read by hand, because Python's float reads back to the last bit, as not every pandas does.
+    """
+    with file.open(encoding="utf8", newline="") as stream:
+        header, *rows = csv.reader(stream)
+    return pd.DataFrame(
+        {name: _typed(name, cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}
+    )
 
 
-def _typed(column: str, cells: pd.Series) -> pd.Series:
-    """The cells as what they are; Python reads a float back to the last bit, as not every pandas does."""
+def _typed(column: str, cells: Sequence[str]) -> pd.Series:
+    """The cells as what they are."""
     kind = column_type(column)
     if kind == "str":
-        return cells
+        return pd.Series(cells, dtype="str")
     values = [READ[kind](cell) if cell else None for cell in cells]
     return pd.Series(values, dtype="int64" if kind == "Int64" and None not in values else kind)
 
