@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import pandas as pd
 
@@ -49,6 +50,11 @@ PRINTED: Mapping[str, Mapping[str, str]] = {
 
 def numbers() -> pd.DataFrame:
     """Every number of these tables: columns pair, regime, origin ('paper'), view, quantity (its key), value."""
+    return _numbers().copy()
+
+
+@cache
+def _numbers() -> pd.DataFrame:
     regimes = {pair.paper: pair.regime for pair in registry().values() if pair.paper}
     parts = []
     for name, keys in PRINTED.items():
