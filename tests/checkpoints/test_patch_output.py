@@ -15,6 +15,8 @@ from opdlib.checkpoints.patched import PatchedCheckpoint
 from opdlib.errors import OutputError
 from tests.conftest import ODD
 
+pytestmark = pytest.mark.slow
+
 FULL_DISK = """
 import resource, sys
 from pathlib import Path

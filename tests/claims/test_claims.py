@@ -24,6 +24,8 @@ from opdlib.tables.paper import OPD_STYLE
 from tests.conftest import pico_weights
 from tests.tables.results_of import deep_pair, results_of
 
+pytestmark = pytest.mark.slow
+
 ALL = claims.load()
 
 

@@ -25,7 +25,7 @@ SHARES = (0.01, 0.05, 0.1, 0.2)
 MASKS = ("coverage.principal.0.1", "coverage.low.0.1", "coverage_ceiling.0.1")
 
 
-pytestmark = pytest.mark.usefixtures("without_a_screen")
+pytestmark = [pytest.mark.usefixtures("without_a_screen"), pytest.mark.slow]
 
 
 def all_tables(views: list[Results]) -> dict[Draw, pd.DataFrame]:

@@ -18,7 +18,7 @@ from tests.tables.matched_runs import write_runs
 ARMS = ("opd-ce", "offline-rkl", "offline")
 
 
-pytestmark = pytest.mark.usefixtures("without_a_screen")
+pytestmark = [pytest.mark.usefixtures("without_a_screen"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

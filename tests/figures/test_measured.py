@@ -22,7 +22,7 @@ from tests.tables.results_of import deep_pair, results_of
 Draw = Callable[..., Axes]
 
 
-pytestmark = pytest.mark.usefixtures("without_a_screen")
+pytestmark = [pytest.mark.usefixtures("without_a_screen"), pytest.mark.slow]
 
 
 def all_tables(results: Results, stored: Results | None) -> dict[Draw, pd.DataFrame]:

@@ -15,7 +15,7 @@ from opdlib.tables.optimizers import sweep
 from opdlib.tables.optimizers.state import published_state, unrelated_cosine
 from tests.tables.optimizer_page import Page, page
 
-pytestmark = pytest.mark.usefixtures("without_a_screen")
+pytestmark = [pytest.mark.usefixtures("without_a_screen"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from opdlib.tables import stacked
 from opdlib.tables.subnetwork import compared, masked, overlap
 from tests.tables.subnetwork_runs import LOST, write_masks, write_overlaps, write_runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

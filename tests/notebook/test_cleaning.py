@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
 
 from opdlib import notebook
+
+pytestmark = pytest.mark.notebook
 
 
 def executed() -> dict[str, Any]:

@@ -21,6 +21,8 @@ from opdlib.results.measure import measure_into
 from tests.conftest import moved, pico_weights, write_checkpoint
 from tests.notebook.outputs import shown
 
+pytestmark = pytest.mark.notebook
+
 # A data folder with one pair, whose trained side is a patch, stands in for the repository's.
 
 PAIRS = """

@@ -19,6 +19,8 @@ from opdlib.registry.pairs import registry
 from opdlib.results.measure import measure_into
 from tests.conftest import moved, pico_weights, write_checkpoint
 
+pytestmark = pytest.mark.notebook
+
 DATA = opdlib.files.data_root()
 PAGES = [DATA.parent / "notebooks" / f"{name}.ipynb" for name in ("01_sparsity", "02_layers", "04_rank", "05_subspace")]
 SCALE = "smollm2"

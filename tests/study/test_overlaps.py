@@ -17,6 +17,8 @@ from opdlib.results.study import MASKS, OVERLAPS, open_study
 from opdlib.study.overlaps import comparisons, thresholds, write_overlaps
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 PICO = find_scale("pico")
 LARGE = 7e-4
 """The threshold of pico's own mask."""

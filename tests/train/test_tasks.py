@@ -8,6 +8,8 @@ from opdlib.errors import ParameterError
 from opdlib.registry.tasks import DATA, MADE
 from opdlib.train.tasks import TASKS, Task, arithmetic, find_task, is_correct, sums
 
+pytestmark = pytest.mark.slow
+
 ARITHMETIC, SUMS = TASKS["arithmetic"], TASKS["sums"]
 
 
