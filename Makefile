@@ -30,7 +30,7 @@ test: check ## run the whole test suite: lint, types, tests, and the notebooks a
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		--nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks
 
-test-fast: install ## the inner loop: no trained model, killed process, notebook or built book; under a minute
+test-fast: install ## the inner loop: no trained model, page, picture or killed process
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not (slow or kill or notebook or gpu)' tests
 
 check: install ## the fast part of it: lint, format and types
