@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opdlib.registry.study import Scale
 
 
 def evaluate(checkpoint: str, /, *, tasks: str = "arithmetic", seed: int = 0, json: bool = False) -> None:
@@ -32,6 +38,7 @@ def train(
     max_steps: int | None = None,
     seed: int | None = None,
     resume: bool = False,
+    from_scratch: bool = False,
 ) -> None:
     """Train one recipe and measure what came out.
 
@@ -42,6 +49,7 @@ def train(
         max_steps: stop early, for a trial
         seed: instead of the recipe's seed
         resume: go on with a run that was stopped
+        from_scratch: train what it stands on again, too
     """
     from opdlib.registry.recipes import load_recipe
     from opdlib.train import arithmetic
@@ -51,7 +59,7 @@ def train(
     from opdlib.train import run
     from opdlib.train.processes import first
 
-    folder = run.train(recipe, out=out, max_steps=max_steps, seed=seed, resume=resume)
+    folder = run.train(recipe, out, max_steps, seed, resume, from_scratch)
     if first():
         measure_run(recipe, folder)
         print(f"run complete: {folder}")
@@ -67,6 +75,8 @@ def study(
     list: bool = False,
     collect: bool = False,
     overlaps: bool = False,
+    repeat: tuple[str, ...] = (),
+    from_scratch: bool = False,
 ) -> None:
     """Run what is missing of the study, one run at a time.
 
@@ -80,6 +90,8 @@ def study(
         list: say what is missing and stop
         collect: run nothing; add the measured runs in runs/train
         overlaps: run nothing; write what runs changed in common
+        repeat: train these runs again; say if they end at the committed weights
+        from_scratch: train what runs stand on again, too
     """
     from opdlib.registry.study import find_scale
 
@@ -95,9 +107,36 @@ def study(
         write_overlaps(chosen, out)
         print(f"{chosen.name}: overlaps and masks in {out / chosen.name}")
         return
-    from opdlib.study.runner import missing, run_arm
+    if repeat:
+        from opdlib.study.repeat import repeat as train_again
+
+        for line in train_again(chosen, repeat, from_scratch):
+            print(line, flush=True)
+        return
+    from opdlib.results.study import missing
 
     runs = missing(chosen, out, arms, seeds)
     print(f"{chosen.name}: {len(runs)} runs to do")
     for arm, seed in runs:
-        print(chosen.arms[arm].key(seed) if list else run_arm(chosen, arm, seed, out), flush=True)
+        if list:
+            print(chosen.arms[arm].key(seed))
+        else:
+            _run_study_arm(chosen, arm, seed, out, from_scratch)
+
+
+def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: bool) -> None:
+    """Here, or in a process of its own if this one has loaded torch and computes with other kernels."""
+    from opdlib.registry.recipes import load_recipe
+    from opdlib.train import arithmetic
+
+    kernels = load_recipe(scale.arms[arm].recipe).kernels
+    if "torch" in sys.modules and not arithmetic.computes_with(kernels):
+        chosen = "--arms", arm, "--seeds", str(seed), *(["--from-scratch"] if from_scratch else [])
+        command = [sys.executable, "-m", "opdlib.cli", "study", scale.name, *chosen, "--out", str(out)]
+        if subprocess.run(command, check=False).returncode:
+            raise SystemExit(2)  # it has said why
+        return
+    arithmetic.choose(kernels)
+    from opdlib.study.runner import run_arm
+
+    print(run_arm(scale, arm, seed, out, from_scratch=from_scratch), flush=True)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from opdlib.errors import RegistryError
 from opdlib.files import find
 from opdlib.registry.entries import STRICT, checked, read_entries
-from opdlib.registry.study import RUNS, Regime, find_run, study
+from opdlib.registry.study import Regime, find_run, study
 
 DEFAULT = "smollm2-opd"
 """The embedded pair that every notebook shows unless told otherwise."""
@@ -88,7 +88,7 @@ def find_pair(name: str) -> Pair:
             key=name,
             title=f"{scale.name} {arm.name}, seed {seed}",
             source=scale.source_spec(),
-            trained=str(RUNS / name / "bf16"),  # there only if it was run here
+            trained=str(arm.folder(seed) / "bf16"),  # there only if it was run here
             regime=arm.regime,
             why=f"our own run; train it with: opd study {scale.name} --arms {arm.name} --seeds {seed}",
         )

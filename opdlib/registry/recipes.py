@@ -6,6 +6,8 @@ list it in `Recipe`, and teach `opdlib.train.objectives` its trainer.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -219,6 +221,12 @@ def check_recipe(content: object, origin: str) -> Recipe:
         return _ADAPTER.validate_python(content)
     except ValidationError as error:
         raise RecipeError(f"{origin}: {_explain(error, content)}") from None
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """SHA-256 of what a recipe says, seed included, whatever is said by leaving it out."""
+    said = recipe.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _explain(error: ValidationError, content: dict[Any, Any]) -> str:

@@ -13,9 +13,11 @@ from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, model_va
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.registry.entries import STRICT, checked, mapping, read_entries
+from opdlib.registry.recipes import PARENT, load_recipe
+from opdlib.registry.weights import find_weights
 
 RUNS = Path("runs/train")
-"""Where the weights of a study run lie when it was run here."""
+"""Where the weights of study runs lie that were run here: below it as their recipes do below data/recipes."""
 
 FULL = "opd"
 """The arm that all others are compared with."""
@@ -55,6 +57,10 @@ class Arm(BaseModel):
         """The pair that the run with `seed` is: <scale>-<arm>-s<seed>."""
         return f"{self.scale}-{self.name}-s{seed}"
 
+    def folder(self, seed: int, runs: Path = RUNS) -> Path:
+        """The run folder of `seed`. Other runs over the same recipes are its neighbours: those that it stands on."""
+        return runs / f"{self.recipes}-{self.name}-s{seed}"
+
     @property
     def pairs(self) -> list[str]:
         """The pairs of all its seeds, in their order."""
@@ -90,9 +96,14 @@ class Scale(BaseModel):
         return sorted(runs, key=lambda run: (math.inf if run[0].priority is None else run[0].priority, run[1]))
 
     def source_spec(self, runs: Path = RUNS) -> str:
-        """The checkpoint spec of the source, as it lies in `runs` once its recipe was run."""
-        name = self.source.removeprefix("recipe:")
-        return self.source if name == self.source else str(runs / f"{name}-s0" / "bf16")
+        """The checkpoint spec of the source; of a trained one as it lies in `runs`, or else travels with opdlib."""
+        name = self.source.removeprefix(PARENT)
+        if name == self.source:
+            return self.source
+        beside = Path(self.recipes or self.name).with_name(name)
+        here = runs / beside.with_name(f"{name}-s0") / "bf16"
+        known = None if here.is_dir() else find_weights(load_recipe(data_root() / "recipes" / f"{beside}.yaml"))
+        return known.spec if known else str(here)
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import pandas as pd
 from opdlib.errors import RegistryError
 from opdlib.files import write_together
 from opdlib.quantities import flat
-from opdlib.registry.recipes import PARENT, Recipe, load_recipe
+from opdlib.registry.recipes import PARENT, Recipe, load_recipe, recipe_digest
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.flat import headline, undefined
 from opdlib.results.layout import SUMMARY, csv_text, read_provenance, read_summary
@@ -42,11 +41,11 @@ def collect(scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple
     found: Tables = {}
     collected, parents = [], set()
     for arm, seed in scale.planned:
-        folder = runs / arm.key(seed)
+        folder = arm.folder(seed, runs)
         measured = (folder / DONE).is_file() and (folder / "results" / SUMMARY).is_file()
         if measured and (chosen is None or (arm.name, seed) in chosen):
             _extend(found, _of_run(arm.name, seed, folder))
-            parents |= _parents(_recipe(folder), runs)
+            parents |= _parents(_recipe(folder), folder.parent)
             collected.append(arm.key(seed))
     for folder in sorted(parents):
         _extend(found, _of_parent(folder))
@@ -68,12 +67,6 @@ def add_rows(scale: Scale, folder: Path, new: Tables, order: Callable[[Cells], A
         files[f"{table}.csv"] = csv_text(rows, COLUMNS.get(table))
     if files:
         write_together(folder, files, last=[*files][-1])
-
-
-def recipe_digest(recipe: Recipe) -> str:
-    """SHA-256 of what a recipe says, seed included, whatever is said by leaving it out."""
-    said = recipe.model_dump(mode="json", exclude_defaults=True)
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _of_run(arm: str, seed: int, folder: Path) -> Tables:

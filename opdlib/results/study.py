@@ -28,7 +28,7 @@ import pandas as pd
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
-from opdlib.registry.study import find_scale
+from opdlib.registry.study import Scale, find_scale
 from opdlib.results.flat import assemble, is_headline
 
 BASELINES, SHARES = ("global", "tensor", "magnitude"), ("o1", "o2", "jaccard")
@@ -77,7 +77,7 @@ TEXT = {
     *("arm", "arm_a", "arm_b", "view", "key", "reason", "module", "kind", "owner", "recipe", "recipe_sha256", "task"),
     *("note", "left_out", "renamed", "skip", "metrics", "python", "platform", "device", "git.commit"),
 }
-TEXT_GROUPS = ("digest.", "packages.", "measured.", "cpu.", "kernels.")
+TEXT_GROUPS = ("digest.", "packages.", "measured.", "cpu.", "kernels.", "parents.")
 TRUTHS = {"git.dirty"}
 COUNTS = {
     *("seed", "seed_a", "seed_b", "step", "steps", "tokens", "threads", "layer", "n", "correct", "evaluation_seed"),
@@ -187,6 +187,19 @@ class StudyResults:
 def open_study(scale: str, root: Path | None = None) -> StudyResults:
     """The tables of a scale in `root`, by default those that opdlib comes with. Raises RegistryError for no scale."""
     return StudyResults(find_scale(scale).name, (root or data_root() / "study") / scale)
+
+
+def missing(scale: Scale, out: Path, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[tuple[str, int]]:
+    """Arm and seed of every run without a row in the tables of `out`, in the order of `Scale.planned`.
+
+    `arms` and `seeds` choose; empty: all. Raises RegistryError for an arm that the scale does not have.
+    """
+    unknown = set(arms) - set(scale.arms)
+    if unknown:
+        raise RegistryError(f"scale {scale.name}: no arm {min(unknown)!r}; choose among: {', '.join(scale.arms)}")
+    there = StudyResults(scale.name, out / scale.name)
+    chosen = [(arm.name, s) for arm, s in scale.planned if (not arms or arm.name in arms) and (not seeds or s in seeds)]
+    return [(arm, seed) for arm, seed in chosen if not there.has(arm, seed)]
 
 
 @lru_cache(maxsize=32)

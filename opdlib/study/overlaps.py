@@ -6,7 +6,7 @@ Both need the weights of the runs, which stay where the runs were made; two smal
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def write_overlaps(scale: Scale, out: Path, runs: Path = RUNS) -> None:
 
     Raises CheckpointError if there are no weights of any run, or none of the source.
     """
-    here = [key for arm in scale.arms.values() for key in arm.pairs if _weights(runs, key).is_dir()]
+    here = {(arm.name, s) for arm in scale.arms.values() for s in arm.seeds if _weights(arm, s, runs).is_dir()}
     if not here:
         raise CheckpointError(f"scale {scale.name}: no weights of its runs in {runs}; run: opd study {scale.name}")
     source = open_checkpoint(scale.source_spec(runs))
@@ -65,12 +65,12 @@ def thresholds(scale: Scale) -> list[float]:
     return sorted({0.0, ATOL, *own})
 
 
-def _overlap_rows(scale: Scale, here: Sequence[str], source: Checkpoint, runs: Path) -> Iterator[Row]:
+def _overlap_rows(scale: Scale, here: Set[tuple[str, int]], source: Checkpoint, runs: Path) -> Iterator[Row]:
     for (arm_a, seed_a), (arm_b, seed_b) in comparisons(scale):
-        keys = scale.arms[arm_a].key(seed_a), scale.arms[arm_b].key(seed_b)
-        if not set(keys) <= set(here):
+        sides = (arm_a, seed_a), (arm_b, seed_b)
+        if not set(sides) <= here:
             continue
-        a, b = (open_checkpoint(str(_weights(runs, key))) for key in keys)
+        a, b = (open_checkpoint(str(_weights(scale.arms[arm], seed, runs))) for arm, seed in sides)
         for atol in thresholds(scale):
             found = overlap(source, a, b, atol=atol)
             yield {
@@ -81,23 +81,20 @@ def _overlap_rows(scale: Scale, here: Sequence[str], source: Checkpoint, runs: P
             }
 
 
-def _masked(scale: Scale, here: Sequence[str], runs: Path) -> Iterator[tuple[Arm, int]]:
+def _masked(scale: Scale, here: Set[tuple[str, int]], runs: Path) -> Iterator[tuple[Arm, int]]:
     """Every run inside a mask whose weights are here with those of the mask's owner and of full OPD."""
     for arm in scale.arms.values():
         if load_recipe(arm.recipe).mask is None:
             continue
         for seed in arm.seeds:
-            owner = _weights(runs, _owner(_mask(arm), seed))
-            if {arm.key(seed), scale.arms[FULL].key(seed)} <= set(here) and owner.is_dir():
+            if {(arm.name, seed), (FULL, seed)} <= here and _owners(arm, seed, runs).is_dir():
                 yield arm, seed
 
 
 def _mask_row(arm: Arm, seed: int, source: Checkpoint, scale: Scale, runs: Path) -> Row:
     mask, own = _mask(arm), _mask(scale.arms[OWN]) if OWN in scale.arms else None
-    owner, full, run = (
-        open_checkpoint(str(_weights(runs, key)))
-        for key in (_owner(mask, seed), scale.arms[FULL].key(seed), arm.key(seed))
-    )
+    places = _owners(arm, seed, runs), _weights(scale.arms[FULL], seed, runs), _weights(arm, seed, runs)
+    owner, full, run = (open_checkpoint(str(place)) for place in places)
     masks = training_masks(mask, source, owner, seed)
     energy = 0.0, 0.0
     sums = dict.fromkeys(("inside", "owner_inside", "own_inside", "in_own", "moved_inside", "moved_outside"), 0)
@@ -117,7 +114,7 @@ def _mask_row(arm: Arm, seed: int, source: Checkpoint, scale: Scale, runs: Path)
         "arm": arm.name,
         "seed": seed,
         "kind": mask.kind,
-        "owner": _owner(mask, seed),
+        "owner": _owners(arm, seed, runs).parent.name,
         "threshold": mask.threshold,
         "parameters": sum(inside.numel() for inside in masks.values()),
         **sums,
@@ -135,13 +132,13 @@ def _mask(arm: Arm) -> Mask:
     return mask
 
 
-def _owner(mask: Mask, seed: int) -> str:
-    """The run that the mask is made of: that of the recipe with the seed of the run inside it."""
-    return f"{mask.of.removeprefix(PARENT)}-s{seed}"
+def _owners(arm: Arm, seed: int, runs: Path) -> Path:
+    """The weights that the mask is made of: those of the recipe's run with the seed of the run inside it."""
+    return arm.folder(seed, runs).with_name(f"{_mask(arm).of.removeprefix(PARENT)}-s{seed}") / "bf16"
 
 
-def _weights(runs: Path, key: str) -> Path:
-    return runs / key / "bf16"
+def _weights(arm: Arm, seed: int, runs: Path) -> Path:
+    return arm.folder(seed, runs) / "bf16"
 
 
 def _planned(scale: Scale) -> Iterator[tuple[str, ...]]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import RegistryError
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import collect
 from opdlib.results.layout import SUMMARY
 from opdlib.results.measure import Order, measure_into, measure_together
-from opdlib.results.study import StudyResults
 from opdlib.train.parents import Run, plan
 from opdlib.train.run import source_of, train
 
@@ -43,24 +40,11 @@ def measure_run(recipe_path: Path, folder: Path) -> None:
         measure_together(source, unmeasured, view="bf16", progress=None)
 
 
-def missing(scale: Scale, out: Path, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[tuple[str, int]]:
-    """Arm and seed of every run without a row in the tables of `out`, in the order of `Scale.planned`.
-
-    `arms` and `seeds` choose; empty: all. Raises RegistryError for an arm that the scale does not have.
-    """
-    unknown = set(arms) - set(scale.arms)
-    if unknown:
-        raise RegistryError(f"scale {scale.name}: no arm {min(unknown)!r}; choose among: {', '.join(scale.arms)}")
-    there = StudyResults(scale.name, out / scale.name)
-    chosen = [(arm.name, s) for arm, s in scale.planned if (not arms or arm.name in arms) and (not seeds or s in seeds)]
-    return [(arm, seed) for arm, seed in chosen if not there.has(arm, seed)]
-
-
-def run_arm(scale: Scale, arm: str, seed: int, out: Path, runs: Path = RUNS) -> str:
+def run_arm(scale: Scale, arm: str, seed: int, out: Path, runs: Path = RUNS, from_scratch: bool = False) -> str:
     """Train one run (or go on with it), measure it in its folder and add its rows to the tables in `out`; its key."""
     chosen = scale.arms[arm]
-    folder = runs / chosen.key(seed)
-    train(chosen.recipe, out=folder, seed=seed, resume=True)
+    folder = chosen.folder(seed, runs)
+    train(chosen.recipe, out=folder, seed=seed, resume=True, from_scratch=from_scratch)
     measure_run(chosen.recipe, folder)
     collect(scale, out, runs, [(arm, seed)])
     return chosen.key(seed)

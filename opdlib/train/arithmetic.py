@@ -36,9 +36,9 @@ VARIABLES = tuple(sorted({name for variables in KERNELS.values() for name in var
 def choose(kernels: str) -> None:
     """Set the environment for `kernels`, a key of `KERNELS`. Libraries read it once, as they are loaded. Raises
     RecipeError where torch is loaded already and was not told the same."""
-    wanted = {name: KERNELS[kernels].get(name) for name in VARIABLES}
-    if chosen() == wanted:
+    if computes_with(kernels):
         return
+    wanted = _variables(kernels)
     if "torch" in sys.modules:
         set_as = " ".join(f"{name}={value}" for name, value in wanted.items() if value) or "none of them"
         raise RecipeError(
@@ -50,6 +50,15 @@ def choose(kernels: str) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def computes_with(kernels: str) -> bool:
+    """Is the environment that of `kernels`, and nothing else?"""
+    return chosen() == _variables(kernels)
+
+
+def _variables(kernels: str) -> dict[str, str | None]:
+    return {name: KERNELS[kernels].get(name) for name in VARIABLES}
 
 
 def chosen() -> dict[str, str | None]:

@@ -14,8 +14,10 @@ from transformers import AutoConfig, AutoTokenizer
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import KINDS, PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
+from opdlib.registry.weights import Weights, find_weights
 from opdlib.train.fresh import FRESH, find_architecture
 from opdlib.train.models import load_config, shows_images
+from opdlib.train.run_folder import COMPLETE
 from opdlib.train.tasks import find_task
 
 
@@ -27,18 +29,22 @@ class Run:
     recipe: Recipe
     folder: Path
     parents: dict[str, Run]
+    weights: Weights | None = None
+    """What is taken instead of running it; None: it is run."""
 
     def ancestors(self) -> Iterator[Run]:
         """Every run that must be complete before this one, earliest first; one may come twice."""
         for parent in self.parents.values():
-            yield from parent.ancestors()
-            yield parent
+            if parent.weights is None:
+                yield from parent.ancestors()
+                yield parent
 
     def spec(self, role: str) -> str | None:
         """Checkpoint spec of `role`, a key of `names`; None where the recipe names nothing or `fresh:`. A parent is
         what it would publish: the rounded weights."""
         if role in self.parents:
-            return str(self.parents[role].folder / "bf16")
+            parent = self.parents[role]
+            return parent.weights.spec if parent.weights else str(parent.folder / "bf16")
         named = names(self.recipe)[role]
         return None if named is None or named.startswith(FRESH) else named
 
@@ -47,6 +53,20 @@ class Run:
         models = (open_checkpoint(spec) for role in names(self.recipe) if (spec := self.spec(role)) is not None)
         found = {model.spec.partition("@")[0]: model.revision for model in models if model.revision is not None}
         return found | dict(find_task(self.recipe.task).split().commits)
+
+    def origins(self) -> dict[str, str]:
+        """Where the weights of each parent are from, by role: `committed` ones, or those of a run made `here`."""
+        return {role: "committed" if parent.weights else "here" for role, parent in self.parents.items()}
+
+    def check_weights(self) -> None:
+        """Raises RecipeError for a parent whose committed weights are not those that data/weights.yaml means."""
+        for parent in self.parents.values():
+            if parent.weights and (found := open_checkpoint(parent.weights.spec).digest()) != parent.weights.digest:
+                raise RecipeError(
+                    f"{parent.weights.checkpoint}: has digest {found[:12]}, and weights.yaml wants "
+                    f"{parent.weights.digest[:12]} for {parent.weights.run}; restore the file, or train with "
+                    "--from-scratch"
+                )
 
 
 def names(recipe: Recipe) -> dict[str, str | None]:
@@ -58,11 +78,13 @@ def names(recipe: Recipe) -> dict[str, str | None]:
     }
 
 
-def plan(path: Path, recipe: Recipe, folder: Path, above: tuple[str, ...] = ()) -> Run:
+def plan(path: Path, recipe: Recipe, folder: Path, from_scratch: bool = False, above: tuple[str, ...] = ()) -> Run:
     """The run of `recipe`, read from `path`, in `folder`; its parents' folders lie beside it.
 
-    A student and a teacher are run with their own seed, the owner of a mask with this run's. Raises RecipeError for a
-    circle, a missing recipe, or models that do not fit each other or the task.
+    A student and a teacher are run with their own seed, the owner of a mask with this run's. A parent that is complete
+    in its folder is taken from there, another whose weights travel (`opdlib.registry.weights`) is taken as committed,
+    unless `from_scratch`. Raises RecipeError for a circle, a missing recipe, or models that do not fit each other or
+    the task.
     """
     above = (*above, recipe.name)
     parents = {}
@@ -78,8 +100,9 @@ def plan(path: Path, recipe: Recipe, folder: Path, above: tuple[str, ...] = ()) 
         theirs = load_recipe(beside)
         if role == "mask":
             theirs = check_recipe(theirs.model_dump(exclude_none=True) | {"seed": recipe.seed}, str(beside))
-        parents[role] = plan(beside, theirs, folder.parent / f"{theirs.name}-s{theirs.seed}", above)
-    run = Run(path, recipe, folder, parents)
+        parents[role] = plan(beside, theirs, folder.parent / f"{theirs.name}-s{theirs.seed}", from_scratch, above)
+    needed = len(above) > 1 and not from_scratch and not (folder / COMPLETE).exists()
+    run = Run(path, recipe, folder, parents, find_weights(recipe) if needed else None)
     if find_task(recipe.task).images:
         _sighted(run)
     if recipe.student.startswith(FRESH):

@@ -3,7 +3,7 @@
 | in `runs/train/<name>-s<seed>/` | what it is |
 | --- | --- |
 | `recipe.yaml` | the resolved recipe |
-| `environment.json` | code, versions, machine, commits of what the Hub gave |
+| `environment.json` | code, versions, machine, commits of what the Hub gave, whose weights were taken |
 | `metrics.jsonl` | one JSON line a step |
 | `probes.jsonl` | what the recipe's probes saw (`opdlib.train.probes`) |
 | `init/` | the source, where the recipe begins with random weights |
@@ -55,31 +55,36 @@ def train(
     max_steps: int | None = None,
     seed: int | None = None,
     resume: bool = False,
+    from_scratch: bool = False,
+    score: bool = True,
 ) -> Path:
     """Train what a recipe describes; the run folder, by default runs/train/<name>-s<seed>.
 
     `max_steps` (>= 1) and `seed` replace the recipe's. What is named as `recipe:NAME`, be it student, teacher or the
-    owner of a mask, is the recipe NAME.yaml beside this one: it is trained first, in full, into a folder beside, and
-    reused from there (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run continues from
-    its last checkpoint, and a complete one is returned as it is. Everything is checked before a model is loaded. Raises
-    RecipeError, OutputError, or CheckpointError for a model that cannot be opened.
+    owner of a mask, is the recipe NAME.yaml beside this one: its weights are taken where they travel with opdlib; else,
+    or `from_scratch`, it is trained first, in full, into a folder beside, and reused from there
+    (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run continues from its last
+    checkpoint, and a complete one is returned as it is. Without `score` nothing is evaluated, and the run is not
+    complete. Everything is checked before a model is loaded. Raises RecipeError, OutputError, or CheckpointError for a
+    model that cannot be opened.
     """
     given = {key: value for key, value in (("steps", max_steps), ("seed", seed)) if value is not None}
     recipe = check_recipe(load_recipe(recipe_path).model_dump(exclude_none=True) | given, "command line")
     folder = out or Path("runs") / "train" / f"{recipe.name}-s{recipe.seed}"
-    run = plan(recipe_path, recipe, folder)
+    run = plan(recipe_path, recipe, folder, from_scratch)
     for each in (*run.ancestors(), run):
         if not (each.folder / COMPLETE).exists():
             arithmetic.choose(each.recipe.kernels)
         check_processes(each.recipe)
         find_task(each.recipe.task).held_out(each.recipe.evaluation_size, each.recipe.evaluation_seed)
+        each.check_weights()
     check_existing(folder, recipe, resume)
     for ancestor in run.ancestors():
         check_existing(ancestor.folder, ancestor.recipe, resume=True)
     meet()  # nothing is written before every process has looked
     for each in (*run.ancestors(), run):
         with _threads(each.recipe.threads):
-            _train(each)
+            _train(each, score or each is not run)
     return folder
 
 
@@ -98,13 +103,13 @@ def _threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(run: Run) -> None:
+def _train(run: Run, score: bool) -> None:
     """Train, save, evaluate; every stage that is already there is skipped."""
     folder, init = run.folder, run.folder / "init"
     complete = (folder / COMPLETE).exists()
     with first_alone() as here:
         if here and not complete:
-            prepare(folder, run.recipe, run.commits())
+            prepare(folder, run.recipe, hub=run.commits(), parents=run.origins())
         if here and run.spec("student") is None and not init.is_dir():
             with new_folder(init) as new:
                 write_fresh(find_architecture(run.recipe.student), run.recipe.seed, new)
@@ -118,7 +123,7 @@ def _train(run: Run) -> None:
     if not all((folder / form).is_dir() for form in FORMS):
         _optimize(run, models)
     with first_alone() as here:
-        if here:
+        if here and score:
             _finish(run, models)
 
 
@@ -188,7 +193,7 @@ def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:
     recipe = run.recipe
     asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
     parent = run.parents.get({"source": "student", "teacher": "teacher"}.get(role, ""))
-    if parent is not None:
+    if parent is not None and parent.weights is None:
         found: dict[str, Any] = json.loads((parent.folder / "evaluation.json").read_text(encoding="utf8"))["student"]
         if (found["task"], found["seed"], found["n"]) == asked:
             return found

@@ -38,13 +38,14 @@ def check_existing(folder: Path, recipe: Recipe, resume: bool) -> None:
             )
 
 
-def prepare(folder: Path, recipe: Recipe, commits: Mapping[str, str]) -> None:
-    """Create the folder with recipe.yaml and environment.json, in which `commits` says what the Hub gave.
+def prepare(folder: Path, recipe: Recipe, **origins: Mapping[str, str]) -> None:
+    """Create the folder with recipe.yaml and environment.json, which says as well where it begins, `origins`:
+    `hub`, the commits of what it gave; `parents`, whose weights were taken.
 
     Where it exists, an environment that has changed since is added under `resumed`. Raises
     OutputError if the folder cannot be created.
     """
-    now = environment() | ({"hub": dict(commits)} if commits else {})
+    now = environment() | {name: dict(found) for name, found in origins.items() if found}
     if not (folder / "recipe.yaml").is_file():
         with new_folder(folder) as new:
             resolved = yaml.safe_dump(recipe.model_dump(exclude_none=True), sort_keys=False)

@@ -49,7 +49,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     data = root / "data"
     (data / "patches").mkdir(parents=True)
     (data / "study").mkdir()
-    for name in ("paper", "recipes", "study.yaml", f"study/{SCALE}"):
+    for name in ("paper", "recipes", "study.yaml", "weights.yaml", f"study/{SCALE}"):
         (data / name).symlink_to(DATA / name)
     known = (DATA / "pairs.yaml").read_text(encoding="utf8")
     (data / "pairs.yaml").write_text(known + PAIRS.format(source=source, trained=trained), encoding="utf8")

@@ -11,9 +11,8 @@ from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.registry import entries, study
 from opdlib.registry.pairs import find_pair
-from opdlib.registry.recipes import load_recipe
+from opdlib.registry.recipes import load_recipe, recipe_digest
 from opdlib.registry.study import Arm, Scale, find_run, find_scale
-from opdlib.results.collect import recipe_digest
 from opdlib.results.study import open_study
 
 ARMS = [arm for scale in study.study().values() for arm in scale.arms.values()]

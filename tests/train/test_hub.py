@@ -151,10 +151,10 @@ def test_a_run_records_what_the_hub_gave(
         f"datasets/{AIME_2024.dataset}": "b",
         f"datasets/{AIME_2025.dataset}": "c",
     }
-    prepare(run.folder, run.recipe, commits)
+    prepare(run.folder, run.recipe, hub=commits)
     written = json.loads((run.folder / "environment.json").read_text(encoding="utf8"))
     assert written["hub"] == commits
-    prepare(run.folder, run.recipe, commits | {"org/model": "e" * 40})
+    prepare(run.folder, run.recipe, hub=commits | {"org/model": "e" * 40})
     resumed = json.loads((run.folder / "environment.json").read_text(encoding="utf8"))["resumed"]
     assert [each["hub"]["org/model"] for each in resumed] == ["e" * 40]
 
@@ -163,7 +163,7 @@ def test_a_run_without_the_hub_says_nothing_of_it(tmp_path: Path, write_recipe: 
     recipe = write_recipe(tmp_path, "opd")
     run = plan(recipe, load_recipe(recipe), tmp_path / "run")
     assert run.commits() == {}
-    prepare(run.folder, run.recipe, run.commits())
+    prepare(run.folder, run.recipe, hub=run.commits())
     assert "hub" not in json.loads((run.folder / "environment.json").read_text(encoding="utf8"))
 
 

@@ -18,7 +18,9 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, OutputError, RecipeError
-from opdlib.registry.recipes import load_recipe
+from opdlib.registry import weights
+from opdlib.registry.recipes import load_recipe, recipe_digest
+from opdlib.registry.weights import Weights
 from opdlib.train import run
 from opdlib.train.evaluate import evaluate
 from opdlib.train.fresh import ARCHITECTURES, write_fresh
@@ -231,6 +233,39 @@ def test_the_teacher_is_trained_first_and_reused(
     write_recipe(tmp_path, "sft", steps=3, seed=3)
     with pytest.raises(RecipeError, match=r"pico-sft-s3: was run with steps 2, the recipe says 3"):
         train(recipe, max_steps=2, seed=2)
+
+
+def test_weights_that_travel_are_taken_instead(
+    tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = write_recipe(tmp_path, "sft", steps=1, seed=3)
+    made = open_checkpoint(str(train(teacher, tmp_path / "elsewhere") / "bf16"))
+    known = {"recipe": recipe_digest(load_recipe(teacher)), "checkpoint": made.spec, "digest": made.digest()}
+    entry = Weights(run="pico-sft-s3", **known)
+    monkeypatch.setattr(weights, "weights", lambda: {entry.run: entry})
+    recipe = write_recipe(tmp_path, "opd", teacher="recipe:pico-sft")
+
+    def trained(folder: str, **options: Any) -> tuple[str, str]:
+        run = train(recipe, tmp_path / folder / "run", max_steps=1, **options)
+        origin = json.loads((run / "environment.json").read_text())["parents"]
+        assert set(origin) == {"teacher"}
+        return origin["teacher"], json.loads((run / "complete.json").read_text())["digests"]["fp32"]
+
+    taken = trained("taken")
+    assert taken[0] == "committed"
+    assert not (tmp_path / "taken" / "pico-sft-s3").exists()
+    assert trained("again", from_scratch=True) == ("here", taken[1])
+    assert (tmp_path / "again" / "pico-sft-s3" / "complete.json").exists()
+    shutil.rmtree(tmp_path / "again" / "run")
+    assert trained("again") == ("here", taken[1]), "what was made here is not left for what was committed"
+
+    other = entry.model_copy(update={"digest": "0" * 64})
+    monkeypatch.setattr(weights, "weights", lambda: {entry.run: other})
+    with pytest.raises(RecipeError, match="wants 000000000000 for pico-sft-s3; restore the file, or train with --from"):
+        trained("refused")
+    assert not (tmp_path / "refused").exists()
+    write_recipe(tmp_path, "sft", steps=2, seed=3)
+    assert trained("another")[0] == "here", "weights are those of one recipe"
 
 
 def test_what_is_in_the_way_is_refused(
