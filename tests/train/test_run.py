@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from opdlib.train.evaluate import evaluate
 from opdlib.train.fresh import ARCHITECTURES, write_fresh
 from opdlib.train.parents import plan
 from opdlib.train.run import train
+from tests.train.killed import train_until
 
 pytestmark = pytest.mark.slow
 
@@ -141,50 +140,6 @@ def test_checkpointed_activations_change_no_bit(
     assert plain.read_bytes() == again.read_bytes()
 
 
-KILL = """
-import os, signal, sys
-from pathlib import Path
-from opdlib.train import callbacks, run
-
-moment, recipe, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-if moment == "in step 5":
-    class Metrics(callbacks.Metrics):
-        def on_log(self, args, state, control, **kwargs):
-            super().on_log(args, state, control, **kwargs)
-            if state.global_step == 5:
-                with self.log.path.open("a") as stream:
-                    stream.write('{"step": 6, "lo')
-                kill()
-    run.Metrics = Metrics
-elif moment == "while checkpoint 4 is saved":
-    class Checkpoints(callbacks.Checkpoints):
-        def on_save(self, args, state, control, **kwargs):
-            if state.global_step == 4:
-                (Path(args.output_dir) / "checkpoint-4" / "optimizer.pt").write_bytes(b"half")
-                kill()
-            super().on_save(args, state, control, **kwargs)
-    run.Checkpoints = Checkpoints
-elif moment == "between the two forms":
-    save = run.save_state
-    def save_state(state, source, folder, dtype):
-        save(state, source, folder, dtype)
-        if "bf16" in folder.name:
-            kill()
-    run.save_state = save_state
-elif moment == "before the first checkpoint":
-    class Metrics(callbacks.Metrics):
-        def on_log(self, args, state, control, **kwargs):
-            super().on_log(args, state, control, **kwargs)
-            kill()
-    run.Metrics = Metrics
-run.train(recipe, out=out)
-"""
-
-
 @pytest.mark.kill
 @pytest.mark.parametrize(
     ("objective", "moment"),
@@ -199,9 +154,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     whole: dict[str, Path], tmp_path: Path, write_recipe: Callable[..., Path], objective: str, moment: str
 ) -> None:
     recipe, folder = write_recipe(tmp_path, objective), tmp_path / "killed"
-    command = [sys.executable, "-c", KILL, moment, str(recipe), str(folder)]
-    killed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert train_until(moment, recipe, folder) == -signal.SIGKILL
     assert not (folder / "complete.json").exists()
     with pytest.raises(OutputError, match="an unfinished run, which --resume continues"):
         train(recipe, out=folder)

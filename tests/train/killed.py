@@ -1,0 +1,73 @@
+"""Runs that are killed at a chosen moment, in a process of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from opdlib.train import callbacks, run
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class MetricsOfStepFive(callbacks.Metrics):
+    """Dies in the middle of the line of step 6."""
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_log(args, state, control, **kwargs)
+        if state.global_step == 5:
+            with self.log.path.open("a") as stream:
+                stream.write('{"step": 6, "lo')
+            die()
+
+
+class MetricsOfStepOne(callbacks.Metrics):
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_log(args, state, control, **kwargs)
+        die()
+
+
+class HalfACheckpoint(callbacks.Checkpoints):
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 4:
+            (Path(args.output_dir) / "checkpoint-4" / "optimizer.pt").write_bytes(b"half")
+            die()
+        super().on_save(args, state, control, **kwargs)
+
+
+def save_one_form(state: Any, source: Any, folder: Path, dtype: Any) -> None:
+    save_state(state, source, folder, dtype)
+    if "bf16" in folder.name:
+        die()
+
+
+save_state = run.save_state
+
+REPLACED: dict[str, tuple[str, object]] = {
+    "in step 5": ("Metrics", MetricsOfStepFive),
+    "while checkpoint 4 is saved": ("Checkpoints", HalfACheckpoint),
+    "between the two forms": ("save_state", save_one_form),
+    "before the first checkpoint": ("Metrics", MetricsOfStepOne),
+}
+"""Moment -> the name in opdlib.train.run that is replaced, and by what."""
+
+
+def start(moment: str, recipe: Path, out: Path) -> None:
+    name, replacement = REPLACED[moment]
+    setattr(run, name, replacement)
+    run.train(recipe, out=out)
+
+
+def train_until(moment: str, recipe: Path, out: Path) -> int | None:
+    """Train in another process and give its exit code. All such processes are forks of one that has TRL loaded."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=start, args=(moment, recipe, out))
+    process.start()
+    process.join()
+    return process.exitcode
