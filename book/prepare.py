@@ -3,13 +3,12 @@
 python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md, one _train_*.md a module below,
                                      one _quantities_*.md a subject of opdlib/quantities.yaml, one _modules_*.md a
                                      folder of the library
-python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.png, out of ROOT's executed notebook
+python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.svg, out of ROOT's executed notebook
 """
 
 from __future__ import annotations
 
 import ast
-import base64
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -153,12 +152,12 @@ def modules(folder: Path) -> str:
     return "\n".join(_table("modules", ("Module", "What it is"), rows))
 
 
-def glued_figure(notebook: Path, key: str) -> bytes:
-    """The PNG that `notebook` glued under `key`."""
+def glued_figure(notebook: Path, key: str) -> str:
+    """The SVG that `notebook` glued under `key`."""
     for cell in nbformat.read(notebook, as_version=4).cells:
         for output in cell.get("outputs", []):
             if output.get("metadata", {}).get("scrapbook", {}).get("name") == key:
-                return base64.b64decode(output.data["image/png"])
+                return str(output.data["image/svg+xml"])
     raise SystemExit(f"{notebook}: no figure is glued as {key!r}")
 
 
@@ -177,7 +176,7 @@ def main(part: str, root: Path) -> None:
             (root / "book" / f"_modules_{init.parent.name}.md").write_text(modules(init.parent), encoding="utf8")
     elif part == "figure":
         picture = glued_figure(root / "notebooks" / "01_sparsity.ipynb", "fig_threshold_curve")
-        (root / "book" / "images" / "threshold_curve.png").write_bytes(picture)
+        (root / "book" / "images" / "threshold_curve.svg").write_text(picture, encoding="utf8")
     else:
         raise SystemExit(__doc__)
 

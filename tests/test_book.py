@@ -166,5 +166,5 @@ def test_opening_figure_is_that_of_the_notebook() -> None:
         from prepare import glued_figure
     finally:
         sys.path.remove(str(ROOT / "book"))
-    committed = (ROOT / "book" / "images" / "threshold_curve.png").read_bytes()
+    committed = (ROOT / "book" / "images" / "threshold_curve.svg").read_text(encoding="utf8")
     assert committed == glued_figure(ROOT / "notebooks" / "01_sparsity.ipynb", "fig_threshold_curve")

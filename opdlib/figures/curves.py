@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from opdlib.figures.theme import BLUE, DOTTED, GREEN, ORANGE, WHOLE, figure, legend_above, of_paper, of_views
+from opdlib.figures.theme import DOTTED, GREY, WHOLE, figure, legend_above, of_paper, of_views, power_of_two
+from opdlib.quantities import short
 from opdlib.tables.measured import WELL_POPULATED
 
 SMALLEST_THRESHOLD = 1e-9
@@ -28,7 +29,7 @@ def threshold_curve(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(own["threshold"], 100 * own["share"], style, **look)
     ax.set_xscale("symlog", linthresh=SMALLEST_THRESHOLD, linscale=0.4)
     ticks = [0, 1e-8, 1e-6, 1e-4, 1e-2]
-    ax.set_xticks(ticks, ["0", *(f"$10^{{{round(np.log10(t))}}}$" for t in ticks[1:])])
+    ax.set_xticks(ticks, ["0", *map(short, ticks[1:])])
     ax.set_xticks([], minor=True)
     ax.axvline(1e-5, **{**DOTTED, "lw": 0.8})
     ax.set(xlim=(-SMALLEST_THRESHOLD / 4, 1.6e-2), ylim=WHOLE)
@@ -46,22 +47,22 @@ def magnitude(table: pd.DataFrame, ax: Axes) -> None:
     """
     place = _binade(table["magnitude"])
     if table["expected"].notna().any():
-        ax.plot(place, 100 * table["expected"], "--", color=ORANGE, label="expected")
+        ax.plot(place, 100 * table["expected"], "--", color=GREY, label="expected")
     else:
-        ax.plot(place, 100 * table["share"], "-", color=BLUE, lw=1)
+        ax.plot(place, 100 * table["share"], "-", color="black", lw=1)
     full = table["coordinate_share"] >= WELL_POPULATED
-    for rows, fill, label in ((full, BLUE, "measured"), (~full, "white", "measured, few weights")):
-        ax.plot(place[rows], 100 * table["share"][rows], "o", color=BLUE, mfc=fill, label=label)
+    for rows, fill, label in ((full, "black", "measured"), (~full, "white", "measured, few weights")):
+        ax.plot(place[rows], 100 * table["share"][rows], "o", color="black", mfc=fill, label=label)
     every = [p for p in sorted(place) if p != place.min() or table["magnitude"].min() > 0]
     ticks = every[:: max(1, round(len(every) / 5))]
-    names = [f"$2^{{{round(t)}}}$" for t in ticks]
+    names = [power_of_two(round(t)) for t in ticks]
     zero = [place.min()] if table["magnitude"].min() == 0 else []
     ax.set_xticks([*zero, *ticks], [*("0" for _ in zero), *names])
     ax.set(ylim=WHOLE, xlabel="abs(weight) in the source, by binade", ylabel="weights that changed (%)")
     top = ax.secondary_xaxis("top")
-    top.set_xticks(ticks, [f"$2^{{{round(t) - 8}}}$" for t in ticks])
-    top.set_xlabel("smallest visible change, half a bf16 ULP", color=GREEN)
-    top.tick_params(colors=GREEN)
+    top.set_xticks(ticks, [power_of_two(round(t) - 8) for t in ticks])
+    top.set_xlabel("smallest visible change, half a bf16 ULP", color=GREY)
+    top.tick_params(colors=GREY)
     legend_above(ax, columns=3, over=1.2)
 
 

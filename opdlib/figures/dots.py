@@ -19,7 +19,7 @@ SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4
 def pair_sparsity(table: pd.DataFrame, ax: Axes) -> None:
     """Share of weights with abs(delta) <= atol of every pair, in percent. Table: `overview`, the paper's and ours."""
     dots(ax, table, "pair", "sparsity", f"sparsity.{table['atol'].iloc[0]:.0e}")
-    legend_above(ax)
+    legend_above(ax, right=True)
 
 
 @figure
@@ -34,7 +34,7 @@ def block_norm(table: pd.DataFrame, ax: Axes) -> None:
     """Relative norm of each block in percent, beside the paper's Table 3 of v2. Table: `blocks`, the paper's, ours."""
     dots(ax, table, "block", "rel_norm", "blocks.mlp.rel_norm", shift=0.22)
     _norm_axis(ax, SMALLEST_BLOCK_NORM, table)
-    legend_above(ax)
+    legend_above(ax, right=True)
 
 
 @figure
@@ -70,7 +70,8 @@ def dots(ax: Axes, table: pd.DataFrame, rows: str, column: str, key: str, shift:
         fill, label = (colour, "measured here") if view == "bf16" else ("white", f"here, {view}")
         ax.plot(drawn.scale * own[column], height, marker, color=colour, mfc=fill, ms=9, label=label, zorder=3)
     named_rows(ax, [str(row).replace("_", " ") for row in order])
-    ax.set(xlabel=drawn.axis, ylabel=rows)
+    ax.set_xlabel(drawn.axis, loc="right")  # beside long names the axes are narrower than their label
+    ax.set_ylabel(rows)
     if drawn.kind == "share":
         ax.set_xlim(*WHOLE)
     return place

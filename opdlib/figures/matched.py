@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from opdlib.figures.theme import (
-    BLUE,
-    GREEN,
     GREY,
-    ORANGE,
+    INKS,
+    OFFLINE,
+    OPD,
     PALE,
-    SKY,
+    RLVR,
     STYLE,
     figure,
     legend_above,
@@ -23,12 +23,13 @@ from opdlib.figures.theme import (
 )
 from opdlib.quantities import label, quantity
 
-GROUPS = {"opd": (BLUE, "o"), "opd-ce": (SKY, "v"), "offline-rkl": (GREEN, "s"), "offline": (ORANGE, "^")}
-GROUPS |= {"OPD, any rate": (BLUE, "o"), "other corners of the 2 x 2": (ORANGE, "^"), "other regimes": (GREEN, "s")}
-GROUPS |= {"offline-long": (SKY, "D"), "paper": ("black", "+")}
-"""Arm, or group of arms -> colour and marker."""
-CHANGES = {"data and loss": (ORANGE, "^"), "rate and length": (SKY, "D")}
-CHANGES |= {"all of it": (BLUE, "o"), "paper": ("black", "s")}
+GROUPS = {"opd": (OPD, "o"), "opd-ce": (OPD, "v"), "offline-rkl": (OFFLINE, "s"), "offline": (OFFLINE, "^")}
+GROUPS |= {"OPD, any rate": (OPD, "o"), "other corners of the 2 x 2": (OFFLINE, "^"), "other regimes": (RLVR, "s")}
+GROUPS |= {"offline-long": (OFFLINE, "D"), "paper": ("black", "+")}
+"""Arm, or group of arms -> colour and marker: the student's samples have OPD's colour, the teacher's that of offline
+distillation, and the marker says which loss."""
+CHANGES = {"data and loss": (INKS[1], "^"), "rate and length": (INKS[2], "D")}
+CHANGES |= {"all of it": (INKS[0], "o"), "paper": (GREY, "s")}
 """What changes between OPD and offline distillation -> colour and marker."""
 
 

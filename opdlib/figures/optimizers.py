@@ -1,6 +1,6 @@
 """The optimizer ablation: learning, the state of AdamW, and what each optimizer gets for the way it goes.
 
-Colour and marker say which optimizer, the line style says which of its rates, dotted being the smallest. A band goes
+Colour and marker say which optimizer, the shade says which of its rates, light being the smallest. A band goes
 from the lowest to the highest seed; a bar is a 95% interval over seeds.
 """
 
@@ -14,15 +14,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from opdlib.figures.theme import BLUE, GREEN, GREY, ORANGE, WHOLE, band, figure, legend_above, panels, plain_axis
+from opdlib.figures.theme import OPD, WHOLE, band, figure, legend_above, panels, plain_axis, ramp
 from opdlib.quantities import label, short
 from opdlib.tables.optimizers.state import STATES, published_state, unrelated_cosine
 from opdlib.tables.optimizers.sweep import OPTIMIZERS, published
 
-STYLES: Mapping[Any, Any] = {"adamw": (BLUE, "o"), "rmsprop": (GREEN, "^"), "sgd": (ORANGE, "s"), "sgdm": (GREY, "D")}
-"""Optimizer -> colour and marker."""
-DASHES: Sequence[Any] = (":", "-.", "--", "-", (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4)))
-"""Line styles of the rates of an optimizer, from the smallest."""
+STYLES: Mapping[Any, Any] = {
+    "adamw": (OPD, "o"),
+    "rmsprop": ("#5B4FA2", "^"),
+    "sgd": ("#B07C00", "s"),
+    "sgdm": ("#6B5A3E", "D"),
+}
+"""Optimizer -> colour and marker: OPD trains with AdamW, so that has its colour."""
+DASHES: Sequence[Any] = ("-", "-.", "--")
+"""Line styles of the rates of an optimizer, in turn."""
 SIZES: Mapping[Any, int] = {"adamw": 10, "rmsprop": 5}
 """Of markers, where RMSProp may lie on AdamW."""
 ALONG = {"accuracy": "accuracy (%)", "exact_zero": "unchanged weights, bf16 (%)"}
@@ -52,6 +57,7 @@ def rates(table: pd.DataFrame, ax: Axes) -> None:
     if len(source):
         ax.axhline(100 * source["value"].mean(), color="black", ls="--", lw=1, label="source")
     ax.set_xscale("log")
+    plain_axis(ax.xaxis, minor=False)
     ax.set(ylim=(0, 100), xlabel="learning rate", ylabel="accuracy at the end (%)")
     legend_above(ax, columns=3)
 
@@ -123,9 +129,10 @@ def _by_optimizer(table: pd.DataFrame, title: str, scale: float) -> Axes:
 
 def _lines(table: pd.DataFrame, ax: Axes, scale: float, marker: bool = True) -> None:
     """One line a rate of a single optimizer."""
-    rated = table.groupby(["optimizer", "learning_rate"], sort=False)
-    for dashes, ((optimizer, _), line) in zip(DASHES, rated, strict=False):
-        colour, sign = STYLES[optimizer]
+    rated = [*table.groupby(["optimizer", "learning_rate"], sort=False)]
+    for number, ((optimizer, _), line) in enumerate(rated):
+        sign = STYLES[optimizer][1]
+        colour, dashes = ramp(STYLES[optimizer][0], len(rated))[number], DASHES[number % len(DASHES)]
         called = f"{OPTIMIZERS[optimizer]} {short(line['learning_rate'].iloc[0])}"
         few = sign if marker and len(line) < 8 else ""
         ax.plot(line["step"], scale * line["value"], ls=dashes, marker=few, ms=5, color=colour, label=called, lw=1.6)

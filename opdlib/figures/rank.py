@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from opdlib.figures.dots import dots
-from opdlib.figures.theme import DOTTED, GREY, WHOLE, band, figure, legend_above, of_paper, of_views
+from opdlib.figures.theme import DOTTED, GREY, WHOLE, band, figure, legend_above, of_paper, of_views, plain_axis
 
 MARKED = (1, 8, 16)
 """Numbers of singular values that the paper tabulates (Table 9)."""
@@ -31,6 +31,7 @@ def spectrum(table: pd.DataFrame, ax: Axes) -> None:
             look["label"] = ""
     _index_axis(ax, max(table["index"].max(), MARKED[-1]) if len(table) else MARKED[-1])
     ax.set_yscale("log")
+    plain_axis(ax.yaxis, minor=False)
     ax.set(ylim=(100 * FAINTEST, 100), ylabel="energy of one singular value (%)")
     legend_above(ax)
 
@@ -62,7 +63,7 @@ def leading(table: pd.DataFrame, ax: Axes) -> None:
 def pair_top(table: pd.DataFrame, ax: Axes) -> None:
     """Energy in the 16 largest singular values of every pair, in percent. Table: overviews, the paper's and ours."""
     dots(ax, table, "pair", "svd_energy.16", "svd_energy.16")
-    legend_above(ax)
+    legend_above(ax, right=True)
 
 
 @figure

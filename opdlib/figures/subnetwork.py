@@ -5,20 +5,20 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from opdlib.figures.theme import BLUE, DOTTED, GREEN, GREY, ORANGE, PALE, SKY, figure, legend_above, named_rows
+from opdlib.figures.theme import DOTTED, GREY, INKS, OPD, PALE, RLVR, figure, legend_above, named_rows
 from opdlib.registry.study import FULL
 from opdlib.stats import mean_interval
 from opdlib.tables.subnetwork.masked import TRAINS
 from opdlib.tables.subnetwork.overlap import NAMES, OTHER_SEED, SAME_SEED
 
-COLOURS = ("black", BLUE, ORANGE, GREY, GREEN, SKY)
+COLOURS = (OPD, "black", RLVR, GREY, INKS[1], INKS[2])
 MARKS = {arm: (colour, marker) for arm, colour, marker in zip(TRAINS, COLOURS, "Dos^vP", strict=True)}
 """Arm -> colour and marker."""
 PAPER = {"DS-Qwen OPD": "<", "Qwen2.5-VL OPD": ">"}
 """Setting of the paper -> marker, hollow."""
-CHANCE = {"global": (GREY, "s"), "tensor": (SKY, "^"), "magnitude": (GREEN, "v")}
+CHANCE = {"global": (GREY, "s"), "tensor": (INKS[2], "^"), "magnitude": (INKS[1], "v")}
 """Baseline -> colour and marker."""
-SEEDS = {OTHER_SEED: (BLUE, "o"), SAME_SEED: (ORANGE, "D")}
+SEEDS = {OTHER_SEED: (OPD, "o"), SAME_SEED: ("black", "D")}
 """Whether two runs share their seed -> colour and marker."""
 
 

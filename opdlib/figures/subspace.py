@@ -11,24 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from opdlib.figures.dots import dots
-from opdlib.figures.theme import (
-    BLUE,
-    DOTTED,
-    GREEN,
-    GREY,
-    ORANGE,
-    WHOLE,
-    figure,
-    legend_above,
-    of_paper,
-    of_views,
-    plain_axis,
-)
+from opdlib.figures.theme import DOTTED, GREY, INKS, WHOLE, figure, legend_above, of_paper, of_views, plain_axis
 from opdlib.quantities import quantity, short_percent
 from opdlib.tables.paper_geometry import SIZES
 
-SIDES = {"joint": (BLUE, "o"), "left": (GREEN, "s"), "right": (ORANGE, "^")}
-MASKS = {"principal": (BLUE, "s"), "low": (ORANGE, "o")}
+SIDES = {"joint": (INKS[0], "o"), "left": (INKS[1], "s"), "right": (INKS[2], "^")}
+MASKS = {"principal": (INKS[0], "s"), "low": (INKS[1], "o")}
 """Side, or mask -> colour and marker."""
 
 
@@ -50,7 +38,7 @@ def pair_projection(table: pd.DataFrame, ax: Axes) -> None:
     plain_axis(ax.xaxis)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(low, high)
-    legend_above(ax)
+    legend_above(ax, right=True)
 
 
 @figure
@@ -104,8 +92,8 @@ def pair_low(table: pd.DataFrame, ax: Axes) -> None:
     bf16 = table[table["view"] == "bf16"]
     ceilings = bf16.set_index("pair")["coverage_ceiling.0.1"].dropna()
     ax.plot(100 * ceilings, ceilings.index.map(places), "|", color="black", ms=14, mew=2.5, label="ceiling")
-    ax.set_xlabel("low-magnitude coverage at 10% (%)")
-    legend_above(ax)
+    ax.set_xlabel("low-magnitude coverage at 10% (%)", loc="right")
+    legend_above(ax, right=True)
 
 
 @figure
@@ -160,8 +148,8 @@ def deciles(table: pd.DataFrame, ax: Axes) -> None:
     Table: `subspace.deciles`.
     """
     if table["expected"].notna().any():
-        ax.plot(table["decile"], 100 * table["expected"], "--", color=ORANGE, label="expected from rounding alone")
-    ax.plot(table["decile"], 100 * table["share"], "o", color=BLUE, label="measured")
+        ax.plot(table["decile"], 100 * table["expected"], "--", color=GREY, label="expected from rounding alone")
+    ax.plot(table["decile"], 100 * table["share"], "o", color="black", label="measured")
     ax.set_xticks(table["decile"])
     ax.set(ylim=WHOLE, xlabel="tenth of the weights, smallest first", ylabel="weights that changed (%)")
     legend_above(ax)
@@ -170,5 +158,5 @@ def deciles(table: pd.DataFrame, ax: Axes) -> None:
 def _pair_coverage(ax: Axes, table: pd.DataFrame, key: str) -> dict[Hashable, int]:
     places = dots(ax, table, "pair", key, key)
     ax.axvline(100 * float(quantity(key).chance), label="chance", **DOTTED)
-    legend_above(ax)
+    legend_above(ax, right=True)
     return places

@@ -11,25 +11,35 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from opdlib.tables.paper import OPD_STYLE
 
 STYLE = Path(__file__).with_name("opd.mplstyle")
 
-BLUE, SKY, GREEN, ORANGE, GREY = "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#767676"
-"""Okabe and Ito's colours, and a grey with enough contrast on white."""
-
-REGIMES = {"OPD": (BLUE, "o"), "OPSD": (SKY, "v"), "RLVR": (ORANGE, "s"), "offline distillation": (GREY, "^")}
-"""Regime -> colour and marker of the paper's pairs."""
+REGIMES = {
+    "OPD": ("#0072B2", "o"),
+    "OPSD": ("#56B4E9", "v"),
+    "RLVR": ("#D55E00", "s"),
+    "offline distillation": ("#009E73", "^"),
+    "supervised": ("#CC79A7", "P"),
+}
+"""Regime -> colour and marker, in every figure of the book: Okabe and Ito's, which colour-blind readers tell apart. No
+other thing has one of these colours."""
+OPD, OPSD, RLVR, OFFLINE, SUPERVISED = (colour for colour, _ in REGIMES.values())
 HERE = ("black", "D")
 """Colour and marker of the pair that was measured here."""
-VIEWS = {"bf16": (BLUE, "-"), "stored": (ORANGE, "--")}
+VIEWS = {"bf16": ("black", "-"), "stored": ("#767676", "--")}
 """View -> colour and style."""
-LIGHT, PALE = "#bbbbbb", "#dddddd"
-"""Greys of what stands behind: rows of the paper that are not OPD-style, and spans."""
+INKS = ("black", "#7A5195", "#9A6B00")
+"""Ink, plum and ochre, for what is no regime: the sides of a matrix, masks, kinds of chance."""
+GREY, LIGHT, PALE = "#767676", "#bbbbbb", "#dddddd"
+"""Greys of what stands behind: the paper's OPD-style rows, its others, and spans."""
 WHOLE = (-2, 102)
 """Limits of an axis in percent."""
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""Signs of a number -> the same, raised."""
 DOTTED: dict[str, Any] = {"color": "black", "lw": 1, "ls": ":"}
 """How a line is drawn that marks a place: chance, no difference, a threshold."""
 
@@ -67,9 +77,14 @@ def named_rows(ax: Axes, names: Sequence[str]) -> None:
 
 def plain_axis(axis: Axis, minor: bool = True) -> None:
     """A logarithmic axis with numbers instead of powers of ten: 0.01, 0.1, 1; without `minor`, between them nothing."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("e-0", "e-")))
     if not minor:
         axis.set_minor_formatter(NullFormatter())
+
+
+def power_of_two(exponent: int) -> str:
+    """The power as text with a raised exponent, of the same size as the rest of the text: 2⁻⁸."""
+    return f"2{str(exponent).translate(RAISED)}"
 
 
 def of_views(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, dict[str, Any]]]:
@@ -86,11 +101,19 @@ def of_paper(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, dict[str, Any]
         yield own, {"color": colour, "label": f"paper, {'OPD-style' if opd_style else 'other pairs'}"}
 
 
+def ramp(colour: str, count: int) -> list[RGB]:
+    """So many shades of one colour, light to full: the learning rates of one arm, smallest first."""
+    full = to_rgb(colour)
+    weights = [1.0 if count == 1 else 0.35 + 0.65 * i / (count - 1) for i in range(count)]
+    return [(1 - w + w * full[0], 1 - w + w * full[1], 1 - w + w * full[2]) for w in weights]
+
+
 def band(ax: Axes, at: pd.Series, table: pd.DataFrame, scale: float = 100.0, **look: Any) -> None:
     """The area from the columns low to high."""
     ax.fill_between(at, scale * table["low"], scale * table["high"], lw=0, **look)
 
 
+RGB = tuple[float, float, float]
 Draw = Callable[[pd.DataFrame, Axes], None]
 
 

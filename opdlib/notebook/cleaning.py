@@ -16,6 +16,9 @@ KERNEL = {
 KEPT = ("tags", "mystnb")
 """Keys of a cell's metadata that are ours."""
 
+PICTURES = ("image/svg+xml", "image/png")
+"""What `opdlib.notebook.figure` shows."""
+
 
 def clean(file: Path) -> None:
     """Take times, versions and widgets out of an executed notebook, in place; put alt texts where the book reads them.
@@ -28,6 +31,7 @@ def clean(file: Path) -> None:
     for cell in content["cells"]:
         cell["metadata"] = {key: cell["metadata"][key] for key in KEPT if cell["metadata"].get(key)}
         for output in cell.get("outputs", []):
-            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
-                cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": alt}
+            for kind in PICTURES:
+                if alt := output.get("metadata", {}).get(kind, {}).get("alt"):
+                    cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": alt}
     write_file(file, json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n")

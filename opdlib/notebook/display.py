@@ -10,15 +10,20 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.core.getipython import get_ipython
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import TqdmWarning
 
 from opdlib.figures import theme
+from opdlib.notebook.styled import as_html
 
 GLUE = "application/papermill.record/"
 """Prefix of a value that is stored in the notebook and not shown; myst-nb's glue roles look for it."""
+
+POINTS = 2000
+"""Marks beyond which a figure is shown as PNG: an SVG of more is slow to scroll past."""
 
 
 def setup() -> None:
@@ -27,6 +32,9 @@ def setup() -> None:
     pd.set_option("display.max_colwidth", None, "display.max_columns", None)
     pd.set_option("display.max_rows", 500, "display.width", 140)
     warnings.filterwarnings("ignore", category=TqdmWarning)
+    shell = get_ipython()
+    if shell is not None and shell.display_formatter is not None:
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, as_html)
 
 
 def glue(name: str, value: float | str | None) -> None:
@@ -42,14 +50,16 @@ def glue(name: str, value: float | str | None) -> None:
 
 def figure(name: str, ax: Axes, alt: str) -> None:
     """Show the figure that `ax` belongs to, store it under `name` for other pages, and close it. `alt` says in a
-    sentence what is drawn, true for every pair; it stands in for the picture where that is not seen."""
-    canvas, stream = ax.figure, io.BytesIO()
+    sentence what is drawn, true for every pair; it stands in for the picture where that is not seen. The picture is an
+    SVG whose text is text, beyond `POINTS` marks a PNG."""
+    canvas = ax.figure
     if not isinstance(canvas, Figure):
         raise TypeError(f"{name}: the axes lie in a {type(canvas).__name__}, wanted a figure of their own")
-    canvas.savefig(stream, format="png", metadata={"Software": None})
+    kind, data = "image/svg+xml", _drawn(canvas, "svg", Date=None, Creator=None).decode()
+    if data.count("<use ") > POINTS:
+        kind, data = "image/png", base64.b64encode(_drawn(canvas, "png", Software=None)).decode()
     plt.close(canvas)
-    data = {"image/png": base64.b64encode(stream.getvalue()).decode(), "text/plain": alt}
-    _display(data, {"image/png": {"alt": alt}, "scrapbook": {"mime_prefix": "", "name": name}})
+    _display({kind: data, "text/plain": alt}, {kind: {"alt": alt}, "scrapbook": {"mime_prefix": "", "name": name}})
 
 
 def say(template: str, **values: object) -> None:
@@ -57,6 +67,14 @@ def say(template: str, **values: object) -> None:
     it, and the cell states the condition under which it is true."""
     text = template.format(**values)
     _display({"text/markdown": text, "text/plain": text}, {})
+
+
+def _drawn(canvas: Figure, kind: str, **metadata: None) -> bytes:
+    stream = io.BytesIO()
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "opdlib"}):
+        canvas.savefig(stream, format=kind, metadata=metadata)
+    picture = stream.getvalue()
+    return picture[picture.index(b"<svg") :] if kind == "svg" else picture
 
 
 def _display(data: dict[str, str], metadata: dict[str, Any]) -> None:

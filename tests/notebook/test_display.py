@@ -10,6 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from opdlib import notebook
+from opdlib.notebook.display import POINTS
 from tests.notebook.outputs import shown
 
 
@@ -34,11 +35,34 @@ def test_a_figure_is_shown_with_its_alt_text_and_closed() -> None:
 
     plt.switch_backend("agg")
     _, (output,) = shown(draw)
-    assert output["metadata"]["image/png"] == {"alt": "An empty plot."}
+    assert output["metadata"]["image/svg+xml"] == {"alt": "An empty plot."}
     assert output["metadata"]["scrapbook"]["name"] == "fig_key"
     assert output["data"]["text/plain"] == "An empty plot."
-    assert output["data"]["image/png"].startswith("iVBOR")
+    assert output["data"]["image/svg+xml"].startswith("<svg")
+    assert "<text" in output["data"]["image/svg+xml"]
     assert plt.get_fignums() == []
+
+
+def test_a_figure_of_too_many_points_is_a_picture_of_them() -> None:
+    def draw() -> None:
+        ax = plt.figure().add_subplot()
+        ax.plot(range(POINTS + 1), "o")
+        notebook.figure("fig_key", ax, alt="Many points.")
+
+    plt.switch_backend("agg")
+    _, (output,) = shown(draw)
+    assert output["data"]["image/png"].startswith("iVBOR")
+    assert output["metadata"]["image/png"] == {"alt": "Many points."}
+
+
+def test_a_figure_is_drawn_the_same_each_time() -> None:
+    def draw() -> None:
+        ax = plt.figure().add_subplot()
+        ax.plot([1, 2], [3, 4], "o-")
+        notebook.figure("fig_key", ax, alt="A line.")
+
+    plt.switch_backend("agg")
+    assert shown(draw) == shown(draw)
 
 
 def test_a_sentence_has_its_numbers_filled_in() -> None:
