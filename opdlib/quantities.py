@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], str]]] = {
     "mask": (r"[a-z_]+", lambda text: text.replace("_", " ")),
     "block": (r"[a-z_]+", lambda text: text.replace("_", " ")),
     "parts": (r"global|tensor|magnitude", str),
+    "null": (
+        r"visibility|permutation|permutation_row|permutation_column|spectrum",
+        lambda text: text.replace("_", " "),
+    ),
+    "of": (r"[a-z_]+(?:\.[a-z0-9_.-]+)?", lambda text: text if text == "changed" else label(text)),
     "above": (r"(?:_\d+e-\d+)?", lambda text: f" (above {short(float(text[1:]))})" if text else ""),
 }
 """Parameter of a key -> its pattern, and how it reads in a label."""
@@ -134,6 +139,11 @@ def _patterns() -> tuple[tuple[re.Pattern[str], Quantity], ...]:
 @cache
 def find(key: str) -> Quantity | None:
     """The record of the number with this key; None if there is no such number."""
+    expected = re.fullmatch(rf"nulls\.({PARAMETERS['null'][0]})\.(.+)", key)
+    if expected and (observed := find(expected[2])):
+        null = PARAMETERS["null"][1](expected[1])
+        words = {"label": f"{observed.label}: {null}", "definition": f"{observed.definition} As the null expects it."}
+        return replace(observed, key=key, **words, source="ours", axis="", chance="", ceiling="")
     for pattern, family in _patterns():
         found = pattern.fullmatch(key)
         if found:
@@ -193,6 +203,8 @@ def flat(summary: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
     for name, value in summary.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{above}{name}.")
+        elif name == "interval":
+            yield from zip((f"{above}{name}.low", f"{above}{name}.high"), value, strict=True)
         elif isinstance(value, list):
             for layer in value:
                 yield from flat({k: v for k, v in layer.items() if k != "layer"}, f"{above}{name}.{layer['layer']}.")

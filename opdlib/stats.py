@@ -13,6 +13,8 @@ from opdlib.errors import ParameterError
 
 LEVEL = 0.05
 """One minus the level of the intervals."""
+EXPLAINED = 0.05
+"""How far from 1 a ratio of null and observed may lie to count as explained."""
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -70,3 +72,29 @@ def holm(p: pd.Series) -> pd.Series:
     factors = np.arange(len(order), 0, -1)
     corrected = (order * factors).cummax().clip(upper=1.0)
     return corrected.reindex(p.index)
+
+
+def median_interval(values: Sequence[float] | pd.Series) -> tuple[float, float, float]:
+    """Median and the 95% interval of it that order statistics give: (median, low, high), whatever the distribution.
+
+    NaN without values; the interval is NaN of fewer than six, which no pair of them encloses often enough.
+    """
+    from scipy.stats import quantile_test
+
+    numbers = np.asarray(values, dtype=float)
+    if not len(numbers):
+        return math.nan, math.nan, math.nan
+    interval = quantile_test(numbers, q=0, p=0.5).confidence_interval(1 - LEVEL)
+    return float(np.median(numbers)), float(interval.low), float(interval.high)
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of the ratio null / observed says: is the observed what the null gives?
+
+    `explained`: all of it lies within 1 +- `EXPLAINED`. `above`: all of it lies below that, so the observed is larger
+    than the null; `below`: all above. Else, and without an interval, `undecided`. Intervals over matrices describe:
+    layers are no replicates.
+    """
+    if low >= 1 - EXPLAINED and high <= 1 + EXPLAINED:
+        return "explained"
+    return "above" if high < 1 - EXPLAINED else "below" if low > 1 + EXPLAINED else "undecided"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opdlib.errors import ParameterError
-from opdlib.stats import bonferroni, holm, mean_interval, p_value, wilson
+from opdlib.stats import bonferroni, holm, mean_interval, median_interval, p_value, verdict, wilson
 
 
 def test_wilson_known_answers() -> None:
@@ -62,3 +62,27 @@ def test_p_values() -> None:
     assert p_value(pd.Series([1.0, 2.0, 3.0])) == pytest.approx(0.0742, abs=1e-4)
     assert math.isnan(p_value(pd.Series([1.0])))
     assert math.isnan(p_value(pd.Series([1.0, 1.0])))
+
+
+def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
+    """Of 24 values, the 7th and the 18th: the binomial tables of David and Nagaraja."""
+    assert median_interval(range(1, 25)) == (12.5, 7, 18)
+    assert median_interval([1, 2, 3, 4, 5, 6]) == (3.5, 1, 6)
+    assert median_interval([3.0])[0] == 3
+    assert all(math.isnan(end) for end in median_interval([1, 2, 3, 4, 5])[1:])
+    assert all(math.isnan(number) for number in median_interval([]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.95, 1.05, "explained"),
+        (0.94, 1.05, "undecided"),
+        (0.5, 0.94, "above"),
+        (1.06, 3, "below"),
+        (0.9, 2, "undecided"),
+        (math.nan, math.nan, "undecided"),
+    ],
+)
+def test_the_verdict_on_a_ratio_of_null_and_observed(low: float, high: float, said: str) -> None:
+    assert verdict(low, high) == said

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from opdlib.registry.pairs import Pair
 
 View = Literal["bf16", "stored"]
+NULLS: Mapping[str, tuple[str, ...]] = {"exact": ("nulls",), "draws": ("nulls", "draws"), "none": ()}
+"""Choice of nulls -> metrics."""
 
 
 def pairs() -> None:
@@ -42,6 +44,7 @@ def measure(
     out: Path | None = None,
     view: View = "bf16",
     only: Literal["sparsity"] | None = None,
+    nulls: Literal["exact", "draws", "none"] = "exact",
     skip: tuple[str, ...] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     check: bool = False,
@@ -59,14 +62,15 @@ def measure(
         out: results folder, with one below it for each of several pairs
         view: round to bf16 first or not
         only: which metrics (default: all there are)
+        nulls: exact, with draws, or none
         skip: tensors to leave out, by name or pattern
         device: where to compute
         check: fail unless the committed numbers come out
         workers: threads (default: one per core); changes no number
     """
-    from opdlib.measurement.schedule import METRICS
     from opdlib.registry.pairs import Pair, find_pair
-    from opdlib.results.measure import Order, measure_together
+    from opdlib.results.layout import committed_folder
+    from opdlib.results.measure import Order, measure_together, scales_of
 
     given = source is not None or trained is not None
     if bool(pairs) == given or (given and not (source and trained)):
@@ -88,9 +92,10 @@ def measure(
             )
         default = Path("runs/measured") / (pair.key if view == "bf16" else f"{pair.key}-{view}")
         folder = default if out is None else out if len(wanted) == 1 else out / pair.key
-        order = Order(folder, pair.key, open_checkpoint(pair.trained), (*pair.skip, *skip))
+        scales = scales_of(committed_folder(pair, "stored")) if view == "bf16" and not given else {}
+        order = Order(folder, pair.key, open_checkpoint(pair.trained), (*pair.skip, *skip), scales=scales)
         orders.setdefault(pair.source, []).append((pair, order))
-    metrics = (only,) if only else METRICS
+    metrics = ("sparsity", *(() if only else ("geometry",)), *NULLS[nulls])
     options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
     for spec, together in orders.items():
         done = measure_together(open_checkpoint(spec), [order for _, order in together], **options)
@@ -142,13 +147,18 @@ def summary(results: str, /, *, view: View = "bf16", step: int | None = None, js
 
 
 def _readable(summary: dict[str, Any]) -> str:
-    """Every number but the layers', a line for each key."""
+    """Every number but the layers' and what nulls expect, a line for each key; a line for each ratio to a null."""
     lines = []
+    explained, _ = summary.pop("explained", {}), summary.pop("nulls", {})
     for key, value in summary.items():
         if isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values()):
             lines += [f"{f'{key} {name}':32}{_listed(inner)}" for name, inner in value.items()]
         elif not isinstance(value, list):
             lines.append(f"{key:32}{_listed(value) if isinstance(value, dict) else _number(value)}")
+    for null, ratios in explained.items():
+        for key, r in ratios.items():
+            low, high = map(_number, r["interval"])
+            lines.append(f"{f'{null} / {key}':48}{_number(r['ratio'])} [{low}, {high}]  {r['verdict']}")
     return "\n".join([*lines, f"{'layers':32}{len(summary['layers'])}, see --json"])
 
 
@@ -191,3 +201,5 @@ def overlap(
     for name in ("o1", "o2", "jaccard"):
         chance = {kind: expected[name] for kind, expected in found["expected"].items()}
         print(f"{name:8}{_number(found[name])}   if independent: {_listed(chance)}")
+    cosines = {name: found[name] for name in ("cosine", "latent_cosine", "equal_signs")}
+    print(f"{'before rounding':16}{_listed(cosines)}")

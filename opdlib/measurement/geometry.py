@@ -7,9 +7,9 @@ or in which mask, at which share, tolerance or rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,10 +17,13 @@ import torch
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
 from opdlib.measurement.align import Match, view_of
+from opdlib.measurement.nulls import Noise, chances, draws, noise
 from opdlib.metrics import spectrum as of
 from opdlib.metrics.eigen import LinAlgError, one_blas_thread
-from opdlib.metrics.geometry import Geometry, geometries
-from opdlib.metrics.subspace import rank_of
+from opdlib.metrics.geometry import Chances, Geometry, geometries
+from opdlib.metrics.histogram import scan
+from opdlib.metrics.masks import Coverage
+from opdlib.metrics.subspace import expected_drift, rank_of
 
 CURVE = 24
 """Points of the spectrum that are kept, evenly spread over the logarithm of the rank index."""
@@ -56,6 +59,8 @@ class MatrixResult:
     route: str
     numbers: tuple[Number, ...]
     reasons: Mapping[str, str]
+    nulls: Mapping[str, tuple[Number, ...]]
+    """Null -> the numbers that it expects; empty where they were not asked for."""
 
 
 def numbers_of(g: Geometry) -> tuple[Number, ...]:
@@ -69,7 +74,7 @@ def numbers_of(g: Geometry) -> tuple[Number, ...]:
         Number("effective_rank", "", None, of.effective_rank(s)),
         Number("hill_exponent", "", None, of.hill_exponent(s)),
         Number("spectral_drift", "source", None, g.drift),
-        Number("spectral_drift", "delta", None, g.drift_of_delta),
+        Number("spectral_drift", "delta", None, g.drift_of_delta, expected_drift(g.shape)),
     ]
     for side in ("joint", "left", "right"):
         found, chance = getattr(g.projection, side), getattr(g.expected, side)
@@ -78,15 +83,21 @@ def numbers_of(g: Geometry) -> tuple[Number, ...]:
         rows.append(Number("sine_mean", side, 0.1, getattr(g.turning, f"{side}_mean")))
         rows.append(Number("sine_max", side, 0.1, getattr(g.turning, f"{side}_max")))
     for atol, c in g.coverage.items():
-        rows.append(Number("density", "", None, c.density, atol=atol))
-        for mask in ("principal", "low", "principal_not_low", "nonprincipal_or_low"):
-            rows += [Number("coverage", mask, share, v, atol=atol) for share, v in getattr(c, mask).items()]
-        rows += [Number("coverage_ceiling", "", share, v, atol=atol) for share, v in c.ceiling.items()]
-        for mask, found in (("principal", c.changed_principal), ("low", c.changed_low)):
-            rows += [Number("changed_in", mask, share, v, c.density, atol) for share, v in found.items()]
+        rows += _of_coverage(c, atol, g.nonprincipal_or_low)
     squares = s.sigma**2 / (s.sigma**2).sum()
     indices = sorted({round(len(squares) ** (i / (CURVE - 1))) for i in range(CURVE)})
     return tuple(rows + [Number("energy_at", "", i, float(squares[i - 1])) for i in indices])
+
+
+def _of_coverage(c: Coverage, atol: float, random: Mapping[float, float]) -> list[Number]:
+    rows = [Number("density", "", None, c.density, atol=atol)]
+    for mask in ("principal", "low", "principal_not_low", "nonprincipal_or_low"):
+        chance = random if mask == "nonprincipal_or_low" else {}
+        rows += [Number("coverage", mask, share, v, chance.get(share), atol) for share, v in getattr(c, mask).items()]
+    rows += [Number("coverage_ceiling", "", share, v, atol=atol) for share, v in c.ceiling.items()]
+    for mask, found in (("principal", c.changed_principal), ("low", c.changed_low)):
+        rows += [Number("changed_in", mask, share, v, c.density, atol) for share, v in found.items()]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,8 @@ class Target:
     trained: Checkpoint
     matches: Mapping[str, Match]
     """By the source's name."""
+    noises: Mapping[str, Noise] = field(default_factory=dict)
+    """By the source's name: the noise of every tensor that visibility speaks about."""
 
 
 def measure_geometry(
@@ -105,9 +118,10 @@ def measure_geometry(
     device: torch.device,
     workers: int,
     store: Callable[[int, str, list[MatrixResult]], None],
+    nulls: Collection[str] = (),
 ) -> Iterator[str]:
     """Measure every matrix of every target, hand each result to `store(target, tensor, results)`, yield finished
-    tensors.
+    tensors. `nulls` asks for the exact ones (`nulls`) and for a draw of each (`draws`).
 
     Tensors outside, targets inside: a source matrix is decomposed once. Large matrices come first and one at a time, on
     all cores; then small ones, `workers` at a time, each on one core. So the arithmetic of a matrix depends on its
@@ -118,7 +132,7 @@ def measure_geometry(
     large = [name for name in ordered if is_large(shapes[name]) or device.type != "cpu"]
 
     def one(name: str) -> str:
-        for number, results in _tensor(source, targets, name, view, device).items():
+        for number, results in _tensor(source, targets, name, view, device, nulls).items():
             store(number, name, results)
         return name
 
@@ -146,31 +160,47 @@ def work(shape: tuple[int, ...]) -> int:
 
 
 def _tensor(
-    source: Checkpoint, targets: Sequence[Target], name: str, view: str, device: torch.device
+    source: Checkpoint, targets: Sequence[Target], name: str, view: str, device: torch.device, nulls: Collection[str]
 ) -> dict[int, list[MatrixResult]]:
     """The results of one tensor for every target that has it, expert by expert."""
-    before = view_of(source.read(name), view)
-    after = {
-        number: view_of(target.trained.read(target.matches[name].trained), view)
-        for number, target in enumerate(targets)
-        if name in target.matches
-    }
+    stored = source.read(name)
+    after = {n: t.trained.read(t.matches[name].trained) for n, t in enumerate(targets) if name in t.matches}
     results: dict[int, list[MatrixResult]] = {number: [] for number in after}
-    for expert in range(len(before)) if before.ndim == 3 else [None]:
+    for expert in range(len(stored)) if stored.ndim == 3 else [None]:
         place = ... if expert is None else expert
-        matrix = before[place].to(device)
-        changed = {n: other for n, t in after.items() if differ(matrix, other := t[place].to(device))}
+        matrix = view_of(stored[place], view)
+        changed = {n: t[place] for n, t in after.items() if differ(matrix, view_of(t[place], view))}
         if not changed:
             continue
+        known: list[Chances] = []
+        drawn: list[tuple[int, str, torch.Tensor]] = []
+        for number, other in changed.items() if nulls else ():
+            histogram = scan(matrix, view_of(other, view)).histogram
+            own = targets[number].noises.get(name)
+            if own and expert is not None:
+                own = noise(stored[place], other, histogram)
+            known.append(chances(histogram, own))
+            if "draws" in nulls:
+                own_draws = draws(name, expert, matrix, other, view, own)
+                drawn += [(number, null, d) for null, d in own_draws.items() if differ(matrix, d)]
+        trained = [view_of(t, view) for t in changed.values()] + [d for _, _, d in drawn]
+        known += [{}] * (len(trained) - len(known))
         try:
-            found = geometries(matrix, list(changed.values()))
+            found = geometries(matrix.to(device), [t.to(device) for t in trained], known)
         except LinAlgError as error:
             raise MeasureError(
                 f"{source.spec}: {name}: no solver could decompose this {tuple(matrix.shape)} matrix ({error}); "
                 "leave the tensor out under skip (--skip NAME)"
             ) from error
-        for number, g in zip(changed, found, strict=True):
-            results[number].append(MatrixResult(name, expert, g.route, numbers_of(g), g.reasons))
+        expected: dict[int, dict[str, tuple[Number, ...]]] = {number: {} for number in changed}
+        for (number, null, _), g in zip(drawn, found[len(changed) :], strict=True):
+            expected[number][null] = tuple(n for n in numbers_of(g) if n.atol in (None, 0.0))
+        for number, g in zip(changed, found, strict=False):
+            for null, coverage in g.nulls.items():
+                exact = _of_coverage(coverage, 0.0, {})
+                kept = [r for r in expected[number].get(null, ()) if r.atol is None]
+                expected[number][null] = (*kept, *exact)
+            results[number].append(MatrixResult(name, expert, g.route, numbers_of(g), g.reasons, expected[number]))
     return results
 
 
@@ -185,4 +215,5 @@ def has_geometry(shape: tuple[int, ...], name: str) -> str:
 
 def from_json(row: dict[str, Any]) -> MatrixResult:
     """The inverse of `asdict`; NaN stays NaN in JSON, which Python's reader takes back."""
-    return MatrixResult(**(row | {"numbers": tuple(Number(**number) for number in row["numbers"])}))
+    nulls = {null: tuple(Number(**number) for number in numbers) for null, numbers in row["nulls"].items()}
+    return MatrixResult(**(row | {"numbers": tuple(Number(**number) for number in row["numbers"]), "nulls": nulls}))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.names import Param
 from opdlib.errors import AlignmentError, ParameterError
 from opdlib.measurement.align import VIEWS, align, view_of
+from opdlib.measurement.geometry import differ
+from opdlib.measurement.nulls import has_masters
 from opdlib.metrics import overlap as of
 from opdlib.metrics.overlap import Counts, Overlap
 
@@ -32,7 +37,9 @@ def overlap(
 
     Beside each number stands what independent masks of the same densities would give: over all coordinates (`global`,
     the paper's baseline), within each tensor (`tensor`), and within each binade of abs(source) of each tensor
-    (`magnitude`). An undefined share is None. Raises AlignmentError if the three do not hold the same tensors,
+    (`magnitude`). `cosine` is that of the two deltas before rounding, where both checkpoints are stored in float32,
+    else None; `latent_cosine` is what the overlap needs it to be (see `opdlib.metrics.overlap.latent_cosine`), from the
+    rounded deltas alone. An undefined share is None. Raises AlignmentError if the three do not hold the same tensors,
     ParameterError for atol < 0 or an unknown view.
 
     >>> import opdlib
@@ -53,45 +60,71 @@ def overlap(
         raise AlignmentError(
             f"{a.spec} and {b.spec} differ in {stray[0]}; both must hold every tensor of {source.spec}"
         )
-    tensors: list[tuple[Param, list[Counts]]] = []
+    tensors: list[_Tensor] = []
     for match in first.matches:
         sides = source.read(match.source), a.read(match.trained), b.read(partners[match.source])
         before, after_a, after_b = (view_of(tensor, view) for tensor in sides)
-        tensors.append((match.param, of.count(before, after_a, after_b, atol)))
+        tensors.append(_Tensor(match.param, of.count(before, after_a, after_b, atol), _products(*sides)))
     return {
         "view": view,
         "atol": atol,
-        **_block([c for _, c in tensors]),
+        **_block(tensors),
         "layers": _grouped(tensors, "layer", lambda p: p.layer if p.part == "language" else None),
         "modules": _grouped(tensors, "module", lambda p: p.module),
         "tensors": _grouped(tensors, "tensor", lambda p: p.name),
     }
 
 
-def _block(tensors: Sequence[Sequence[Counts]]) -> dict[str, Any]:
-    """The numbers of some tensors, each given as its binades."""
-    wholes = [of.total(binades) for binades in tensors]
+@dataclass(frozen=True)
+class _Tensor:
+    """What is counted of one tensor."""
+
+    param: Param
+    binades: list[Counts]
+    products: tuple[float, float, float] | None
+    """Of the deltas before rounding: a b, a a, b b; None where they are not known."""
+
+
+def _products(source: Tensor, a: Tensor, b: Tensor) -> tuple[float, float, float] | None:
+    if not all(has_masters(side) or not differ(source, side) for side in (a, b)):
+        return None
+    first, second = (side.double().flatten() - source.double().flatten() for side in (a, b))
+    return float(first @ second), float(first @ first), float(second @ second)
+
+
+def _cosine(tensors: Sequence[_Tensor]) -> float:
+    known = [t.products for t in tensors if t.products]
+    if len(known) < len(tensors):
+        return math.nan
+    product, in_a, in_b = (math.fsum(column) for column in zip(*known, strict=True))
+    return product / math.sqrt(in_a * in_b) if in_a and in_b else math.nan
+
+
+def _block(tensors: Sequence[_Tensor]) -> dict[str, Any]:
+    """The numbers of some tensors together."""
+    wholes, parts = [of.total(t.binades) for t in tensors], [c for t in tensors for c in t.binades]
     whole = of.total(wholes)
     expected = {
         "global": of.expected_globally(whole),
         "tensor": of.expected_within(wholes),
-        "magnitude": of.expected_within([counts for binades in tensors for counts in binades]),
+        "magnitude": of.expected_within(parts),
     }
     return {
         **_shares(of.overlap(whole)),
         "density_a": _number(whole.a / whole.size if whole.size else math.nan),
         "density_b": _number(whole.b / whole.size if whole.size else math.nan),
+        "cosine": _number(_cosine(tensors)),
+        "latent_cosine": _number(of.latent_cosine(parts)),
+        "equal_signs": _number(of.equal_signs(whole)),
         "expected": {baseline: _shares(overlap) for baseline, overlap in expected.items()},
     }
 
 
-def _grouped(
-    tensors: Sequence[tuple[Param, list[Counts]]], name: str, key: Callable[[Param], Any]
-) -> list[dict[str, Any]]:
-    groups: dict[Any, list[list[Counts]]] = {}
-    for param, binades in tensors:
-        if key(param) is not None:
-            groups.setdefault(key(param), []).append(binades)
+def _grouped(tensors: Sequence[_Tensor], name: str, key: Callable[[Param], Any]) -> list[dict[str, Any]]:
+    groups: dict[Any, list[_Tensor]] = {}
+    for t in tensors:
+        if key(t.param) is not None:
+            groups.setdefault(key(t.param), []).append(t)
     return [{name: value, **_block(groups[value])} for value in sorted(groups)]
 
 

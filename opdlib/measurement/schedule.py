@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from opdlib.errors import ParameterError
 from opdlib.measurement.align import VIEWS, Alignment, align
 from opdlib.measurement.geometry import MatrixResult, Target, from_json, has_geometry, measure_geometry, work
 from opdlib.measurement.ledger import Ledger
+from opdlib.measurement.nulls import Noise
 from opdlib.measurement.sparsity import TensorResult, sparsity_pass
 from opdlib.metrics.histogram import DeltaHistogram
 
 FORMAT = 3
 """Raised whenever a stored number changes its meaning; results of another format are measured again."""
 
-METRICS = ("sparsity", "geometry")
+METRICS = ("sparsity", "geometry", "nulls")
+"""What is measured unless somebody says otherwise."""
+EVERYTHING = (*METRICS, "draws")
+"""With a draw of every null whose spectra need one, which takes several times as long."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Job:
     skip: tuple[str, ...] = ()
     ledger: Path | None = None
     """A folder where finished parts are kept, and from which a later call goes on."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Source's name of a tensor -> root mean square of its delta before rounding, where it is known from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def identity(
         "trained": trained_digest,
         "view": view,
         "skip": sorted(skip),
-        "metrics": [m for m in METRICS if m in metrics],
+        "metrics": [m for m in EVERYTHING if m in metrics],
         "format": FORMAT,
     }
 
@@ -106,10 +112,11 @@ def measure_all(
     """Measure pairs over one source: all are aligned first, then come their histograms, then their geometry.
 
     `workers` (default: the machine's cores) share the work; no number depends on it. `device` auto takes a GPU for the
-    geometry if there is one. `progress` True shows a bar, None only on a terminal. Raises AlignmentError, MeasureError
-    (NaN, Inf, dtype, a matrix that cannot be decomposed), ParameterError, OutputError.
+    geometry if there is one. Metric `nulls` adds what rounding and magnitude alone would give, `draws` their spectra by
+    a draw each; both go with whatever else is measured. `progress` True shows a bar, None only on a terminal. Raises
+    AlignmentError, MeasureError (NaN, Inf, dtype, a matrix that cannot be decomposed), ParameterError, OutputError.
     """
-    for value, known, what in ((view, VIEWS, "view"), *((m, METRICS, "metric") for m in metrics)):
+    for value, known, what in ((view, VIEWS, "view"), *((m, EVERYTHING, "metric") for m in metrics)):
         if value not in known:
             raise ParameterError(f"{what} {value!r}; wanted one of {', '.join(known)}")
     if workers is not None and workers < 1:
@@ -120,8 +127,15 @@ def measure_all(
         passes = []
         for run in runs:
             with _bar(run.job.name, run.alignment.parameters, " weights", progress) as bar:
-                passes.append(sparsity_pass(source, run.job.trained, run.alignment, view, pool, run.ledger, bar))
-    geometry = _geometry(source, runs, view, chosen, count, progress) if "geometry" in metrics else [None] * len(runs)
+                scales = run.job.scales if "nulls" in metrics else None
+                passes.append(
+                    sparsity_pass(source, run.job.trained, run.alignment, view, pool, run.ledger, bar, scales)
+                )
+    geometry: Sequence[tuple[MatrixResult, ...] | None] = [None] * len(runs)
+    if "geometry" in metrics:
+        noises = [{t.match.source: t.noise for t in found.tensors if t.noise} for found in passes]
+        nulls = {"nulls", "draws"} & set(metrics)
+        geometry = _geometry(source, runs, view, chosen, count, progress, noises, nulls)
     return [
         Measurement(
             name=run.job.name,
@@ -145,21 +159,29 @@ class _Run:
         self.job, self.alignment = job, alignment
         self.origins = {"source": source.origin(), "trained": job.trained.origin()}
         ours = identity(self.origins["source"]["digest"], self.origins["trained"]["digest"], view, job.skip, metrics)
-        self.ledger = Ledger(job.ledger, ours) if job.ledger else None
+        known = {"scales": sorted(job.scales.items())} if job.scales else {}
+        self.ledger = Ledger(job.ledger, ours | known) if job.ledger else None
 
 
 def _geometry(
-    source: Checkpoint, runs: Sequence[_Run], view: str, device: torch.device, workers: int, progress: bool | None
-) -> list[tuple[MatrixResult, ...] | None]:
+    source: Checkpoint,
+    runs: Sequence[_Run],
+    view: str,
+    device: torch.device,
+    workers: int,
+    progress: bool | None,
+    noises: Sequence[Mapping[str, Noise]],
+    nulls: Collection[str],
+) -> list[tuple[MatrixResult, ...]]:
     found: list[dict[str, list[MatrixResult]]] = [{} for _ in runs]
     targets = []
-    for run, known in zip(runs, found, strict=True):
+    for run, known, own in zip(runs, found, noises, strict=True):
         matches = {m.source: m for m in run.alignment.matches if not has_geometry(m.info.shape, m.source)}
         for name in matches:
             part = run.ledger.load(_part(name)) if run.ledger else None
             if part is not None:
                 known[name] = [from_json(row) for row in part[0]]
-        targets.append(Target(run.job.trained, {n: m for n, m in matches.items() if n not in known}))
+        targets.append(Target(run.job.trained, {n: m for n, m in matches.items() if n not in known}, own))
     shapes = {n: m.info.shape for t in targets for n, m in t.matches.items()}
 
     def store(number: int, name: str, results: list[MatrixResult]) -> None:
@@ -168,7 +190,7 @@ def _geometry(
         found[number][name] = results
 
     with _bar("geometry", sum(map(work, shapes.values())), " flop", progress) as bar:
-        for name in measure_geometry(source, targets, view, device, workers, store):
+        for name in measure_geometry(source, targets, view, device, workers, store, nulls):
             bar.update(work(shapes[name]))
     return [tuple(r for name in sorted(known) for r in known[name]) for known in found]
 

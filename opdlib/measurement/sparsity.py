@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, fields
@@ -15,8 +16,10 @@ from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
 from opdlib.measurement.align import Alignment, Delta, Match, read_delta
 from opdlib.measurement.ledger import Ledger
+from opdlib.measurement.nulls import Noise, noise
 from opdlib.metrics.histogram import DeltaHistogram, Finer, Members, NonFiniteError, Scan, scan, total
-from opdlib.metrics.sparsity import Sparsity, sparsity, top_energies
+from opdlib.metrics.nulls import Visibility, visibility
+from opdlib.metrics.sparsity import ABSOLUTE, Sparsity, sparsity, top_energies
 
 GROUP = 1 << 25
 """Coordinates after which a group of tensors is written to the ledger."""
@@ -31,6 +34,10 @@ class TensorResult:
     changed_matrices: int
     """Matrices with a nonzero delta: 0 or 1 for a 2-D tensor, the number of changed experts for fused ones (3-D), else
     0."""
+    noise: Noise | None = None
+    """What visibility puts in the place of the update; None where it was not asked for."""
+    visible: Visibility | None = None
+    """What would be seen of that; None too where the noise has no scale."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +57,18 @@ def sparsity_pass(
     pool: Executor,
     ledger: Ledger | None,
     bar: tqdm[Any],
+    scales: Mapping[str, float] | None = None,
 ) -> Pass:
     """Measure every parameter; `pool` shares a tensor out, `bar` counts coordinates. Finished groups are kept in
-    `ledger` and taken from it. Raises MeasureError for NaN and Inf."""
+    `ledger` and taken from it. With `scales` (source's name -> root mean square of the delta before rounding, where
+    somebody knows it) comes what visibility expects. Raises MeasureError for NaN and Inf."""
     results: list[TensorResult] = []
     histogram = total([])
     for number, matches in enumerate(_groups(alignment)):
         part = f"sparsity-{number:05d}"
         known = ledger.load(part) if ledger else None
         if known is None:
-            measured, own = _measure_group(source, trained, matches, view, pool)
+            measured, own = _measure_group(source, trained, matches, view, pool, scales)
             if ledger:
                 ledger.store(part, [_to_json(r) for r in measured], _to_arrays(own))
         else:
@@ -87,14 +96,25 @@ def _groups(alignment: Alignment) -> Iterator[list[Match]]:
 
 
 def _measure_group(
-    source: Checkpoint, trained: Checkpoint, matches: list[Match], view: str, pool: Executor
+    source: Checkpoint,
+    trained: Checkpoint,
+    matches: list[Match],
+    view: str,
+    pool: Executor,
+    scales: Mapping[str, float] | None,
 ) -> tuple[list[TensorResult], DeltaHistogram]:
     results, histograms = [], []
     for match in matches:
         delta = read_delta(source, trained, match, view)
         seen = _scan(source, trained, delta, pool)
         numbers = sparsity(seen.histogram, seen.members)
-        results.append(TensorResult(match, numbers, _changed_matrices(delta, seen.histogram)))
+        own, visible = None, None
+        if scales is not None and view == "bf16":
+            stored = source.read(match.source), trained.read(match.trained)
+            own = noise(*stored, seen.histogram, scales.get(match.source))
+            if not math.isnan(own.scale):
+                visible = visibility(seen.histogram.magnitude_bins, seen.histogram.magnitudes, own.scale, ABSOLUTE)
+        results.append(TensorResult(match, numbers, _changed_matrices(delta, seen.histogram), own, visible))
         histograms.append(seen.histogram)
     return results, total(histograms)
 
@@ -135,14 +155,23 @@ def _to_json(result: TensorResult) -> dict[str, Any]:
     row = asdict(result.sparsity)
     for key in ("absolute", "relative", "top"):  # JSON has no float keys
         row[key] = list(row[key].items())
-    return row | {"changed_matrices": result.changed_matrices, "name": result.match.source}
+    seen = result.visible
+    visible = [seen.scale, seen.exact_zero, *(list(m.items()) for m in (seen.absolute, seen.changed))] if seen else None
+    noise = [result.noise.scale, result.noise.known_from] if result.noise else None
+    more = {"changed_matrices": result.changed_matrices, "name": result.match.source, "noise": noise}
+    return row | more | {"visible": visible}
 
 
 def _from_json(match: Match, row: dict[str, Any]) -> TensorResult:
     numbers = {f.name: row[f.name] for f in fields(Sparsity)}
     for key in ("absolute", "relative", "top"):
         numbers[key] = {float(at): value for at, value in numbers[key]}
-    return TensorResult(match, Sparsity(**numbers), row["changed_matrices"])
+    visible = None
+    if row["visible"]:
+        scale, exact_zero, absolute, changed = row["visible"]
+        visible = Visibility(scale, exact_zero, dict(absolute), dict(changed))
+    known = Noise(*row["noise"]) if row["noise"] else None
+    return TensorResult(match, Sparsity(**numbers), row["changed_matrices"], known, visible)
 
 
 def _to_arrays(histogram: DeltaHistogram) -> dict[str, NDArray[Any]]:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from opdlib.metrics.masks import Coverage, coverages, masks
+from opdlib.metrics.masks import Coverage, chance_nonprincipal_or_low, coverages, expected_coverages, masks
 from opdlib.metrics.spectrum import hill_exponent, tail
 from opdlib.metrics.subspace import (
     SHARES,
@@ -33,36 +35,53 @@ class Geometry(Comparison):
     expected: Projection
     coverage: Mapping[float, Coverage]
     """atol of the update mask -> coverage."""
+    nonprincipal_or_low: Mapping[float, float]
+    """rho -> share of all coordinates in that set: what a random update covers of it."""
+    nulls: Mapping[str, Coverage]
+    """Null -> the coverage that it expects of exact nonzero updates."""
     reasons: Mapping[str, str]
 
 
-def geometries(source: torch.Tensor, trained: Sequence[torch.Tensor]) -> list[Geometry]:
+Chances = Mapping[str, NDArray[np.float64]]
+"""Null -> P(updated) by magnitude, see `opdlib.metrics.nulls.by_magnitude`."""
+
+
+def geometries(
+    source: torch.Tensor, trained: Sequence[torch.Tensor], chances: Sequence[Chances] = ()
+) -> list[Geometry]:
     """Measure every `trained - source`, all (m, n) with m, n >= 1 and of a float dtype; each must differ somewhere.
 
     The source is decomposed once. Its masks are used for all and dropped before the larger work on subspaces begins.
-    Raises torch.linalg.LinAlgError if a matrix cannot be decomposed.
+    `chances` has the nulls of each trained matrix, or nothing. Raises torch.linalg.LinAlgError if a matrix cannot be
+    decomposed.
     """
     basis = source_basis(source)
     known = masks(source, basis)
     covered = [coverages(known, source, other) for other in trained]
+    nulls = [expected_coverages(known, source, own) if own else {} for own in chances or [{}] * len(trained)]
+    random = chance_nonprincipal_or_low(known)
     del known
-    return [_geometry(basis, compare(basis, source, other), own) for other, own in zip(trained, covered, strict=True)]
+    found = []
+    for other, own, null in zip(trained, covered, nulls, strict=True):
+        seen = compare(basis, source, other)
+        found.append(
+            Geometry(
+                **vars(seen),
+                shape=basis.shape,
+                route=f"{seen.spectrum.route}/{basis.route}",
+                expected=expected_projection(basis.shape),
+                coverage=own,
+                nonprincipal_or_low=random,
+                nulls=null,
+                reasons=_reasons(basis, seen),
+            )
+        )
+    return found
 
 
 def geometry(source: torch.Tensor, trained: torch.Tensor) -> Geometry:
     """`geometries` for one trained matrix."""
     return geometries(source, [trained])[0]
-
-
-def _geometry(basis: Basis, seen: Comparison, covered: Mapping[float, Coverage]) -> Geometry:
-    return Geometry(
-        **vars(seen),
-        shape=basis.shape,
-        route=f"{seen.spectrum.route}/{basis.route}",
-        expected=expected_projection(basis.shape),
-        coverage=covered,
-        reasons=_reasons(basis, seen),
-    )
 
 
 def _reasons(basis: Basis, seen: Comparison) -> dict[str, str]:

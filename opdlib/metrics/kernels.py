@@ -256,17 +256,26 @@ def count_codes(a, b, shift_a, shift_b, codes, atols, tables):  # type: ignore[n
 
 
 @numba.njit(nogil=True, cache=True)
-def count_overlap(source, a, b, atol, found):  # type: ignore[no-untyped-def]
-    """Add to the row of each binade of abs(source), its exponent bits: coordinates, those updated in a, in b, in both.
+def sum_chances(bits, shift, codes, chances, sums):  # type: ignore[no-untyped-def]
+    """Add to each code the chances, (MAGNITUDES, k), of its coordinates' magnitudes; `sums` is (codes, k)."""
+    for i in range(codes.size):
+        top = ((np.uint32(bits[i]) << shift) >> np.uint32(16)) & np.uint32(0x7FFF)
+        for k in range(chances.shape[1]):
+            sums[codes[i], k] += chances[top, k]
 
-    All are float32; `found` is (256, 4).
-    """
+
+@numba.njit(nogil=True, cache=True)
+def count_overlap(source, a, b, atol, found):  # type: ignore[no-untyped-def]
+    """Add to the row of each binade of abs(source), its exponent bits: coordinates, those updated in a, in b, in both,
+    in both with one sign. All are float32; `found` is (256, 5)."""
     bits = source.view(np.uint32)
     for i in range(source.size):
         w = np.float64(source[i])
-        in_a, in_b = abs(np.float64(a[i]) - w) > atol, abs(np.float64(b[i]) - w) > atol
+        by_a, by_b = np.float64(a[i]) - w, np.float64(b[i]) - w
+        in_a, in_b = abs(by_a) > atol, abs(by_b) > atol
         row = (bits[i] >> np.uint32(23)) & np.uint32(0xFF)
         found[row, 0] += 1
         found[row, 1] += in_a
         found[row, 2] += in_b
         found[row, 3] += in_a and in_b
+        found[row, 4] += in_a and in_b and (by_a > 0) == (by_b > 0)

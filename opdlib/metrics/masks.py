@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -44,6 +45,22 @@ class Masks:
     """(CODES,) coordinates of each code."""
     size: Mapping[float, int]
     """rho -> coordinates in each mask, ceil(rho * m * n)."""
+
+    @cached_property
+    def members(self) -> Mapping[float, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """rho -> expected membership of each code in the principal and in the low mask: 0, 1, or a part at a tie."""
+        code, found = np.arange(CODES), {}
+        below, up_to = np.divmod(code // _PRINCIPAL_CODES, _LEVELS)  # cuts below the value, up to and including it
+        for place, share in enumerate(SHARES):
+            state = code % _PRINCIPAL_CODES // 3**place % 3
+            low_state = np.where(up_to <= place, _IN, np.where(below <= place, _TIE, _OUT))
+            found[share] = self._shared(state, self.size[share]), self._shared(low_state, self.size[share])
+        return found
+
+    def _shared(self, state: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+        inside, tied = int(self.table[state == _IN].sum()), int(self.table[state == _TIE].sum())
+        share = (size - inside) / tied if tied else 0.0
+        return np.where(state == _IN, 1.0, np.where(state == _TIE, share, 0.0))
 
 
 def masks(source: torch.Tensor, basis: Basis) -> Masks:
@@ -120,8 +137,26 @@ def coverages(masks_: Masks, source: torch.Tensor, trained: torch.Tensor) -> dic
     before, after = raw_bits(_narrow(source)), raw_bits(_narrow(trained))
     tables = np.zeros((len(UPDATE_ATOL), CODES), np.int64)
     kernels.count_codes(before, after, shift_of(before), shift_of(after), masks_.codes, np.array(UPDATE_ATOL), tables)
-    weights = {share: _weights(masks_, place) for place, share in enumerate(SHARES)}
-    return {atol: _coverage(masks_, table, weights) for atol, table in zip(UPDATE_ATOL, tables, strict=True)}
+    return {atol: _coverage(masks_, table) for atol, table in zip(UPDATE_ATOL, tables, strict=True)}
+
+
+def expected_coverages(
+    masks_: Masks, source: torch.Tensor, chances: Mapping[str, NDArray[np.float64]]
+) -> dict[str, Coverage]:
+    """Coverage by updates that fall independently: each of `chances` is (MAGNITUDES,), P(updated) by abs(source).
+
+    Every share is the expected number of updates inside the mask over the expected number of all.
+    """
+    bits = raw_bits(_narrow(source))
+    sums = np.zeros((CODES, len(chances)))
+    kernels.sum_chances(bits, shift_of(bits), masks_.codes, np.stack(list(chances.values()), axis=1), sums)
+    return {name: _coverage(masks_, table) for name, table in zip(chances, sums.T, strict=True)}
+
+
+def chance_nonprincipal_or_low(masks_: Masks) -> dict[float, float]:
+    """rho -> what a random update covers of that set: its share of the coordinates."""
+    size = int(masks_.table.sum())
+    return {s: 1 - float(masks_.table @ (p * (1 - q))) / size for s, (p, q) in masks_.members.items()}
 
 
 def _narrow(matrix: torch.Tensor) -> torch.Tensor:
@@ -129,17 +164,15 @@ def _narrow(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.to(torch.float32) if matrix.dtype == torch.float64 else matrix
 
 
-def _coverage(
-    masks_: Masks, updated: NDArray[np.int64], weights: Mapping[float, tuple[NDArray[np.float64], NDArray[np.float64]]]
-) -> Coverage:
-    total = int(updated.sum())
-    principal = {s: float(updated @ p) for s, (p, _) in weights.items()}
-    low = {s: float(updated @ q) for s, (_, q) in weights.items()}
+def _coverage(masks_: Masks, updated: NDArray[np.integer] | NDArray[np.float64]) -> Coverage:
+    total = float(updated.sum())
+    principal = {s: float(updated @ p) for s, (p, _) in masks_.members.items()}
+    low = {s: float(updated @ q) for s, (_, q) in masks_.members.items()}
 
     def of_updates(counts: Mapping[float, float]) -> dict[float, float]:
         return {s: c / total if total else math.nan for s, c in counts.items()}
 
-    outside = of_updates({s: float(updated @ (p * (1 - q))) for s, (p, q) in weights.items()})
+    outside = of_updates({s: float(updated @ (p * (1 - q))) for s, (p, q) in masks_.members.items()})
     return Coverage(
         density=total / int(masks_.table.sum()),
         principal=of_updates(principal),
@@ -150,19 +183,3 @@ def _coverage(
         changed_principal={s: c / masks_.size[s] for s, c in principal.items()},
         changed_low={s: c / masks_.size[s] for s, c in low.items()},
     )
-
-
-def _weights(masks_: Masks, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Expected membership of each code in the principal and in the low mask: 0, 1, or a share at a tie."""
-    size = masks_.size[SHARES[place]]
-    code = np.arange(CODES)
-    state = code % _PRINCIPAL_CODES // 3**place % 3
-    below, up_to = np.divmod(code // _PRINCIPAL_CODES, _LEVELS)  # cuts below the value, cuts up to and including it
-    low_state = np.where(up_to <= place, _IN, np.where(below <= place, _TIE, _OUT))
-    return _shared(masks_.table, state, size), _shared(masks_.table, low_state, size)
-
-
-def _shared(table: NDArray[np.int64], state: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-    inside, tied = int(table[state == _IN].sum()), int(table[state == _TIE].sum())
-    share = (size - inside) / tied if tied else 0.0
-    return np.where(state == _IN, 1.0, np.where(state == _TIE, share, 0.0))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from opdlib.metrics import kernels
 
@@ -21,6 +22,8 @@ class Counts:
     """Updated in the first: abs(delta) > atol."""
     b: int
     both: int
+    alike: int = 0
+    """Updated in both, in the same direction."""
 
 
 def count(source: torch.Tensor, a: torch.Tensor, b: torch.Tensor, atol: float) -> list[Counts]:
@@ -30,7 +33,7 @@ def count(source: torch.Tensor, a: torch.Tensor, b: torch.Tensor, atol: float) -
     have the same exponent bits, are one binade.
     """
     arrays = [t.to(torch.float32).contiguous().flatten().numpy() for t in (source, a, b)]
-    found = np.zeros((256, 4), np.int64)
+    found = np.zeros((256, 5), np.int64)
     kernels.count_overlap(*arrays, atol, found)
     return [Counts(*map(int, row)) for row in found if row[0]]
 
@@ -38,7 +41,7 @@ def count(source: torch.Tensor, a: torch.Tensor, b: torch.Tensor, atol: float) -
 def total(counts: Iterable[Counts]) -> Counts:
     """All coordinates together."""
     listed = list(counts)
-    return Counts(*(sum(getattr(c, name) for c in listed) for name in ("size", "a", "b", "both")))
+    return Counts(*(sum(getattr(c, f.name) for c in listed) for f in fields(Counts)))
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,58 @@ def expected_within(parts: Sequence[Counts]) -> Overlap:
     """
     whole = total(parts)
     return _shares(math.fsum(c.a * c.b / c.size for c in parts if c.size), whole.a, whole.b)
+
+
+def equal_signs(counts: Counts) -> float:
+    """Share of the coordinates updated in both that moved in the same direction; NaN if there are none.
+
+    Half by chance, if the two deltas have nothing to do with each other.
+    """
+    return counts.alike / counts.both if counts.both else math.nan
+
+
+def latent_cosine(parts: Sequence[Counts]) -> float:
+    """The cosine of two updates before rounding that their overlap needs, in [-1, 1]; NaN where a mask is empty.
+
+    Hypothesis: in each part the two latent updates of a weight are bivariate Gaussian with one correlation everywhere,
+    and a weight is updated if its latent update exceeds a threshold, which the part's density gives. Passing the
+    binades of every tensor as parts is right for bf16: inside a binade all weights have one grid. The correlation is
+    the one that gives the observed number of weights updated in both; its sign is that of the majority of
+    `equal_signs`, for the overlap does not tell it. 0 if both are no more than independence gives.
+    """
+    from scipy.optimize import brentq
+
+    whole = total(parts)
+    some = [c for c in parts if c.a and c.b]
+    if not whole.a or not whole.b:
+        return math.nan
+    sizes, in_a, in_b = (np.array([getattr(c, name) for c in some], float) for name in ("size", "a", "b"))
+
+    def excess(correlation: float) -> float:
+        return float(sizes @ _both(in_a / sizes, in_b / sizes, correlation)) - whole.both
+
+    if not some or excess(0.0) >= 0:
+        return 0.0
+    most = 1 - 1e-9
+    found: float = most if excess(most) <= 0 else brentq(excess, 0.0, most, xtol=1e-9)
+    return found if 2 * whole.alike >= whole.both else -found
+
+
+def _both(p: NDArray[np.float64], q: NDArray[np.float64], correlation: float) -> NDArray[np.float64]:
+    """P(abs(x) > s, abs(y) > t) of standard normal x, y with P(abs(x) > s) = p and P(abs(y) > t) = q.
+
+    Plackett's integral over the angle up to asin(correlation), by Gauss and Legendre; exact for correlation 0.
+    """
+    from scipy.special import ndtri
+
+    s, t = (-ndtri(share / 2)[:, None] for share in (p, q))
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    angle = math.asin(correlation) * (nodes + 1) / 2
+    squares, product = s**2 + t**2, 2 * s * t * np.sin(angle)
+    kernel = np.exp(-(squares - product) / (2 * np.cos(angle) ** 2))
+    kernel -= np.exp(-(squares + product) / (2 * np.cos(angle) ** 2))
+    both: NDArray[np.float64] = p * q + math.asin(correlation) / (2 * math.pi) * (kernel @ weights)
+    return both
 
 
 def _shares(both: float, a: int, b: int) -> Overlap:

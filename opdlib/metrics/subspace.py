@@ -115,6 +115,15 @@ def expected_projection(shape: tuple[int, int]) -> Projection:
     )
 
 
+def expected_drift(shape: tuple[int, int]) -> float:
+    """`drift_of_delta` of an isotropic delta, to first order: sqrt(1 / max(m, n)).
+
+    A singular value moves by u^T delta v, whose variance is Fro(delta)^2 / (m n), and there are min(m, n) of them. Good
+    while the largest singular value of the delta is small beside the source's smallest ones; a draw tells where not.
+    """
+    return math.sqrt(1 / max(shape))
+
+
 @dataclass(frozen=True)
 class Turning:
     """Sines of the principal angles between the leading subspaces of source and trained, at a tenth of rank."""

@@ -132,14 +132,15 @@ def _measured(
     source: str, trained: str, view: str, skip: Sequence[str], metrics: Sequence[str], name: str, pair: Pair | None
 ) -> Results:
     from opdlib.checkpoints import open_checkpoint
-    from opdlib.measurement.schedule import METRICS, identity
+    from opdlib.measurement.schedule import EVERYTHING, METRICS, identity
     from opdlib.results.measure import measure_into
 
     before, after = open_checkpoint(source), open_checkpoint(trained)
-    everything, wanted = (identity(before.digest(), after.digest(), view, skip, m) for m in (METRICS, metrics))
-    folder = find_by_content(everything) or find_by_content(wanted)
+    more = [m for m in (EVERYTHING, METRICS, METRICS[:2], metrics) if set(metrics) <= set(m)]
+    known = [identity(before.digest(), after.digest(), view, skip, m) for m in more]
+    folder = next((found for one in known if (found := find_by_content(one))), None)
     if folder is None:
-        folder = cached_folder(wanted)
+        folder = cached_folder(known[-1])
         options: dict[str, Any] = {"view": view, "metrics": metrics, "progress": not os.environ.get("TQDM_DISABLE")}
         measure_into(folder, before, after, name=pair.key if pair else name, skip=skip, **options)
     return Results(folder, name, pair)

@@ -13,10 +13,13 @@ ORDER = (
     *("sparsity", "sparsity_rms", "sparsity_ulp", "top_energy", "top_energy_global", "blocks", "layers"),
     *("svd_energy", "svd_energy_rank", "stable_rank", "effective_rank", "rank_share", "hill_exponent"),
     *("projection", "projection_expected", "rotation", "sines", "spectral_drift", "spectral_drift_delta"),
-    *("coverage", "coverage_1e-05", "coverage_ceiling", "changed_in"),
+    *("kappa", "coverage", "coverage_1e-05", "coverage_expected", "coverage_ceiling", "changed_in"),
+    *("nulls_scale", "nulls", "explained"),
 )
 """The keys of a summary in their order. Up to the layers stands what needs no spectrum."""
-NAMES = ("pair", "view")
+NAMES = ("pair", "view", "nulls_scale")
+NULLS = ("nulls_scale", "nulls", "explained")
+"""What null models say of the numbers before."""
 SPARSITY = ORDER[: ORDER.index("layers") + 1]
 
 _BETWEEN_LEVELS = re.compile(r"(?<!\d)\.|\.(?!\d)")
@@ -24,14 +27,14 @@ _BETWEEN_LEVELS = re.compile(r"(?<!\d)\.|\.(?!\d)")
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a summary but those of its layers; None where one is undefined."""
-    return dict(flat({key: value for key, value in summary.items() if key != "layers"}))
+    """The numbers of a summary but those of its layers and nulls; None where one is undefined."""
+    return dict(flat({key: value for key, value in summary.items() if key not in ("layers", *NULLS)}))
 
 
 def is_headline(key: str) -> bool:
     """Is this the dotted key of a number of a summary?"""
     top = _BETWEEN_LEVELS.split(key)[0]
-    return top in ORDER and top not in (*NAMES, "layers")
+    return top in ORDER and top not in (*NAMES, *NULLS, "layers")
 
 
 def nest(numbers: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@
 | `magnitude.csv` | one binade of abs(source), over the whole model |
 | `geometry.csv` | one number of one matrix (unless only sparsity was measured) |
 | `undefined.csv` | one number of one matrix that is undefined, with the reason |
+| `nulls.csv` | one number that a null expects, of a parameter or of a matrix (unless nulls were left out) |
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def find_by_content(identity: dict[str, Any]) -> Path | None:
     """The results of exactly this measurement (`opdlib.measurement.schedule.identity`), committed ones first, then the
     user's cache.
 
-    A folder without tables is not whole, and passed over.
+    A folder without tables is not whole, and passed over. The scale of a null may be better known in committed results.
     """
     committed = sorted(p.parent for p in (data_root() / "results").rglob(TENSORS))
     cached = cached_folder(identity)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import platform
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,8 @@ from opdlib.measurement.schedule import METRICS, Job, Measurement, identity, mea
 from opdlib.quantities import flat
 from opdlib.results import write as rows
 from opdlib.results.flat import undefined
-from opdlib.results.layout import PROVENANCE, SUMMARY, csv_text, read_provenance
+from opdlib.results.layout import PROVENANCE, SUMMARY, TENSORS, csv_text, read_provenance
+from opdlib.results.nulls import NULLS, of_nulls, refused
 from opdlib.results.summarize import summarize
 
 if TYPE_CHECKING:
@@ -43,8 +46,9 @@ def measure(
     """Measure what training changed between two checkpoints; the numbers stay in memory until they are saved.
 
     `name` is what tables call the pair (default: the last part of the trained checkpoint's path). View bf16 rounds both
-    to bf16 before it subtracts, `stored` takes them as they are. `metrics` are sparsity and geometry; `skip` leaves
-    tensors out, by name or pattern. For the rest see `opdlib.measurement.schedule.measure_all`.
+    to bf16 before it subtracts, `stored` takes them as they are. `metrics` are sparsity, geometry, nulls and draws (not
+    by default); `skip` leaves tensors out, by name or pattern. For the rest see `measure_all` in
+    `opdlib.measurement.schedule`.
 
     >>> import opdlib
     >>> measured = opdlib.measure("base", "trained", skip=["*norm*"], metrics=["sparsity"])
@@ -82,8 +86,8 @@ def files_of(measurement: Measurement, note: str = "") -> dict[str, str]:
         "sparsity.csv": csv_text(rows.of_sparsity(measurement)),
         "energy.csv": csv_text(rows.of_energy(measurement)),
         "curve.csv": csv_text(rows.of_curve(measurement.histogram)),
-        "magnitude.csv": csv_text(rows.of_magnitude(measurement.histogram)),
-        PROVENANCE: _json(_provenance(measurement, undefined(dict(flat(summary))), note)),
+        "magnitude.csv": csv_text(rows.of_magnitude(measurement)),
+        PROVENANCE: _json(_provenance(measurement, undefined(dict(flat(summary))) | refused(measurement), note)),
         SUMMARY: _json(summary),
     }
     if measurement.matrices is not None:
@@ -91,7 +95,19 @@ def files_of(measurement: Measurement, note: str = "") -> dict[str, str]:
             "geometry.csv": csv_text(rows.of_geometry(measurement.matrices), rows.GEOMETRY),
             "undefined.csv": csv_text(rows.of_reasons(measurement.matrices), rows.REASONS),
         }
+    if "nulls" in measurement.metrics:
+        files["nulls.csv"] = csv_text(of_nulls(measurement), NULLS)
     return files
+
+
+def scales_of(stored: Path) -> dict[str, float]:
+    """Root mean square of every tensor's delta, from results of view `stored`; empty if there are none."""
+    file = stored / TENSORS
+    if not file.is_file():
+        return {}
+    with file.open(encoding="utf8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if int(row["size"])]
+    return {row["tensor"]: math.sqrt(float(row["energy"]) / int(row["size"])) for row in rows}
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,8 @@ class Order:
     trained: Checkpoint
     skip: tuple[str, ...] = ()
     note: str = ""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """See `opdlib.measurement.schedule.Job`."""
 
 
 def measure_together(
@@ -119,7 +137,7 @@ def measure_together(
             ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics)
             if read_provenance(order.folder).get("identity") != ours:
                 summary.unlink()
-    jobs = [Job(order.name, order.trained, order.skip, order.folder / LEDGER) for order in orders]
+    jobs = [Job(order.name, order.trained, order.skip, order.folder / LEDGER, order.scales) for order in orders]
     measurements = measure_all(source, jobs, view=view, metrics=metrics, **options)
     for order, measurement in zip(orders, measurements, strict=True):
         write_together(order.folder, files_of(measurement, order.note), last=SUMMARY)

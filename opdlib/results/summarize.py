@@ -16,9 +16,14 @@ from opdlib.metrics.kernels import ETA
 from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, relative_norm
 from opdlib.metrics.spectrum import RANK_SHARES, RANK_TOLERANCES, TOP
 from opdlib.metrics.subspace import ANGLE_SHARE, SHARES
+from opdlib.results.nulls import summarize_nulls
 
 Summary = dict[str, Any]
 Key = tuple[str, str, float | None, float | None]
+
+
+OUTER = ("embedding", "lm_head")
+"""Blocks whose many weights hide how the others share an update."""
 
 
 def threshold_key(eps: float) -> str:
@@ -55,16 +60,7 @@ def summarize(measurement: Measurement) -> Summary:
         "sparsity_ulp": {threshold_key(ETA): _share(sum(t.sparsity.ulp for t in tensors), size)},
         "top_energy": {share_key(p): _share(math.fsum(t.sparsity.top[p] for t in tensors), energy) for p in TOP_SHARES},
         "top_energy_global": {share_key(p): _share(measurement.top[p], energy) for p in TOP_SHARES},
-        "blocks": {
-            block: {
-                "rel_norm": _rel_norm(members),
-                "energy_share": _share(_energy(members), energy),
-                "exact_zero": _unchanged(members),
-                "parameters": _size(members),
-            }
-            for block, members in groups
-            if members
-        },
+        "blocks": {block: _block(members, tensors) for block, members in groups if members},
         "layers": [
             {
                 "layer": number,
@@ -76,7 +72,25 @@ def summarize(measurement: Measurement) -> Summary:
             for number, members in sorted(stack.items())
         ],
     }
-    return first if measurement.matrices is None else first | _geometry(measurement.matrices)
+    second = {} if measurement.matrices is None else _geometry(measurement.matrices)
+    return first | second | summarize_nulls(measurement)
+
+
+def _block(members: Sequence[TensorResult], tensors: Sequence[TensorResult]) -> Summary:
+    """The numbers of a block; those called inner are shares of what lies between embedding and head."""
+    size, energy = _size(members), _energy(members)
+    block: Summary = {
+        "rel_norm": _rel_norm(members),
+        "energy_share": _share(energy, _energy(tensors)),
+        "exact_zero": _unchanged(members),
+        "parameters": size,
+        "parameter_share": _share(size, _size(tensors)),
+    }
+    inner = [t for t in tensors if t.match.param.summary_block not in OUTER]
+    if members[0] not in inner:
+        return block
+    shares = {"energy": _share(energy, _energy(inner)), "parameter": _share(size, _size(inner))}
+    return block | {f"inner_{of}_share": share for of, share in shares.items()}
 
 
 def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
@@ -96,8 +110,8 @@ def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
     def by_share(metric: str, side: str, atol: float | None = None) -> dict[str, float | None]:
         return {share_key(s): median(metric, side, s, atol) for s in SHARES}
 
-    def chance(side: str) -> dict[str, float | None]:
-        return {share_key(s): _median(expected.get(("projection", side, s, None), [])) for s in SHARES}
+    def chance(metric: str, side: str, atol: float | None = None) -> dict[str, float | None]:
+        return {share_key(s): _median(expected.get((metric, side, s, atol), [])) for s in SHARES}
 
     sides, masks = ("joint", "left", "right"), ("principal", "low", "principal_not_low", "nonprincipal_or_low")
     return {
@@ -108,7 +122,7 @@ def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
         "rank_share": {threshold_key(t): median("rank_share", at=t) for t in RANK_TOLERANCES},
         "hill_exponent": median("hill_exponent"),
         "projection": {side: by_share("projection", side) for side in sides},
-        "projection_expected": {side: chance(side) for side in sides},
+        "projection_expected": {side: chance("projection", side) for side in sides},
         "rotation": {share_key(ANGLE_SHARE): median("sine_mean", "left", ANGLE_SHARE)},
         "sines": {
             side: {what: median(f"sine_{what}", side, ANGLE_SHARE) for what in ("mean", "max")}
@@ -116,8 +130,12 @@ def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
         },
         "spectral_drift": median("spectral_drift", "source"),
         "spectral_drift_delta": median("spectral_drift", "delta"),
+        "kappa": _median(
+            [n.value / n.expected for m in matrices for n in m.numbers if n.metric == "spectral_drift" and n.expected]
+        ),
         "coverage": {mask: by_share("coverage", mask, 0.0) for mask in masks},
         "coverage_1e-05": {mask: by_share("coverage", mask, 1e-5) for mask in masks},
+        "coverage_expected": {"nonprincipal_or_low": chance("coverage", "nonprincipal_or_low", 0.0)},
         "coverage_ceiling": {mask: by_share("coverage_ceiling", "", 0.0) for mask in ("principal", "low")},
         "changed_in": {mask: by_share("changed_in", mask, 0.0) for mask in ("principal", "low")},
     }

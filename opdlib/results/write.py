@@ -110,13 +110,20 @@ def of_curve(histogram: DeltaHistogram) -> Iterator[dict[str, Any]]:
         yield {"threshold": repr(float(threshold)), "below": int(count)}
 
 
-def of_magnitude(histogram: DeltaHistogram) -> Iterator[dict[str, Any]]:
-    """By the exponent of abs(source): [2^e, 2^(e+1)); zeros and subnormals share the first row, magnitude 0."""
+def of_magnitude(measurement: Measurement) -> Iterator[dict[str, Any]]:
+    """By the exponent of abs(source): [2^e, 2^(e+1)); zeros and subnormals share the first row, magnitude 0.
+
+    `visible` is the expected number of updated ones under visibility; empty where a tensor has no such null.
+    """
+    histogram = measurement.histogram
     exponents = histogram.magnitude_bins >> 7
+    seen = [t.visible.changed for t in measurement.tensors if t.visible]
+    whole = len(seen) == len(measurement.tensors)
     for exponent in np.unique(exponents):
         here = exponents == exponent
         yield {
             "magnitude": repr(float(2.0 ** (int(exponent) - 127)) if exponent else 0.0),
             "coordinates": int(histogram.magnitudes[here].sum()),
             "updated": int(histogram.updated[here].sum()),
+            "visible": _blank(math.fsum(part.get(int(exponent), 0.0) for part in seen) if whole else None),
         }

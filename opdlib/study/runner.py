@@ -9,7 +9,7 @@ from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import collect
 from opdlib.results.layout import SUMMARY
-from opdlib.results.measure import Order, measure_into, measure_together
+from opdlib.results.measure import Order, measure_into, measure_together, scales_of
 from opdlib.train.parents import Run, plan
 from opdlib.train.run import source_of, train
 
@@ -33,7 +33,9 @@ def measure_run(recipe_path: Path, folder: Path) -> None:
     kept = sorted(folder.glob("steps/[0-9]*"), key=lambda path: int(path.name))
     orders = [
         *(Order(folder / "results/steps" / path.name, name, open_checkpoint(str(path))) for path in kept),
-        Order(folder / "results", name, open_checkpoint(str(folder / "bf16"))),
+        Order(
+            folder / "results", name, open_checkpoint(str(folder / "bf16")), scales=scales_of(folder / "results/stored")
+        ),
     ]
     unmeasured = [order for order in orders if not (order.folder / SUMMARY).is_file()]
     if unmeasured:

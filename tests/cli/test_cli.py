@@ -52,7 +52,7 @@ def test_measure_then_summary(opd: Command, pico_pair: tuple[Path, Path], tmp_pa
     assert summary["pair"] == "trained"
     assert "exact_zero" in opd("summary", tmp_path / "out").stdout
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        *("summary.json", "provenance.json"),
+        *("summary.json", "provenance.json", "nulls.csv"),
         *("tensors.csv", "sparsity.csv", "energy.csv", "curve.csv", "magnitude.csv", "geometry.csv", "undefined.csv"),
     }
 

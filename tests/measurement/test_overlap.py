@@ -95,3 +95,19 @@ def test_the_command(opd: Command, three: Three) -> None:
     assert set(found["expected"]) == {"global", "tensor", "magnitude"}
     assert "if independent" in opd(*options).stdout
     assert opd(*options, "--atol", "-1").returncode == 2
+
+
+def test_the_cosine_is_that_of_masters_and_unknown_without_them(tmp_path: Path) -> None:
+    source = pico_weights()
+    common, own, others = (moved(source, seed=s, dtype=torch.float32) for s in (1, 2, 3))
+    mixed = [{n: w[n] + common[n] - source[n].float() for n in source} for w in (own, others)]
+    stored = [write_checkpoint(tmp_path / name, w) for name, w in zip(("s", "a", "b"), (source, *mixed), strict=True)]
+    found = overlap(*stored)
+    assert found["cosine"] == pytest.approx(0.5, abs=0.05)
+    assert found["latent_cosine"] == pytest.approx(found["cosine"], abs=0.1)
+    deltas = [torch.cat([(w[n].double() - source[n].double()).flatten() for n in source]) for w in mixed]
+    assert found["cosine"] == pytest.approx(float(torch.cosine_similarity(*deltas, dim=0)), rel=1e-9)
+    rounded = write_checkpoint(tmp_path / "r", {n: w.bfloat16() for n, w in mixed[1].items()})
+    again = overlap(stored[0], stored[1], rounded)
+    assert again["cosine"] is None
+    assert again["latent_cosine"] == found["latent_cosine"]
