@@ -97,8 +97,7 @@ def apply(source: Checkpoint, file: Path, out: Path, progress: Progress = iter) 
     with new_folder(out) as folder:
         with (folder / "model.safetensors").open("wb") as stream:
             _write_checkpoint(stream, patched, progress)
-        for path in _companions(source.folder):
-            shutil.copyfile(path, folder / path.name)
+        copy_companions(source.folder, folder)
     return out
 
 
@@ -152,11 +151,13 @@ def _spec_from(source: Checkpoint, file: Path) -> str:
     return source.spec
 
 
-def _companions(folder: Path | None) -> list[Path]:
+def copy_companions(folder: Path | None, to: Path) -> None:
+    """Copy configuration and tokenizer that lie in `folder` beside its weights, where there are any, into `to`."""
     if folder is None or not (folder / "config.json").is_file():
-        return []  # a lone weights file; what lies beside it may be anything
+        return  # a lone weights file; what lies beside it may be anything
     found = {path for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()}
-    return sorted(path for path in found if not path.name.endswith(".safetensors.index.json"))
+    for path in sorted(path for path in found if not path.name.endswith(".safetensors.index.json")):
+        shutil.copyfile(path, to / path.name)
 
 
 def _write_checkpoint(out: BinaryIO, patched: PatchedCheckpoint, progress: Progress) -> None:

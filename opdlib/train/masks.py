@@ -27,6 +27,7 @@ from transformers import TrainerCallback
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RecipeError
+from opdlib.metrics.draws import binades, drawn_alike
 from opdlib.registry.recipes import Mask
 from opdlib.train.callbacks import unwrapped
 from opdlib.train.models import module_names
@@ -53,20 +54,13 @@ def drawn_mask(kind: str, changed: Tensor, weights: Tensor, rng: np.random.Gener
     """A mask of `kind` with as many coordinates as `changed` (bool), over bf16 `weights` of the same shape."""
     if kind == "delta":
         return changed
+    if kind != "smallest":
+        bins = binades(weights)
+        return drawn_alike(changed, bins if kind == "magnitude" else np.zeros_like(bins), rng)
     owned = changed.flatten().numpy()
     magnitude = weights.abs().flatten().view(torch.int16).numpy()  # the bits of abs(bf16) sort as its values do
-    if kind == "smallest":
-        order = np.lexsort((rng.random(len(owned)), magnitude))
-        chosen = order[: owned.sum()]
-    else:
-        # A bf16 number is 7 bits of mantissa under its exponent: the bits above them name its binade.
-        bins = magnitude >> 7 if kind == "magnitude" else np.zeros_like(magnitude)
-        order = np.lexsort((rng.random(len(owned)), bins))
-        counts = np.bincount(bins[owned], minlength=256)
-        starts = np.searchsorted(bins[order], np.arange(256))
-        chosen = np.concatenate([order[start : start + n] for start, n in zip(starts, counts, strict=True)])
     drawn = np.zeros(len(owned), dtype=bool)
-    drawn[chosen] = True
+    drawn[np.lexsort((rng.random(len(owned)), magnitude))[: owned.sum()]] = True
     return torch.from_numpy(drawn).reshape(changed.shape)
 
 

@@ -1,0 +1,224 @@
+"""A checkpoint that holds only a part of an update: to ask by intervention what a measurement can only suggest.
+
+| rule | what of the update is kept |
+| --- | --- |
+| `singular:K` | of every matrix the K leading singular directions of its delta |
+| `visible` | what bf16 shows: both sides rounded, then subtracted |
+| `largest:P` | of every tensor the share P of coordinates that moved farthest |
+| `random:P` | as many coordinates as `largest:P` has in every binade of abs(source), drawn |
+| `mask:principal:P`, `mask:low:P` | the coordinates of that mask of the source (`opdlib.metrics.masks`) |
+| `block:NAME`, `layers:A-B` | the tensors of a block; the layers from A to B, both included |
+| `scale:C` | all of it, times C |
+| `none` | nothing |
+
+Several rules keep what all of them keep. A vector is a matrix of one row, a fused tensor of experts a matrix each.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.names import BLOCKS, Param
+from opdlib.checkpoints.patch import copy_companions
+from opdlib.checkpoints.writing import new_folder
+from opdlib.errors import ParameterError
+from opdlib.measurement.align import Match, align
+from opdlib.metrics.draws import binades, drawn_alike, largest
+from opdlib.metrics.eigen import largest_first
+from opdlib.metrics.sparsity import count_of
+from opdlib.metrics.spectrum import gram_of
+from opdlib.metrics.subspace import rank_of
+
+FORMS = (
+    "singular:K, visible, largest:P, random:P, mask:principal:P, mask:low:P, block:NAME, layers:A-B, scale:C or none"
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule, read: its kind, and what follows the colon as a number, name or range."""
+
+    kind: str
+    number: float = math.nan
+    block: str = ""
+    layers: range = range(0)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much of an update an edited checkpoint holds."""
+
+    rel_norm: float
+    """Fro(edited - source) / Fro(source), over all tensors."""
+    energy: float
+    """Share of the update's squared norm that the edit holds, Fro(edited - source)^2 / Fro(trained - source)^2; above
+    1 for `scale:C` with C > 1, NaN for an update that is zero."""
+    changed: float
+    """Share of all coordinates in which the edited checkpoint differs from the source."""
+
+
+def parse_rule(text: str) -> Rule:
+    """The rule that `text` writes. Raises ParameterError that says what is wrong with it."""
+    kind, _, rest = text.partition(":")
+    if kind == "mask":
+        name, _, rest = rest.partition(":")
+        kind = f"mask:{name}"
+    if kind in ("visible", "none") and not rest and ":" not in text:
+        return Rule(kind)
+    if kind == "block" and rest in BLOCKS:
+        return Rule(kind, block=rest)
+    if kind == "block":
+        raise ParameterError(f"rule {text!r}: no block {rest!r}; choose one of {', '.join(BLOCKS)}")
+    if kind == "layers":
+        first, dash, last = rest.partition("-")
+        if dash and first.isdecimal() and last.isdecimal() and int(first) <= int(last):
+            return Rule(kind, layers=range(int(first), int(last) + 1))
+        raise ParameterError(f"rule {text!r}: wanted layers:A-B with numbers A <= B, counted from 0")
+    limits = {"singular": "a whole number from 1 up", "scale": "a finite number"}
+    limits |= dict.fromkeys(("largest", "random", "mask:principal", "mask:low"), "a share above 0 and at most 1")
+    if kind not in limits:
+        raise ParameterError(f"rule {text!r} is unknown; wanted {FORMS}")
+    number = _number(rest)
+    fits = {"singular": number >= 1 and number % 1 == 0, "scale": math.isfinite(number)}.get(kind, 0 < number <= 1)
+    if not fits:
+        raise ParameterError(f"rule {text!r}: {rest!r} is not {limits[kind]}")
+    return Rule(kind, number)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def edit(
+    source: Checkpoint,
+    trained: Checkpoint,
+    out: Path,
+    keep: Sequence[str],
+    *,
+    complement: bool = False,
+    restore_spectrum: bool = False,
+    seed: int = 0,
+    progress: Callable[[Sequence[Match]], Iterable[Match]] = iter,
+) -> Kept:
+    """Write to the new folder `out` the source with the part of the update that all rules of `keep` keep.
+
+    Every tensor has the dtype of `trained`, whose configuration and tokenizer come along. `complement` keeps the
+    rest instead. Part and rest add up to the update: to the bit where a coordinate is kept or not, and for
+    `singular`, `visible` and `scale`, which share a coordinate out, to the last place of what is written.
+    `restore_spectrum` then gives every matrix that differs from the source's the singular values of the source
+    (ISO, arXiv 2607.19331). `seed` draws what is drawn, tensor by tensor. Raises ParameterError for a rule that
+    cannot be read or names layers that do not exist, AlignmentError, OutputError.
+    """
+    rules = [parse_rule(text) for text in keep]
+    alignment = align(source, trained)
+    _check_layers(rules, keep, [m.param for m in alignment.matches])
+    sums = np.zeros(3)  # energy of the edit, of the update, of the source
+    changed = 0
+    with new_folder(out) as folder:
+        written: dict[str, Tensor] = {}
+        for match in progress(alignment.matches):
+            before, after = source.read(match.source), trained.read(match.trained)
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(match.source.encode()),)))
+            edited = _edited(rules, match.param, before, after, rng, complement)
+            if restore_spectrum and edited.ndim >= 2 and bool((edited.double() != before.double()).any()):
+                edited = _with_spectrum_of(before, edited)
+            difference = edited.double() - before.double()
+            sums += [float(x.square().sum()) for x in (difference, after.double() - before.double(), before.double())]
+            changed += int((difference != 0).sum())
+            written[match.trained] = edited
+        save_file(written, folder / "model.safetensors", metadata={"format": "pt"})
+        copy_companions(trained.folder, folder)
+    kept, whole, start = (float(x) for x in sums)
+    return Kept(
+        rel_norm=math.sqrt(kept / start) if start else math.nan,
+        energy=kept / whole if whole else math.nan,
+        changed=changed / alignment.parameters,
+    )
+
+
+def _check_layers(rules: Sequence[Rule], texts: Sequence[str], params: Sequence[Param]) -> None:
+    known = {p.layer for p in params if p.part == "language" and p.layer is not None}
+    for rule, text in zip(rules, texts, strict=True):
+        if rule.kind == "layers" and not set(rule.layers) <= known:
+            there = f"0 to {max(known)}" if known else "none"
+            raise ParameterError(f"rule {text!r}: the model's language layers are {there}")
+
+
+def _edited(
+    rules: Sequence[Rule], param: Param, before: Tensor, after: Tensor, rng: np.random.Generator, complement: bool
+) -> Tensor:
+    start, end = before.double(), after.double()
+    delta = end - start
+    part, inside = delta, torch.ones_like(delta, dtype=torch.bool)
+    for rule in rules:
+        if rule.kind == "visible":
+            part = after.bfloat16().double() - before.bfloat16().double()
+        elif rule.kind == "singular":
+            part = _by_matrix(part, partial(_leading, k=int(rule.number)))
+        elif rule.kind == "scale":
+            part = part * rule.number
+        else:
+            inside &= _inside(rule, param, before, delta, rng)
+    part = torch.where(inside, part, 0.0)
+    first = (start + part).to(after.dtype)
+    rest = (end - (first.double() - start)).to(after.dtype)
+    return rest if complement else first
+
+
+def _inside(rule: Rule, param: Param, before: Tensor, delta: Tensor, rng: np.random.Generator) -> Tensor:
+    """The coordinates that a rule keeps: bool, of the tensor's shape or of one that spreads over it."""
+    if rule.kind == "none":
+        return torch.tensor(False)
+    if rule.kind == "block":
+        return torch.tensor(param.summary_block == rule.block)
+    if rule.kind == "layers":
+        return torch.tensor(param.part == "language" and param.layer in rule.layers)
+    count = count_of(rule.number, delta.numel())
+    if rule.kind == "mask:low":
+        return largest(-before.double().abs(), count, rng)
+    if rule.kind == "mask:principal":
+        rebuilt = _by_matrix(before.double(), lambda m: _leading(m, rank_of(rule.number, m.shape)))
+        return largest(rebuilt.abs(), count, rng)
+    far = largest(delta.abs(), count, rng)
+    return far if rule.kind == "largest" else drawn_alike(far, binades(before), rng)
+
+
+def _by_matrix(tensor: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """`of` applied to every matrix of a tensor."""
+    if tensor.numel() == 0:
+        return tensor
+    matrices = tensor.reshape(-1, *tensor.shape[-2:]) if tensor.ndim > 1 else tensor.reshape(1, 1, -1)
+    return torch.stack([of(matrix) for matrix in matrices]).reshape(tensor.shape)
+
+
+def _leading(matrix: Tensor, k: int) -> Tensor:
+    """The matrix on its k leading singular directions, U_k S_k V_k^T."""
+    if k >= min(matrix.shape):
+        return matrix
+    _, short = largest_first(gram_of(matrix), k)
+    return matrix @ short @ short.mT if matrix.shape[0] >= matrix.shape[1] else short @ (short.mT @ matrix)
+
+
+def _with_spectrum_of(source: Tensor, edited: Tensor) -> Tensor:
+    def restored(old: Tensor, new: Tensor) -> Tensor:
+        u, _, v = torch.linalg.svd(new, full_matrices=False)
+        turned: Tensor = (u * torch.linalg.svdvals(old)) @ v
+        return turned
+
+    before, after = (t.double().reshape(-1, *t.shape[-2:]) for t in (source, edited))
+    matrices = torch.stack([restored(b, a) for b, a in zip(before, after, strict=True)])
+    return matrices.reshape(edited.shape).to(edited.dtype)
