@@ -30,7 +30,7 @@ from opdlib.files import new_file, new_folder
 Progress = Callable[[list[str]], Iterable[str]]
 """Hands on the names of the tensors while they are worked on; a progress bar, for example."""
 
-BYTES = {"U8": 1, "BF16": 2}
+BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4}
 """Bytes of one coordinate of each dtype that is written here."""
 
 

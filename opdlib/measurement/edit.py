@@ -11,31 +11,31 @@
 | `scale:C` | all of it, times C |
 | `none` | nothing |
 
-Several rules keep what all of them keep. A vector is a matrix of one row, a fused tensor of experts a matrix each.
+Several rules keep what all of them keep, no rule keeps everything. A vector is a matrix of one row, a fused tensor of
+experts a matrix each.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.names import BLOCKS, Param
-from opdlib.checkpoints.patch import copy_companions
-from opdlib.checkpoints.writing import new_folder
+from opdlib.checkpoints.patch import copy_companions, write_safetensors
 from opdlib.errors import ParameterError
+from opdlib.files import new_folder
 from opdlib.measurement.align import Match, align
 from opdlib.metrics.draws import binades, drawn_alike, largest
-from opdlib.metrics.eigen import largest_first
+from opdlib.metrics.eigen import LinAlgError, largest_first
 from opdlib.metrics.sparsity import count_of
 from opdlib.metrics.spectrum import gram_of
 from opdlib.metrics.subspace import rank_of
@@ -124,29 +124,34 @@ def edit(
     cannot be read or names layers that do not exist, AlignmentError, OutputError.
     """
     rules = [parse_rule(text) for text in keep]
+    if out.suffix == ".safetensors":
+        raise ParameterError(f"{out}: an edited checkpoint is a folder; give the name of a new one")
     alignment = align(source, trained)
     _check_layers(rules, keep, [m.param for m in alignment.matches])
-    sums = np.zeros(3)  # energy of the edit, of the update, of the source
-    changed = 0
-    with new_folder(out) as folder:
-        written: dict[str, Tensor] = {}
+    sums = np.zeros(4)  # energy of the edit, of the update, of the source; coordinates that differ
+
+    def contents() -> Iterator[memoryview]:
         for match in progress(alignment.matches):
             before, after = source.read(match.source), trained.read(match.trained)
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(match.source.encode()),)))
             edited = _edited(rules, match.param, before, after, rng, complement)
             if restore_spectrum and edited.ndim >= 2 and bool((edited.double() != before.double()).any()):
                 edited = _with_spectrum_of(before, edited)
-            difference = edited.double() - before.double()
-            sums += [float(x.square().sum()) for x in (difference, after.double() - before.double(), before.double())]
-            changed += int((difference != 0).sum())
-            written[match.trained] = edited
-        save_file(written, folder / "model.safetensors", metadata={"format": "pt"})
+            start, difference = before.double(), edited.double() - before.double()
+            sums[:3] += [float(x.square().sum()) for x in (difference, after.double() - start, start)]
+            sums[3] += int((difference != 0).sum())
+            yield edited.contiguous().flatten().view(torch.uint8).numpy().data
+
+    infos = {match.trained: TensorInfo(match.info.shape, match.trained_dtype) for match in alignment.matches}
+    with new_folder(out) as folder:
+        with (folder / "model.safetensors").open("wb") as stream:
+            write_safetensors(stream, {"format": "pt"}, infos, contents())
         copy_companions(trained.folder, folder)
-    kept, whole, start = (float(x) for x in sums)
+    kept, whole, start = (float(x) for x in sums[:3])
     return Kept(
         rel_norm=math.sqrt(kept / start) if start else math.nan,
         energy=kept / whole if whole else math.nan,
-        changed=changed / alignment.parameters,
+        changed=float(sums[3]) / alignment.parameters,
     )
 
 
@@ -209,7 +214,11 @@ def _leading(matrix: Tensor, k: int) -> Tensor:
     """The matrix on its k leading singular directions, U_k S_k V_k^T."""
     if k >= min(matrix.shape):
         return matrix
-    _, short = largest_first(gram_of(matrix), k)
+    try:
+        _, short = largest_first(gram_of(matrix), k)
+    except LinAlgError:
+        u, sigma, v = torch.linalg.svd(matrix, full_matrices=False)
+        return (u[:, :k] * sigma[:k]) @ v[:k]
     return matrix @ short @ short.mT if matrix.shape[0] >= matrix.shape[1] else short @ (short.mT @ matrix)
 
 

@@ -38,9 +38,12 @@ def drawn_alike(owned: Tensor, bins: NDArray[np.integer], rng: np.random.Generat
     `bins` (flat, integers from 0 below BINADES) may be all the same.
     """
     flat = owned.flatten().numpy()
-    order = np.lexsort((rng.random(len(flat)), bins))
-    counts = np.bincount(bins[flat], minlength=BINADES)
-    starts = np.searchsorted(bins[order], np.arange(BINADES))
+    keys = rng.random(len(flat))
+    order = np.argsort(bins, kind="stable")
+    ends = np.cumsum(np.bincount(bins, minlength=BINADES))
     drawn = np.zeros(len(flat), dtype=bool)
-    drawn[np.concatenate([order[start : start + n] for start, n in zip(starts, counts, strict=True)])] = True
+    for place, count in enumerate(np.bincount(bins[flat], minlength=BINADES)):
+        if count:
+            members = order[ends[place - 1] if place else 0 : ends[place]]
+            drawn[members[np.argpartition(keys[members], count - 1)[:count]]] = True
     return torch.from_numpy(drawn).reshape(owned.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from opdlib.errors import ParameterError
 from opdlib.stats import wilson
 from opdlib.train.models import load_config, load_model, load_reader, scoring_device, shows_images, tokenizer_of
 from opdlib.train.prompts import encode, end_tokens
-from opdlib.train.tasks import find_task
+from opdlib.train.tasks import Problem, find_task
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,17 @@ class Evaluation:
     interval: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one held-out problem."""
+
+    prompt: str
+    reference: str
+    """What the scorer compares with."""
+    completion: str
+    correct: bool
+
+
 def evaluate(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int | None = None) -> Evaluation:
     """Ask the checkpoint `spec` the first `n` held-out problems that `seed` draws; by default 500, or all of fewer.
 
@@ -41,30 +53,52 @@ def evaluate(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int |
     >>> f"{found.accuracy:.0%} of {found.n} problems, {found.interval[0]:.0%} to {found.interval[1]:.0%}"
     '0% of 20 problems, 0% to 16%'
     """
+    asked = _asked(spec, task, n)
+    find_task(task).held_out(asked, seed)  # a wrong number is told before a model is loaded
+    return evaluate_model(*_opened(spec, task), task, seed, asked)
+
+
+def answers(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int | None = None) -> list[Answer]:
+    """Ask the checkpoint `spec` every held-out problem of a task, first the `n` that `evaluate` asks.
+
+    The first answers are those that `evaluate` counts where `n` is a multiple of what the task asks at once, as it is
+    in every recipe. Raises what `evaluate` raises.
+    """
+    problems = find_task(task).all_held_out(_asked(spec, task, n), seed)
+    return answer_model(*_opened(spec, task), task, problems)
+
+
+def _asked(spec: str | Path, task: str, n: int | None) -> int:
     chosen = find_task(task)
     if chosen.images and not shows_images(config := load_config(open_checkpoint(spec))):
         raise ParameterError(
             f"task {task} asks about images, which {spec}, a {config.model_type}, is not shown; choose an image-text "
             "model, or a task of text"
         )
-    asked = min(500, len(chosen.split().held_out)) if n is None else n
-    chosen.held_out(asked, seed)  # a wrong name or number is told before a model is loaded
+    return min(500, len(chosen.split().held_out)) if n is None else n
+
+
+def _opened(spec: str | Path, task: str) -> tuple[Any, Any]:
     checkpoint = open_checkpoint(spec)
-    model = load_model(checkpoint).to(scoring_device())
-    return evaluate_model(model, load_reader(checkpoint, chosen.images), task, seed, asked)
+    return load_model(checkpoint).to(scoring_device()), load_reader(checkpoint, find_task(task).images)
+
+
+def evaluate_model(model: Any, reader: Any, task: str, seed: int, n: int) -> Evaluation:
+    """`evaluate` for a float32 model and its left-padding tokenizer or processor that are already in memory."""
+    correct = sum(a.correct for a in answer_model(model, reader, task, find_task(task).held_out(n, seed)))
+    return Evaluation(task, seed, n, correct, correct / n, wilson(correct, n))
 
 
 @torch.inference_mode()
-def evaluate_model(model: Any, reader: Any, task: str, seed: int, n: int) -> Evaluation:
-    """`evaluate` for a float32 model and its left-padding tokenizer or processor that are already in memory."""
+def answer_model(model: Any, reader: Any, task: str, problems: Sequence[Problem]) -> list[Answer]:
+    """What a float32 model says to these problems of a task, asked in their order."""
     chosen, tokenizer = find_task(task), tokenizer_of(reader)
-    problems = chosen.held_out(n, seed)
     stops = end_tokens(chosen, tokenizer)
     model.eval()
-    correct = 0
-    for start in tqdm(range(0, n, chosen.batch), desc="evaluate", unit="batch", disable=None):
+    said: list[Answer] = []
+    for start in tqdm(range(0, len(problems), chosen.batch), desc="evaluate", unit="batch", disable=None):
         batch = problems[start : start + chosen.batch]
-        encoded = {name: tensor.to(model.device) for name, tensor in encode(batch, chosen, reader).items()}
+        encoded = {name: tensor.to(model.device) for name, tensor in encode(list(batch), chosen, reader).items()}
         output = model.generate(
             **encoded,
             max_new_tokens=chosen.max_new_tokens,
@@ -73,5 +107,6 @@ def evaluate_model(model: Any, reader: Any, task: str, seed: int, n: int) -> Eva
             pad_token_id=tokenizer.pad_token_id,
         )
         texts = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
-        correct += sum(chosen.is_correct(text, p.reference) for text, p in zip(texts, batch, strict=True))
-    return Evaluation(task, seed, n, correct, correct / n, wilson(correct, n))
+        for problem, text in zip(batch, texts, strict=True):
+            said.append(Answer(problem.prompt, problem.reference, text, chosen.is_correct(text, problem.reference)))
+    return said

@@ -11,7 +11,7 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, ParameterError
 from opdlib.stats import wilson
-from opdlib.train.evaluate import evaluate, evaluate_model
+from opdlib.train.evaluate import answers, evaluate, evaluate_model
 from opdlib.train.models import load_reader
 from opdlib.train.tasks import TASKS, find_task, is_correct
 
@@ -74,6 +74,24 @@ def test_is_deterministic_and_fits_into_json(pico: Path) -> None:
     first = evaluate(str(pico), n=20, seed=1)
     assert evaluate(str(pico), n=20, seed=1) == first
     assert json.loads(json.dumps(dataclasses.asdict(first)))["interval"] == list(first.interval)
+
+
+def test_answers_to_every_problem_begin_with_those_that_are_counted(
+    pico: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = TASKS["arithmetic"]
+    first, everything = task.held_out(100, seed=3), task.all_held_out(100, seed=3)
+    assert everything[:100] == first
+    assert everything == task.all_held_out(100, seed=3)
+    pool = task.split().held_out
+    assert sorted(p.prompt for p in everything) == sorted(
+        next(t.prompt for t in twins if t in everything) for twins in pool
+    )
+    oracle = Oracle(load_reader(open_checkpoint(pico)), [p.completion for p in everything[:-1]] + [" 1000000\n"])
+    monkeypatch.setattr("opdlib.train.evaluate.load_model", lambda _: oracle)
+    said = answers(str(pico), n=100, seed=3)
+    assert [a.correct for a in said] == [True] * (len(pool) - 1) + [False]
+    assert (said[7].prompt, said[7].reference) == (first[7].prompt, first[7].reference)
 
 
 def test_wrong_parameters_are_told_before_a_model_is_opened() -> None:

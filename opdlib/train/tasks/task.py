@@ -102,11 +102,22 @@ class Task:
 
         Raises ParameterError if `n` < 1 or the task holds out fewer.
         """
+        return self._drawn(n, seed)[1]
+
+    def all_held_out(self, n: int, seed: int) -> list[Problem]:
+        """Every held-out problem, one of each pair of twins: first those of `held_out(n, seed)`, then the others."""
+        places, first = self._drawn(n, seed)
+        rng, known = random.Random(f"others {seed}"), set(places)
+        return first + [rng.choice(t) for place, t in enumerate(self.split().held_out) if place not in known]
+
+    def _drawn(self, n: int, seed: int) -> tuple[list[int], list[Problem]]:
+        """Places in the pool of held-out twins, and the problems that are asked of them."""
         pool = self.split().held_out
         if not 1 <= n <= len(pool):
             raise ParameterError(f"task {self.name}: {n} held-out problems asked for; choose between 1 and {len(pool)}")
         rng = random.Random(seed)
-        return [rng.choice(twins) for twins in rng.sample(pool, n)]
+        places = rng.sample(range(len(pool)), n)
+        return places, [rng.choice(pool[place]) for place in places]
 
 
 def split_by_hash(space: Callable[[], Iterable[Twins]]) -> Split:
