@@ -1,4 +1,4 @@
-"""Intervals, and tests of differences over seeds with their correction for being many, by scipy.stats."""
+"""Intervals, and tests of differences over seeds or problems with their correction for being many, by scipy.stats."""
 
 from __future__ import annotations
 
@@ -98,3 +98,30 @@ def verdict(low: float, high: float) -> str:
     if low >= 1 - EXPLAINED and high <= 1 + EXPLAINED:
         return "explained"
     return "above" if high < 1 - EXPLAINED else "below" if low > 1 + EXPLAINED else "undecided"
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Exact, two-sided p that two answer the same things equally well, from how often only the first was right and how
+    often only the second; 1 if neither ever was alone. Raises ParameterError for a negative count."""
+    from scipy.stats import binomtest
+
+    if min(first, second) < 0:
+        raise ParameterError(f"{first} and {second} discordant pairs: wanted counts from 0 up")
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def paired_bootstrap(differences: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
+    """Mean difference of two that answered the same problems, and its 95% interval over problems: (mean, low, high).
+
+    `differences` has a row for each seed, the one's score minus the other's on every problem. Problems are drawn anew
+    (9,999 times, with replacement, by `seed`), each with its differences in all seeds. The seeds stay, so the interval
+    is about other problems, and not about training again. NaN without any.
+    """
+    from scipy.stats import bootstrap
+
+    each = np.asarray(differences, dtype=float)
+    if not each.size:
+        return math.nan, math.nan, math.nan
+    by_problem, rng = each.mean(axis=0), np.random.default_rng(seed)
+    drawn = bootstrap((by_problem,), np.mean, confidence_level=1 - LEVEL, method="percentile", batch=1000, rng=rng)
+    return float(by_problem.mean()), float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opdlib.errors import ParameterError
-from opdlib.stats import bonferroni, holm, mean_interval, median_interval, p_value, verdict, wilson
+from opdlib.stats import (
+    bonferroni,
+    holm,
+    mcnemar,
+    mean_interval,
+    median_interval,
+    p_value,
+    paired_bootstrap,
+    verdict,
+    wilson,
+)
 
 
 def test_wilson_known_answers() -> None:
@@ -86,3 +96,24 @@ def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
 )
 def test_the_verdict_on_a_ratio_of_null_and_observed(low: float, high: float, said: str) -> None:
     assert verdict(low, high) == said
+
+
+def test_mcnemar_counts_tails_of_a_fair_coin() -> None:
+    assert mcnemar(0, 0) == mcnemar(3, 3) == 1
+    assert mcnemar(8, 0) == mcnemar(0, 8) == pytest.approx(2 / 2**8)
+    assert mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)
+    with pytest.raises(ParameterError, match="-1 and 2"):
+        mcnemar(-1, 2)
+
+
+def test_the_paired_bootstrap_draws_problems_and_keeps_seeds() -> None:
+    each = [1.0] * 30 + [-1.0] * 10 + [0.0] * 60
+    mean, low, high = paired_bootstrap([each])
+    assert mean == pytest.approx(0.2)
+    spread = 1.96 * math.sqrt((0.4 - 0.2**2) / 100)  # of a mean of 100 such differences
+    assert (mean - low, high - mean) == (pytest.approx(spread, rel=0.1), pytest.approx(spread, rel=0.1))
+    assert paired_bootstrap([each]) == (mean, low, high), "seeded"
+    assert paired_bootstrap([each, each]) == (mean, low, high), "a problem brings the differences of all seeds"
+    opposite = paired_bootstrap([each, [-x for x in each]])
+    assert opposite == (0, 0, 0)
+    assert all(math.isnan(x) for x in paired_bootstrap([]))

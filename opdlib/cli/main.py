@@ -37,6 +37,7 @@ patches = App("patch", help="Make lossless sparse patches.\n\nexample: opd patch
 for action in (patch.make, patch.apply, patch.verify):
     patches.command(action)
 app.command(patches)
+app.command(patch.edit)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,14 +1,17 @@
-"""What `opd patch` does: make, apply, verify."""
+"""What `opd` makes of two checkpoints: a patch (make, apply, verify), or a checkpoint with a part of the update."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from opdlib.checkpoints import open_checkpoint
 
 
-def _bar(names: Iterable[str]) -> Iterable[str]:
+def _bar(names: Iterable[Any]) -> Iterable[Any]:
     """A progress bar over tensors, on a terminal only."""
     from tqdm import tqdm
 
@@ -47,3 +50,38 @@ def verify(source: str, file: Path, trained: str, /) -> None:
 
     verify(open_checkpoint(source), file, open_checkpoint(trained), _bar)
     print(f"{file} over {source} gives {trained} bit for bit")
+
+
+def edit(
+    source: str,
+    trained: str,
+    out: Path,
+    /,
+    *,
+    keep: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
+    complement: bool = False,
+    restore_spectrum: bool = False,
+    seed: int = 0,
+) -> None:
+    """Write a checkpoint with a part of an update.
+
+    example: opd edit org/base runs/x/fp32 edited --keep singular:16 --keep block:mlp
+
+    Rules: singular:K, visible, largest:P, random:P, mask:principal:P, mask:low:P, block:NAME, layers:A-B, scale:C, none
+
+    Args:
+        out: a new folder
+        keep: the part that is kept, by a rule; of several what all of them keep (default: everything)
+        complement: keep the rest instead
+        restore_spectrum: give every matrix the source's singular values
+        seed: of what is drawn (default: 0)
+    """
+    from opdlib.measurement.edit import edit
+
+    sides = open_checkpoint(source), open_checkpoint(trained)
+    options: dict[str, Any] = {"complement": complement, "restore_spectrum": restore_spectrum, "seed": seed}
+    kept = edit(*sides, out, keep, **options, progress=_bar)
+    print(
+        f"{out}: {kept.energy:.2%} of the update's energy, {kept.changed:.2%} of all coordinates changed, "
+        f"relative norm {kept.rel_norm:.4g}"
+    )

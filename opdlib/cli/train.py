@@ -9,11 +9,15 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opdlib.errors import ParameterError
+
 if TYPE_CHECKING:
     from opdlib.registry.study import Scale
 
 
-def evaluate(checkpoint: str, /, *, tasks: str = "arithmetic", seed: int = 0, json: bool = False) -> None:
+def evaluate(
+    checkpoint: str, /, *, tasks: str = "arithmetic", seed: int = 0, answers: Path | None = None, json: bool = False
+) -> None:
     """Score a checkpoint on held-out problems.
 
     example: opd evaluate patch:data/patches/smollm2-opd.safetensors --json
@@ -21,13 +25,27 @@ def evaluate(checkpoint: str, /, *, tasks: str = "arithmetic", seed: int = 0, js
     Args:
         tasks: which problems
         seed: draws the held-out problems (default: 0)
+        answers: ask every held-out problem, and write what the model says to each as CSV
     """
+    from opdlib.files import write_file
+    from opdlib.results.layout import csv_text
     from opdlib.train import evaluate
 
-    found = evaluate.evaluate(checkpoint, task=tasks, seed=seed)
-    low, high = found.interval
-    readable = f"{found.accuracy:.1%} of {found.n} held-out problems, 95% interval {low:.1%} to {high:.1%}"
-    print(dumps(asdict(found), indent=1) if json else f"{checkpoint}: {readable}")
+    if answers is None:
+        found, whole = evaluate.evaluate(checkpoint, task=tasks, seed=seed), None
+    else:
+        said, first = evaluate.answers(checkpoint, task=tasks, seed=seed), evaluate.EVALUATED
+        found, whole = (evaluate.counted(part, tasks, seed) for part in (said[:first], said))
+        rows = [{"evaluated": int(i < first), **asdict(a), "correct": int(a.correct)} for i, a in enumerate(said)]
+        write_file(answers, csv_text(rows))
+    if json:
+        print(dumps(asdict(found) | ({"all": asdict(whole)} if whole else {}), indent=1))
+        return
+    for each in (found, whole):
+        if each is not None:
+            low, high = each.interval
+            readable = f"{each.accuracy:.1%} of {each.n} held-out problems, 95% interval {low:.1%} to {high:.1%}"
+            print(f"{checkpoint}: {readable}")
 
 
 def train(
@@ -77,6 +95,8 @@ def study(
     overlaps: bool = False,
     repeat: tuple[str, ...] = (),
     from_scratch: bool = False,
+    score: bool = False,
+    surgery: bool = False,
 ) -> None:
     """Run what is missing of the study, one run at a time.
 
@@ -92,6 +112,8 @@ def study(
         overlaps: run nothing; write what runs changed in common
         repeat: train these runs again; say if they end at the committed weights
         from_scratch: train what runs stand on again, too
+        score: train nothing; ask the runs in runs/train every held-out problem
+        surgery: train nothing; score parts of the updates of a few runs in runs/train
     """
     from opdlib.registry.study import find_scale
 
@@ -112,6 +134,9 @@ def study(
 
         for line in train_again(chosen, repeat, from_scratch):
             print(line, flush=True)
+        return
+    if score or surgery:
+        _ask(chosen, out, surgery, arms, seeds)
         return
     from opdlib.results.study import missing
 
@@ -140,3 +165,24 @@ def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: b
     from opdlib.study.runner import run_arm
 
     print(run_arm(scale, arm, seed, out, from_scratch=from_scratch), flush=True)
+
+
+def _ask(scale: Scale, out: Path, surgery: bool, arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    """Write the scale's answers or its surgery, with the kernels of its recipes."""
+    from opdlib.registry.recipes import load_recipe
+    from opdlib.train import arithmetic
+
+    kernels = {load_recipe(arm.recipe).kernels for arm in scale.arms.values()}
+    if len(kernels) > 1:
+        raise ParameterError(f"scale {scale.name}: its recipes name several kernels, {', '.join(sorted(kernels))}")
+    arithmetic.choose(*kernels)  # before torch is loaded
+    if surgery:
+        from opdlib.study.surgery import write_surgery
+
+        for line in write_surgery(scale, out, arms=arms, seeds=seeds):
+            print(line, flush=True)
+        print(f"{scale.name}: surgery in {out / scale.name}")
+        return
+    from opdlib.study.answers import write_answers
+
+    print(f"{scale.name}: {len(write_answers(scale, out))} runs asked; answers in {out / scale.name}")

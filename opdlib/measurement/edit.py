@@ -31,7 +31,7 @@ from torch import Tensor
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.names import BLOCKS, Param
 from opdlib.checkpoints.patch import copy_companions, write_safetensors
-from opdlib.errors import ParameterError
+from opdlib.errors import MeasureError, ParameterError
 from opdlib.files import new_folder
 from opdlib.measurement.align import Match, align
 from opdlib.metrics.draws import binades, drawn_alike, largest
@@ -121,7 +121,7 @@ def edit(
     `singular`, `visible` and `scale`, which share a coordinate out, to the last place of what is written.
     `restore_spectrum` then gives every matrix that differs from the source's the singular values of the source
     (ISO, arXiv 2607.19331). `seed` draws what is drawn, tensor by tensor. Raises ParameterError for a rule that
-    cannot be read or names layers that do not exist, AlignmentError, OutputError.
+    cannot be read or names layers that do not exist, AlignmentError, MeasureError for NaN or Inf, OutputError.
     """
     rules = [parse_rule(text) for text in keep]
     if out.suffix == ".safetensors":
@@ -132,7 +132,7 @@ def edit(
 
     def contents() -> Iterator[memoryview]:
         for match in progress(alignment.matches):
-            before, after = source.read(match.source), trained.read(match.trained)
+            before, after = _read(source, match.source), _read(trained, match.trained)
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(match.source.encode()),)))
             edited = _edited(rules, match.param, before, after, rng, complement)
             if restore_spectrum and edited.ndim >= 2 and bool((edited.double() != before.double()).any()):
@@ -153,6 +153,13 @@ def edit(
         energy=kept / whole if whole else math.nan,
         changed=float(sums[3]) / alignment.parameters,
     )
+
+
+def _read(checkpoint: Checkpoint, name: str) -> Tensor:
+    tensor = checkpoint.read(name)
+    if not bool(torch.isfinite(tensor).all()):
+        raise MeasureError(f"{checkpoint.spec}: {name} holds NaN or Inf, so no update can be parted; train it again")
+    return tensor
 
 
 def _check_layers(rules: Sequence[Rule], texts: Sequence[str], params: Sequence[Param]) -> None:
@@ -218,7 +225,8 @@ def _leading(matrix: Tensor, k: int) -> Tensor:
         _, short = largest_first(gram_of(matrix), k)
     except LinAlgError:
         u, sigma, v = torch.linalg.svd(matrix, full_matrices=False)
-        return (u[:, :k] * sigma[:k]) @ v[:k]
+        projected: Tensor = (u[:, :k] * sigma[:k]) @ v[:k]
+        return projected
     return matrix @ short @ short.mT if matrix.shape[0] >= matrix.shape[1] else short @ (short.mT @ matrix)
 
 

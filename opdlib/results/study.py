@@ -9,6 +9,8 @@
 | `curves` | a run and step: what was logged (`opdlib.train.probes`) |
 | `masks` | the mask of a run that trained inside one |
 | `overlaps` | two runs over one source at one threshold, view bf16 |
+| `answers` | a held-out problem; a column `<arm>-s<seed>` for each run: 1 if it answered it, 0 if not |
+| `surgery` | a run with a part of its update: how much was kept, and how many problems it then solves |
 | `parents`, `parent_curves` | a run that others started from or were taught by; one of its steps |
 
 A number's column has the dotted key of `opd summary --json`; shares are fractions in [0, 1]. An empty cell is a number
@@ -44,6 +46,20 @@ OVERLAPS = (
     *(f"{baseline}_{share}" for baseline in BASELINES for share in SHARES),
 )
 """Columns of `overlaps`: o1 is the share of a's mask that lies in b's. Each baseline is what independence gives."""
+ANSWERS = ("number", "problem", "evaluated")
+"""First columns of `answers`: the place of a problem, from 1, its prompt, and 1 if the recipes ask it. The others are
+runs, see `answered`."""
+PART, REST, SIZE, ENERGY, TURNED = "part", "rest", "size", "energy", "turned"
+SURGERY = (
+    *("arm", "seed", "part", "kind", "rule", "complement", "restored", "draw"),
+    *("energy", "rel_norm", "kept", "correct", "n", "accuracy", "low", "high"),
+    *("digest.source", "digest.fp32", "command"),
+)
+"""Columns of `surgery`. A part is a rule of `opdlib.measurement.edit`; kind is PART, REST (what the rule does not
+keep), SIZE or ENERGY (a random part of as many coordinates, or one with as much energy), or TURNED (the part,
+with the singular values of the source). rule: what was kept to make it, with complement and restored (0 or 1), draw the
+seed of what was drawn. energy: share of the update's; kept: of all coordinates; digests: of the weights it was made of.
+"""
 CURVE = (
     *("step", "loss", "grad_norm", "entropy", "reward", "num_tokens", "seconds"),
     *("gradient_norm", "update_norm", "distance", "changed", "momentum_cosine", "second_moment_cv"),
@@ -61,6 +77,8 @@ KEYS = {
     "curves": ("arm", "seed", "step"),
     "masks": ("arm", "seed"),
     "overlaps": ("arm_a", "seed_a", "arm_b", "seed_b", "atol"),
+    "answers": ("number",),
+    "surgery": ("arm", "seed", "part", "kind"),
     "parents": ("recipe", "seed"),
     "parent_curves": ("recipe", "seed", "step"),
 }
@@ -70,18 +88,21 @@ COLUMNS = {
     "parent_curves": ("recipe", "seed", *CURVE),
     "masks": MASKS,
     "overlaps": OVERLAPS,
+    "surgery": SURGERY,
 }
 """Table -> its columns, where they are the same for all runs."""
 
 TEXT = {
     *("arm", "arm_a", "arm_b", "view", "key", "reason", "module", "kind", "owner", "recipe", "recipe_sha256", "task"),
     *("note", "left_out", "renamed", "skip", "metrics", "python", "platform", "device", "git.commit"),
+    *("problem", "part", "rule", "command"),
 }
 TEXT_GROUPS = ("digest.", "packages.", "measured.", "cpu.", "kernels.", "parents.")
 TRUTHS = {"git.dirty"}
 COUNTS = {
     *("seed", "seed_a", "seed_b", "step", "steps", "tokens", "threads", "layer", "n", "correct", "evaluation_seed"),
     *("tensors", "parameters", "measured_2d", "format", "coordinates", "updated"),
+    *("number", "evaluated", "complement", "restored", "draw"),
     *("inside", "owner_inside", "own_inside", "in_own", "moved_inside", "moved_outside"),
 }
 """Last levels of the columns that hold whole numbers."""
@@ -96,7 +117,13 @@ def column_type(column: str) -> str:
         return "str"
     if column in TRUTHS:
         return "boolean"
-    return "Int64" if column.rpartition(".")[2] in COUNTS else "float64"
+    return "Int64" if column.rpartition(".")[2] in COUNTS or answered(column) else "float64"
+
+
+def answered(column: str) -> tuple[str, int] | None:
+    """Arm and seed of the run whose answers a column of `answers` holds; None of another column."""
+    arm, _, seed = column.rpartition("-s")
+    return (arm, int(seed)) if arm and seed.isdecimal() else None
 
 
 def _lazily(table: str) -> cached_property[pd.DataFrame]:
@@ -131,6 +158,10 @@ class StudyResults:
     """One row a run inside a mask: `MASKS`."""
     overlaps = _lazily("overlaps")
     """One row a pair of runs and threshold: `OVERLAPS`."""
+    answers = _lazily("answers")
+    """One row a held-out problem: `ANSWERS`, and a column for each run that was asked."""
+    surgery = _lazily("surgery")
+    """One row a part of an update: `SURGERY`."""
     parents = _lazily("parents")
     """One row a teacher or trained source: recipe, seed, and the facts that `runs` has of a training."""
     parent_curves = _lazily("parent_curves")

@@ -17,6 +17,9 @@ from opdlib.train.models import load_config, load_model, load_reader, scoring_de
 from opdlib.train.prompts import encode, end_tokens
 from opdlib.train.tasks import Problem, find_task
 
+EVALUATED = 500
+"""Problems that a model is asked where nothing else is said, as in every recipe."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -75,7 +78,7 @@ def _asked(spec: str | Path, task: str, n: int | None) -> int:
             f"task {task} asks about images, which {spec}, a {config.model_type}, is not shown; choose an image-text "
             "model, or a task of text"
         )
-    return min(500, len(chosen.split().held_out)) if n is None else n
+    return min(EVALUATED, len(chosen.split().held_out)) if n is None else n
 
 
 def _opened(spec: str | Path, task: str) -> tuple[Any, Any]:
@@ -85,7 +88,12 @@ def _opened(spec: str | Path, task: str) -> tuple[Any, Any]:
 
 def evaluate_model(model: Any, reader: Any, task: str, seed: int, n: int) -> Evaluation:
     """`evaluate` for a float32 model and its left-padding tokenizer or processor that are already in memory."""
-    correct = sum(a.correct for a in answer_model(model, reader, task, find_task(task).held_out(n, seed)))
+    return counted(answer_model(model, reader, task, find_task(task).held_out(n, seed)), task, seed)
+
+
+def counted(said: Sequence[Answer], task: str, seed: int) -> Evaluation:
+    """How many of these answers (at least one) are right, with what the task and seed were."""
+    correct, n = sum(answer.correct for answer in said), len(said)
     return Evaluation(task, seed, n, correct, correct / n, wilson(correct, n))
 
 

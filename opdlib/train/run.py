@@ -83,7 +83,7 @@ def train(
         check_existing(ancestor.folder, ancestor.recipe, resume=True)
     meet()  # nothing is written before every process has looked
     for each in (*run.ancestors(), run):
-        with _threads(each.recipe.threads):
+        with threads(each.recipe.threads):
             _train(each, score or each is not run)
     return folder
 
@@ -94,7 +94,8 @@ def source_of(run: Run) -> Checkpoint:
 
 
 @contextmanager
-def _threads(number: int | None) -> Iterator[None]:
+def threads(number: int | None) -> Iterator[None]:
+    """torch computes with so many threads, until left; None: with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

@@ -96,7 +96,7 @@ def test_skip_takes_several_names_and_patterns(opd: Command, pico_pair: tuple[Pa
 
 
 def test_every_command_has_help_with_an_example(opd: Command) -> None:
-    commands = [[c] for c in ("pairs", "measure", "summary", "evaluate", "train", "patch")]
+    commands = [[c] for c in ("pairs", "measure", "summary", "evaluate", "train", "patch", "edit")]
     for words in [*commands, ["patch", "make"], ["patch", "apply"], ["patch", "verify"]]:
         done = opd(*words, "--help")
         assert done.returncode == 0
@@ -309,6 +309,24 @@ def test_a_patch_over_the_wrong_source(opd: Command, pico_pair: tuple[Path, Path
     done = opd("measure", "--source", other, "--trained", f"patch:{file}", "--out", tmp_path / "out")
     complains(done, "digest")
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_edit_writes_a_part_and_nothing_over_what_is_there(
+    opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, trained = pico_pair
+    before = [(side / "model.safetensors").read_bytes() for side in pico_pair]
+    done = opd("edit", source, trained, "part", "--keep", "block:mlp", "--keep", "layers:0-0", "--complement")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("part: ")
+    assert (tmp_path / "part" / "config.json").read_bytes() == (trained / "config.json").read_bytes()
+    for out in (source, trained, trained / "model.safetensors"):
+        complains(opd("edit", source, trained, out), str(out), "new")
+    complains(opd("edit", source, trained, "x", "--keep", "block:mpl"), "block:mpl", "mlp")
+    complains(opd("edit", source, trained, "x", "--keep", "layers:0-9"), "layers:0-9", "0 to 1")
+    complains(opd("edit", source, trained), "OUT", "opd edit --help")
+    assert not (tmp_path / "x").exists()
+    assert [(side / "model.safetensors").read_bytes() for side in pico_pair] == before
 
 
 @pytest.mark.parametrize(

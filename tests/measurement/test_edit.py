@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import ParameterError
+from opdlib.errors import MeasureError, ParameterError
 from opdlib.measurement.edit import Kept, edit, parse_rule
 from opdlib.metrics.draws import binades
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
@@ -182,3 +182,20 @@ def test_layers_that_do_not_exist_are_refused_before_anything_is_written(
     with pytest.raises(ParameterError, match="0 to 1"):
         edited(pair, tmp_path / "out", "layers:1-2")
     assert not (tmp_path / "out").exists()
+
+
+def test_nan_is_refused_and_nothing_is_written(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    weights = load_file(pair[1] / "model.safetensors")
+    weights[UP][0, 0] = float("nan")
+    broken = write_checkpoint(tmp_path / "broken", weights)
+    with pytest.raises(MeasureError, match=r"up_proj\.weight holds NaN"):
+        edited((pair[0], broken), tmp_path / "out", "singular:2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensors_that_did_not_move_stay(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    weights = load_file(pair[1] / "model.safetensors") | {UP: pico_weights()[UP].float()}
+    still = write_checkpoint(tmp_path / "still", weights)
+    for number, rule in enumerate(("singular:2", "largest:0.1", "random:0.1")):
+        part, _ = edited((pair[0], still), tmp_path / str(number), rule)
+        assert torch.equal(part[UP], weights[UP])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -14,6 +15,7 @@ from opdlib.stats import wilson
 from opdlib.train.evaluate import answers, evaluate, evaluate_model
 from opdlib.train.models import load_reader
 from opdlib.train.tasks import TASKS, find_task, is_correct
+from tests.conftest import Command
 
 
 class Oracle:
@@ -92,6 +94,23 @@ def test_answers_to_every_problem_begin_with_those_that_are_counted(
     said = answers(str(pico), n=100, seed=3)
     assert [a.correct for a in said] == [True] * (len(pool) - 1) + [False]
     assert (said[7].prompt, said[7].reference) == (first[7].prompt, first[7].reference)
+
+
+def test_answers_are_written_and_both_counts_told(
+    opd: Command, pico: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    everything = TASKS["arithmetic"].all_held_out(500, seed=0)
+    texts = [p.completion if i >= 400 else "?\n" for i, p in enumerate(everything)]
+    monkeypatch.setattr("opdlib.train.evaluate.load_model", lambda _: Oracle(load_reader(open_checkpoint(pico)), texts))
+    found = json.loads(opd("evaluate", pico, "--answers", "said.csv", "--json").stdout)
+    assert (found["n"], found["correct"]) == (500, 100)
+    assert (found["all"]["n"], found["all"]["correct"]) == (len(everything), len(everything) - 400)
+    with (tmp_path / "said.csv").open(newline="") as stream:
+        rows = [*csv.DictReader(stream)]
+    assert [row["prompt"] for row in rows] == [p.prompt for p in everything]
+    assert [sum(int(row[name]) for row in rows) for name in ("evaluated", "correct")] == [500, len(everything) - 400]
+    lines = opd("evaluate", pico, "--answers", "said.csv").stdout.splitlines()
+    assert [line.partition("held-out")[0].split()[-1] for line in lines] == ["500", str(len(everything))]
 
 
 def test_wrong_parameters_are_told_before_a_model_is_opened() -> None:

@@ -1,0 +1,90 @@
+"""What a part of an update solves, against what was kept of it, with its controls beside it."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from opdlib.figures.theme import BLUE, DOTTED, GREEN, GREY, ORANGE, SKY, figure, legend_above, named_rows, plain_axis
+from opdlib.results.study import ENERGY, PART, REST, SIZE
+from opdlib.tables.surgery import KINDS, NOTHING, WHOLE
+
+LOOK = {PART: (BLUE, "o"), REST: (ORANGE, "v"), SIZE: (GREY, "s"), ENERGY: (SKY, "D")}
+"""Kind -> colour and marker."""
+SOLVED = "held-out problems solved (%)"
+SETS = {"largest": (BLUE, "o", "largest steps"), "visible": (GREEN, "P", "visible in bf16")}
+SETS |= {"mask:low": (ORANGE, "<", "small weights"), "mask:principal": ("black", ">", "principal weights")}
+"""Set of coordinates -> colour, marker and name."""
+
+
+@figure
+def directions(table: pd.DataFrame, ax: Axes) -> None:
+    """Accuracy in percent against the energy kept, for leading singular directions and for the whole update made
+    shorter. Table: `tables.surgery.over_seeds`, of one arm; bars span the intervals of its seeds."""
+    leading = table["part"].str.startswith("singular")
+    shorter = table["part"].str.startswith("scale") & (table["kind"] == PART) & (table["energy"] <= 1)
+    line = table[leading & (table["kind"] == PART)].sort_values("energy")
+    _points(ax, line, "energy", *LOOK[PART], "leading directions", "-")
+    for energy, accuracy, part in line[["energy", "accuracy", "part"]].to_numpy():
+        place = (100 * energy, 100 * accuracy)
+        ax.annotate(part.partition(":")[2], place, (0, 8), textcoords="offset points", ha="center")
+    _points(ax, table[leading & (table["kind"] == REST)], "energy", *LOOK[REST], "without the leading 16")
+    shrunk = pd.concat([table[shorter], table[leading & (table["kind"] == ENERGY)]]).sort_values("energy")
+    _points(ax, shrunk, "energy", GREY, "s", "whole update, shorter", "--")
+    _ends(ax, table)
+    ax.set(xlabel="energy of the update that is kept (%)", ylabel=SOLVED, xlim=(-2, 104))
+    legend_above(ax)
+
+
+@figure
+def coordinates(table: pd.DataFrame, ax: Axes) -> None:
+    """Accuracy in percent against the share of coordinates kept (logarithmic), beside random ones.
+
+    Table: `tables.surgery.over_seeds`, of one arm; bars span the intervals of its seeds.
+    """
+    for name, (colour, marker, called) in SETS.items():
+        own = table[table["part"].str.startswith(name) & (table["kind"] == PART)].sort_values("kept")
+        _points(ax, own, "kept", colour, marker, called, "-")
+    drawn = table["part"].str.startswith(("largest", "visible"))
+    for kind in (SIZE, ENERGY):
+        own = table[drawn & (table["kind"] == kind)].sort_values("kept")
+        _points(ax, own, "kept", *LOOK[kind], KINDS[kind])
+    _ends(ax, table)
+    ax.set_xscale("log")
+    plain_axis(ax.xaxis, minor=False)
+    ax.set(xlabel="coordinates that are kept (%)", ylabel=SOLVED, xlim=(0.7, 140))
+    legend_above(ax)
+
+
+@figure
+def blocks(table: pd.DataFrame, ax: Axes) -> None:
+    """Accuracy in percent of each block and third of the layers alone, and of random coordinates instead.
+
+    Table: `tables.surgery.over_seeds`, of one arm; bars span the intervals of its seeds.
+    """
+    own = table[table["part"].str.startswith(("block", "layers"))]
+    places = {part: place for place, part in enumerate(dict.fromkeys(own["part"]))}
+    named_rows(ax, [f"{part.replace(':', ' ')}" for part in places])
+    for number, kind in enumerate((PART, SIZE, ENERGY)):
+        rows, (colour, marker) = own[own["kind"] == kind], LOOK[kind]
+        height = rows["part"].map(places).astype(float) + 0.22 * number
+        ax.hlines(height, 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.6)
+        ax.plot(100 * rows["accuracy"], height, marker, color=colour, ms=7, label=KINDS[kind] if len(rows) else None)
+    for part in (NOTHING, WHOLE):
+        for accuracy in table[(table["part"] == part) & (table["kind"] == PART)]["accuracy"]:
+            ax.axvline(100 * accuracy, **DOTTED)
+    ax.set_xlabel(SOLVED)
+    legend_above(ax, right=True)
+
+
+def _points(ax: Axes, rows: pd.DataFrame, at: str, colour: str, marker: str, label: str, style: str = "none") -> None:
+    ax.vlines(100 * rows[at], 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.4)
+    label = label if len(rows) else ""
+    ax.plot(100 * rows[at], 100 * rows["accuracy"], marker, color=colour, ls=style, lw=1, ms=7, label=label)
+
+
+def _ends(ax: Axes, table: pd.DataFrame) -> None:
+    """Dotted lines at what the source and the whole update solve."""
+    for part in (NOTHING, WHOLE):
+        for accuracy in table[(table["part"] == part) & (table["kind"] == PART)]["accuracy"]:
+            ax.axhline(100 * accuracy, **DOTTED)
