@@ -74,7 +74,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 
 def asking(table: pd.DataFrame, question: str) -> pd.DataFrame:
     """The rows that a key of `QUESTIONS` is about."""
-    own: pd.DataFrame = table[table["part"].str.partition(":")[0].isin(QUESTIONS[question])]
+    own: pd.DataFrame = table[table["part"].str.split(":").str[0].isin(QUESTIONS[question])]
     return own.reset_index(drop=True)
 
 

@@ -12,7 +12,7 @@ from opdlib.results.study import ANSWERS, StudyResults
 from opdlib.study import answers
 from opdlib.study.answers import write_answers
 from opdlib.train.tasks import find_task
-from tests.study.scored import PICO, answered, write_runs
+from tests.study.scored import ASKED, PICO, answered, write_runs
 
 pytestmark = pytest.mark.slow
 
@@ -40,12 +40,13 @@ def test_every_run_is_asked_once(tmp_path: Path, model: list[str]) -> None:
     assert len(model) == 4
     table = StudyResults("pico", out / "pico").answers
     assert tuple(table) == (*ANSWERS, "opd-s0", "opd-s1", "offline-s0", "rlvr-s2"), "in the order of study.yaml"
-    problems = find_task("arithmetic").all_held_out(500, 0)
+    task, seed, first = ASKED
+    problems = find_task(task).all_held_out(first, seed)
     assert list(table["problem"]) == [problem.prompt for problem in problems]
     assert list(table["number"]) == list(range(1, len(problems) + 1))
-    assert table["evaluated"].sum() == 500
+    assert table["evaluated"].sum() == first
     for name in list(table)[3:]:
-        said = answered(runs / f"pico-{name}" / "bf16", "arithmetic", 0, 500)
+        said = answered(runs / f"pico-{name}" / "bf16", *ASKED)
         assert list(table[name]) == [int(answer.correct) for answer in said]
     assert {str(kind) for kind in table.dtypes[2:]} == {"int64"}
 
@@ -53,7 +54,7 @@ def test_every_run_is_asked_once(tmp_path: Path, model: list[str]) -> None:
 def test_an_answer_that_contradicts_what_is_known_is_refused(tmp_path: Path) -> None:
     runs, out = write_runs(tmp_path / "runs", [("opd", 0), ("opd", 1)]), tmp_path / "out"
     (runs / "pico-opd-s1" / "evaluation.json").write_text(json.dumps({"student": {"correct": 3}}))
-    with pytest.raises(RegistryError, match=r"pico-opd-s1: \d+ of the first 500 problems are right, and 3 were"):
+    with pytest.raises(RegistryError, match=r"pico-opd-s1: \d+ of the first 1000 problems are right, and 3 were"):
         write_answers(PICO, out, runs)
     file = out / "pico" / "answers.csv"
     before = file.read_text()

@@ -45,11 +45,12 @@ def test_a_part_beside_its_control(tmp_path: Path) -> None:
 
 def test_tables_for_the_eye(tmp_path: Path) -> None:
     root = write_surgery(tmp_path, arms=(("opd", 0), ("sgd-3e-2", 0)))
-    shown = study.shown(surgery.asking(surgery.over_seeds(surgery.parts("pico", root)), "blocks"), surgery.SHOWN)
+    means = surgery.over_seeds(surgery.parts("pico", root))
+    shown = study.shown(surgery.asking(means.query("arm == 'opd'"), "blocks"), surgery.SHOWN)
     assert shown.loc["block:attention", ["what is kept", "energy", "solved", "of the gain"]].tolist() == [
         *("the part", "25.0%", "40.0%", "25%")
     ]
-    beside = surgery.beside(surgery.parts("pico", root))
+    beside = surgery.beside(means)
     assert list(beside) == ["what is kept", "OPD", "SGD"]
     assert beside.loc["singular:4"].tolist() == ["the part", "40%", "40%"]
     standing = surgery.standing("pico", root)
@@ -68,3 +69,11 @@ def test_figures_have_axes_and_every_part(tmp_path: Path, name: str, rows: bool)
     wanted = {"directions": 2 + 1 + 1 + 1, "coordinates": 3 + 2 + 2, "blocks": 3 + 1 + 1}[name]
     assert drawn == (wanted if rows else 0)
     plt.close(ax.figure)
+
+
+def test_a_scale_without_rows_has_empty_tables(tmp_path: Path) -> None:
+    means = surgery.over_seeds(surgery.parts("smollm2", tmp_path))
+    for question in surgery.QUESTIONS:
+        assert study.shown(surgery.asking(means, question), surgery.SHOWN).iloc[0].tolist() == ["no runs yet"]
+    assert surgery.beside(means).iloc[0].tolist() == ["no runs yet"]
+    assert surgery.standing("smollm2", tmp_path)["rows"].tolist() == ["0"] * len(surgery.ARMS)
