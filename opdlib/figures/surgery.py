@@ -5,15 +5,15 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from opdlib.figures.theme import BLUE, DOTTED, GREEN, GREY, ORANGE, SKY, figure, legend_above, named_rows, plain_axis
+from opdlib.figures.theme import DOTTED, GREY, INKS, OPD, figure, legend_above, named_rows, plain_axis
 from opdlib.results.study import ENERGY, PART, REST, SIZE
 from opdlib.tables.surgery import KINDS, NOTHING, WHOLE
 
-LOOK = {PART: (BLUE, "o"), REST: (ORANGE, "v"), SIZE: (GREY, "s"), ENERGY: (SKY, "D")}
+LOOK = {PART: (OPD, "o"), REST: (INKS[2], "v"), SIZE: (GREY, "s"), ENERGY: (INKS[1], "D")}
 """Kind -> colour and marker."""
 SOLVED = "held-out problems solved (%)"
-SETS = {"largest": (BLUE, "o", "largest steps"), "visible": (GREEN, "P", "visible in bf16")}
-SETS |= {"mask:low": (ORANGE, "<", "small weights"), "mask:principal": ("black", ">", "principal weights")}
+SETS = {"largest": (OPD, "o", "largest steps"), "visible": (OPD, "P", "visible in bf16")}
+SETS |= {"mask:low": (INKS[2], "<", "small weights"), "mask:principal": (INKS[0], ">", "principal weights")}
 """Set of coordinates -> colour, marker and name."""
 
 

@@ -27,6 +27,8 @@ KINDS = {
     TURNED: "with the source's spectrum",
 }
 """Kind -> what the page calls it."""
+SHORTER = "everything, as much energy"
+"""What it calls the control of singular directions, in which no coordinate is without a share."""
 ARMS = {FULL: "OPD", "offline": "offline", "rlvr": "RLVR", "sgd-3e-2": "SGD"}
 """Arm -> what the page calls it."""
 QUESTIONS = {
@@ -59,7 +61,8 @@ def parts(scale: str, root: Path | None = None) -> pd.DataFrame:
     own = table[table["kind"] == PART].set_index(["arm", "seed"])
     start, end = (own[own["part"] == part]["accuracy"].reindex(run).reset_index(drop=True) for part in (NOTHING, WHOLE))
     gain = (table["accuracy"] - start) / (end - start).where(end > start)
-    return table.assign(called=table["kind"].map(KINDS), gain=gain.astype(float))
+    shorter = table["part"].str.startswith("singular") & (table["kind"] == ENERGY)
+    return table.assign(called=table["kind"].map(KINDS).mask(shorter, SHORTER), gain=gain.astype(float))
 
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ def test_the_gain_is_a_share_of_what_the_whole_update_gains(tmp_path: Path) -> N
     table = surgery.parts("pico", write_surgery(tmp_path, arms=(("opd", 0), ("rlvr", 0))))
     gains = table[table["kind"] == PART].groupby("part")["gain"].first()
     assert gains.to_dict() == pytest.approx(ENERGIES)
-    assert set(table["called"]) == {surgery.KINDS[kind] for kind in (PART, REST, SIZE, ENERGY)}
+    assert set(table["called"]) == {surgery.KINDS[kind] for kind in (PART, REST, SIZE, ENERGY)} | {surgery.SHORTER}
     unknown = write_surgery(tmp_path / "part")
     file = unknown / "pico" / "surgery.csv"
     file.write_text("\n".join(line for line in file.read_text().splitlines() if ",none," not in line))
