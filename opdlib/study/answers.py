@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from opdlib.errors import RegistryError
+from opdlib.errors import CheckpointError, RegistryError
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import DONE, add_rows
@@ -20,17 +20,22 @@ def write_answers(scale: Scale, out: Path, runs: Path = RUNS) -> list[str]:
     """Ask every complete run in `runs` that has no column in `answers` of `out`/<scale> yet; their keys.
 
     A model answers as it did when its training ended: in float32, on the recipe's threads, in the same batches. The
-    table is written after each run. Raises RegistryError if a run answers another number of its recipe's problems than
-    it did then, or other problems than the table has.
+    table is written after each run. Raises CheckpointError if there is no complete run; RegistryError if one answers
+    another number of its recipe's problems than when it ended (or did, by the table), and for another table's problems.
     """
+    here = [run for run in _planned(scale, runs) if (run[2] / DONE).is_file()]
+    if not here:
+        raise CheckpointError(f"scale {scale.name}: no complete run in {runs}; run: opd study {scale.name}")
     asked = []
-    for key, name, folder in _complete(scale, runs):
+    for key, name, folder in here:
         known = StudyResults(scale.name, out / scale.name).answers
-        if name not in known:
-            columns = [other for _, other, _ in _planned(scale, runs) if other in known or other == name]
-            rows = [dict.fromkeys(("number", "problem", "evaluated", *columns)) | row for row in _rows(name, folder)]
-            add_rows(scale, out / scale.name, {"answers": rows}, lambda row: int(row["number"]))
-            asked.append(key)
+        if name in known:
+            _refuse_other(folder, int(known[name][known["evaluated"] == 1].sum()), "right in the table")
+            continue
+        columns = [other for _, other, _ in _planned(scale, runs) if other in known or other == name]
+        rows = [dict.fromkeys(("number", "problem", "evaluated", *columns)) | row for row in _rows(name, folder)]
+        add_rows(scale, out / scale.name, {"answers": rows}, lambda row: int(row["number"]))
+        asked.append(key)
     return asked
 
 
@@ -41,22 +46,22 @@ def _planned(scale: Scale, runs: Path) -> Iterator[tuple[str, str, Path]]:
             yield arm.key(seed), f"{arm.name}-s{seed}", arm.folder(seed, runs)
 
 
-def _complete(scale: Scale, runs: Path) -> list[tuple[str, str, Path]]:
-    return [run for run in _planned(scale, runs) if (run[2] / DONE).is_file()]
-
-
 def _rows(name: str, folder: Path) -> Iterator[dict[str, Any]]:
     recipe = load_recipe(folder / "recipe.yaml")
     first = recipe.evaluation_size
     with threads(recipe.threads):
         said = answers(folder / "bf16", task=recipe.task, seed=recipe.evaluation_seed, n=first)
-    then = json.loads((folder / "evaluation.json").read_text(encoding="utf8"))["student"]["correct"]
-    now = sum(answer.correct for answer in said[:first])
-    if now != then:
-        raise RegistryError(
-            f"{folder}: {now} of the first {first} problems are right, and {then} were when the run ended; score it on "
-            "the kind of machine that trained it"
-        )
+    _refuse_other(folder, sum(answer.correct for answer in said[:first]), "right")
     for number, answer in enumerate(said, 1):
         row = {"number": number, "problem": answer.prompt, "evaluated": int(number <= first)}
         yield row | {name: int(answer.correct)}
+
+
+def _refuse_other(folder: Path, now: int, what: str) -> None:
+    """Raise RegistryError unless `now` is how many of the recipe's problems the run answered when it ended."""
+    then = json.loads((folder / "evaluation.json").read_text(encoding="utf8"))["student"]["correct"]
+    if now != then:
+        raise RegistryError(
+            f"{folder}: {now} of its recipe's problems are {what}, and {then} were right when it ended; score it on "
+            "the kind of machine that trained it, or remove its column if it was made anew on purpose"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opdlib.errors import RegistryError
+from opdlib.errors import CheckpointError, RegistryError
 from opdlib.results.study import ANSWERS, StudyResults
 from opdlib.study import answers
 from opdlib.study.answers import write_answers
@@ -33,6 +33,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_every_run_is_asked_once(tmp_path: Path, model: list[str]) -> None:
     runs, out = write_runs(tmp_path / "runs", [("opd", 1), ("offline", 0)]), tmp_path / "out"
     (runs / "pico-rlvr-s0").mkdir()  # begun, not complete
+    with pytest.raises(CheckpointError, match=r"no complete run in .*; run: opd study pico"):
+        write_answers(PICO, out, tmp_path)
     assert write_answers(PICO, out, runs) == ["pico-opd-s1", "pico-offline-s0"]
     write_runs(tmp_path / "runs", [("opd", 1), ("offline", 0), ("opd", 0), ("rlvr", 2)])
     assert write_answers(PICO, out, runs) == ["pico-opd-s0", "pico-rlvr-s2"]
@@ -54,12 +56,15 @@ def test_every_run_is_asked_once(tmp_path: Path, model: list[str]) -> None:
 def test_an_answer_that_contradicts_what_is_known_is_refused(tmp_path: Path) -> None:
     runs, out = write_runs(tmp_path / "runs", [("opd", 0), ("opd", 1)]), tmp_path / "out"
     (runs / "pico-opd-s1" / "evaluation.json").write_text(json.dumps({"student": {"correct": 3}}))
-    with pytest.raises(RegistryError, match=r"pico-opd-s1: \d+ of the first 1000 problems are right, and 3 were"):
+    with pytest.raises(RegistryError, match=r"pico-opd-s1: \d+ of its recipe.s problems are right, and 3 were"):
         write_answers(PICO, out, runs)
     file = out / "pico" / "answers.csv"
     before = file.read_text()
     assert "opd-s0" in before
     assert "opd-s1" not in before
+    (runs / "pico-opd-s0" / "evaluation.json").write_text(json.dumps({"student": {"correct": 3}}))
+    with pytest.raises(RegistryError, match=r"\d+ of its recipe.s problems are right in the table, and 3 were"):
+        write_answers(PICO, out, runs)
     write_runs(tmp_path / "runs", [("opd", 0), ("opd", 1)])
     head, row, *rest = before.splitlines()
     file.write_text("\n".join([head, row.replace(row.split(",")[1], "1+1="), *rest]))
