@@ -1,8 +1,8 @@
 """What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _run.md, _patch.md, one _train_*.md a module below,
-                                     one _quantities_*.md a subject of opdlib/quantities.yaml, one _modules_*.md a
-                                     folder of the library
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _conflicts_*.md, _run.md, _patch.md, one _train_*.md
+                                     a module below, one _quantities_*.md a subject of opdlib/quantities.yaml, one
+                                     _modules_*.md a folder of the library
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.svg, out of ROOT's executed notebook
 """
 
@@ -10,53 +10,66 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pandas as pd
 
 import opdlib
 from opdlib import claims
-from opdlib.claims import GENERAL
+from opdlib.claims import verdict
 from opdlib.quantities import MISSING, PARAMETERS, Quantity, families
-from opdlib.registry.pairs import DEFAULT, Pair, find_pair, registry
+from opdlib.registry.pairs import DEFAULT, Pair, find_pair
 from opdlib.registry.study import find_run
 from opdlib.results.study import open_study
-from opdlib.tables import Results, open_results
+from opdlib.tables import Results, conflicts, open_results
 
 TRAINING = ("losses", "masks", "objectives", "probes", "run", "tasks/gym", "tasks/hub")
 
 
-def claims_table(results: Results) -> str:
-    """Markdown: the claims about OPD-style pairs beside our pair, then the paper's own pairs."""
-    compared = claims.compare(None, results)
-    shown = claims.readable(compared).reset_index().assign(about=compared["about"])
-    shown[["paper", "ours"]] = shown[["paper", "ours"]].map(lambda text: text.replace(" %", "%"))
-    counted = ", ".join(f"**{n}** {verdict}" for verdict, n in claims.counts(compared)["claims"].items())
-    general = [
-        (c.id, c.statement, f"{c.paper}<br>*{c.locator}*", c.ours, c.verdict)
-        for c in shown[shown["about"] == GENERAL].itertuples()
-    ]
-    pairs = {pair.title: pair for pair in registry().values()}
-    own = [
+def claims_table() -> str:
+    """Markdown: every claim that was tested here with both verdicts, who else passes, then the paper's own pairs."""
+    records = claims.records()
+    subjects = {claim.id: claim.pair for claim in claims.load()}
+    texts = {row["id"]: row for row in claims.listed(records).to_dict("records")}
+    counted = Counter(record["number"] for record in records if not subjects[record["id"]])
+    said = ", ".join(f"**{counted[word]}** {word}" for word in verdict.NUMBER)
+    ours = [
         (
-            title,
-            "<br>".join(f"{_topic(c.statement)}: {c.paper}" for c in rows.itertuples()),
-            _verdicts(rows),
+            record["id"],
+            record["statement"],
+            f"{texts[record['id']]['paper']}<br>*{record['locator']}*",
+            *(str(texts[record["id"]][name]) for name in ("ours", "number", "control")),
+            _others(record["passes"]),
+        )
+        for record in records
+        if not subjects[record["id"]]
+    ]
+    passed = [(who, f"{told} of {of}") for who, told, of in claims.passing(records).itertuples(index=False)]
+    own: dict[Pair, list[dict[str, Any]]] = {}
+    for record in records:
+        if pair := subjects[record["id"]]:
+            own.setdefault(pair, []).append(record)
+    pairs = [
+        (
+            pair.title,
+            "<br>".join(f"{_topic(r['statement'])}: {texts[r['id']]['paper']}" for r in rows),
+            ", ".join(sorted({r["number"] for r in rows})),
             _test(pair),
         )
-        for pair, title, rows in (
-            (pairs[str(title)], title, rows)
-            for title, rows in shown[shown["about"] != GENERAL].groupby("about", sort=False)
-        )
+        for pair, rows in own.items()
     ]
     return "\n".join(
         [
-            f"Of {len(compared)} claims: {counted}.",
-            *_table("claims", ("Id", "Claim", "Paper", results.title, "Verdict"), general),
+            f"Of {sum(counted.values())} claims about OPD in general, arms of the study and the paper's rows: {said}.",
+            *_table("claims", ("Id", "Claim", "Paper", "Ours", "Number", "Control", "Who else passes"), ours),
+            "How many of the claims about OPD in general each of them passes:",
+            *_table("passes", ("Who", "Passes"), passed),
             "The other claims are about the paper's own pairs, whose checkpoints are not part of this repository.",
-            *_table("pairs", ("Pair", "Paper", "Verdict", "What would test it"), own),
+            *_table("pairs", ("Pair", "Paper", "Verdict", "What would test it"), pairs),
         ]
     )
 
@@ -66,8 +79,9 @@ def _table(kind: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> l
     return ["", "```{table}", f":class: {kind}", "", *(f"| {' | '.join(cells)} |" for cells in lines), "```", ""]
 
 
-def _verdicts(rows: pd.DataFrame) -> str:
-    return ", ".join(sorted(set(rows["verdict"])))
+def _others(passes: dict[str, bool | None]) -> str:
+    told = {who: passed for who, passed in passes.items() if passed is not None}
+    return ", ".join(who for who, passed in told.items() if passed) or ("nobody" if told else MISSING)
 
 
 def _test(pair: Pair) -> str:
@@ -79,6 +93,20 @@ def _test(pair: Pair) -> str:
 def _topic(statement: str) -> str:
     """What a claim about one pair says, without the pair and the full stop."""
     return statement.partition(": ")[2].rstrip(".") or statement.rstrip(".")
+
+
+def conflict_table(results: Results, stored: Results) -> str:
+    """Markdown: unchanged weights by rule and storage, of our pair and of the public one that two papers counted."""
+    own = conflicts.rounded(results, stored)
+    known, theirs = (conflicts.expected(share) for share in (results.summary["exact_zero"], conflicts.ROUNDED))
+    rows = [(r["rule"], r["trained side"], f"{r['unchanged']:.2%}", "", "") for r in own.to_dict("records")]
+    rows[0] = (*rows[0][:3], "the same, given", f"{conflicts.ROUNDED:.2%}, given")
+    rows[2] = (*rows[2][:3], f"{known['within']:.2%}", f"{theirs['within']:.2%}; printed: {conflicts.AS_STORED:.1%}")
+    for side, name, place in (("rounded to bf16", "rounded", 0), ("stored in float32", "stored", 2)):
+        model = (f"{found[name]:.3%}" for found in (known, theirs))
+        rows.append(("relative norm", side, f"{own['rel_norm'].iloc[place]:.3%}", *model))
+    heads = ("Rule", "Trained side", results.title, "the model for it", "the model for DeepScaleR")
+    return "\n".join(_table("conflicts", heads, rows))
 
 
 def run_table(run: pd.Series) -> str:
@@ -165,7 +193,15 @@ def main(part: str, root: Path) -> None:
     """Write one part into the book's source below `root`."""
     if part == "tables":
         results = open_results(DEFAULT)
-        (root / "book" / "_claims.md").write_text(claims_table(results), encoding="utf8")
+        (root / "book" / "_claims.md").write_text(claims_table(), encoding="utf8")
+        (root / "book" / "_conflicts_dtype.md").write_text(
+            conflict_table(results, open_results(DEFAULT, "stored")), encoding="utf8"
+        )
+        paper = conflicts.of_the_paper().itertuples(index=False, name=None)
+        heads = ("What", "Here", "There", "Settled")
+        (root / "book" / "_conflicts_paper.md").write_text(
+            "\n".join(_table("conflicts", heads, paper)), encoding="utf8"
+        )
         (root / "book" / "_run.md").write_text(run_table(_default_run()), encoding="utf8")
         (root / "book" / "_patch.md").write_text(patch_table(results.folder / "patch.csv"), encoding="utf8")
         for subject, records in families().items():

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from opdlib.errors import ParameterError
+from opdlib.quantities import find
 
 LEVEL = 0.05
 """One minus the level of the intervals."""
 EXPLAINED = 0.05
 """How far from 1 a ratio of null and observed may lie to count as explained."""
+MARGIN = 0.05
+"""Differences up to this part of the paper's own contrast are none, on the scale of `scaled`."""
+
+
+def scaled(key: str, value: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """A number on the scale on which differences of it are taken: the logit of a share, else the logarithm.
+
+    -inf and inf at the ends of the scale, NaN of NaN and below 0. `key` is that of the number, see `opdlib.quantities`;
+    one made by `opdlib.claims.ours` is a share.
+    """
+    numbers = np.asarray(value, dtype=float)
+    known = find(key)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = numbers / (1 - numbers) if known is None or known.kind == "share" else numbers
+        logarithm: NDArray[np.float64] = np.log(odds)
+    return logarithm
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -48,13 +67,27 @@ def _student(freedom: int) -> np.float64:
     return np.float64(t.ppf(1 - LEVEL / 2, freedom))
 
 
-def bonferroni(half: pd.Series, seeds: pd.Series, tests: int) -> pd.Series:
-    """Half widths of Student's 95% intervals over `seeds`, widened so that all `tests` of them hold together at 95%."""
+def pooled_variance(groups: Iterable[pd.Series]) -> tuple[float, int]:
+    """The variance within groups, taken to be the same in all, and its degrees of freedom; NaN of no group of two."""
+    known = [group.astype(float) for group in groups]
+    freedom = sum(len(group) - 1 for group in known if len(group) > 1)
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in known if len(group) > 1)
+    return squares / freedom if freedom else math.nan, freedom
+
+
+def student(center: Any, square: Any, freedom: int) -> tuple[Any, Any, Any, Any]:
+    """A mean, its 95% interval and its two-sided p value: center, low, high, p.
+
+    `square` is the squared standard error, known with `freedom`; numbers or arrays of them. NaN where it is unknown,
+    or, of p, zero.
+    """
     from scipy.stats import t
 
-    freedom = (seeds - 1).clip(lower=1)
-    wider: pd.Series = half * t.ppf(1 - LEVEL / (2 * max(tests, 1)), freedom) / t.ppf(1 - LEVEL / 2, freedom)
-    return wider
+    error = np.sqrt(np.asarray(square, dtype=float)) if freedom else np.full_like(center, math.nan, dtype=float)
+    half = _student(max(freedom, 1)) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * t.sf(np.abs(np.where(error > 0, center, math.nan) / error), max(freedom, 1))
+    return center, center - half, center + half, p
 
 
 def p_value(values: pd.Series) -> float:

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from opdlib.errors import ParameterError
 from opdlib.stats import (
-    bonferroni,
     holm,
     mcnemar,
     mean_interval,
     median_interval,
     p_value,
     paired_bootstrap,
+    pooled_variance,
+    scaled,
+    student,
     verdict,
     wilson,
 )
@@ -54,11 +56,25 @@ def test_the_interval_is_students() -> None:
     assert math.isnan(mean_interval([])[0])
 
 
-def test_intervals_that_hold_together() -> None:
-    """Student's quantiles at 95% and at 99%, of two and of three degrees of freedom."""
-    half = pd.Series([4.302652729911275, 3.182446305284263])
-    assert bonferroni(half, pd.Series([3, 4]), 1).tolist() == pytest.approx(half.tolist())
-    assert bonferroni(half, pd.Series([3, 4]), 5).tolist() == pytest.approx([9.92484320, 5.84090931])
+def test_a_mean_with_a_known_error() -> None:
+    """Student's quantile of two degrees of freedom, and its p value at that very distance; nothing without freedom."""
+    center, low, high, p = student(4.302652729911275, 1.0, 2)
+    assert (low, high) == (pytest.approx(0), pytest.approx(2 * center))
+    assert p == pytest.approx(0.05)
+    assert [math.isnan(x) for x in student(1.0, math.nan, 0)] == [False, True, True, True]
+
+
+def test_variance_within_groups() -> None:
+    groups = [pd.Series([1.0, 3.0]), pd.Series([10.0, 11.0, 12.0]), pd.Series([5.0])]
+    assert pooled_variance(groups) == (pytest.approx((2 + 2) / 3), 3)
+    assert pooled_variance([pd.Series([1.0])])[1] == 0
+
+
+def test_the_scale_of_differences() -> None:
+    assert scaled("exact_zero", 0.8) == pytest.approx(math.log(4))
+    assert scaled("rel_norm", 0.8) == pytest.approx(math.log(0.8))
+    assert scaled("exact_zero", 1.0) == math.inf
+    assert math.isnan(scaled("rel_norm", -1.0))
 
 
 def test_holm() -> None:

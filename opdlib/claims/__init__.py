@@ -1,27 +1,28 @@
-"""The paper's claims against our numbers: value, tolerance, verdict.
+"""The paper's claims against our numbers: does the number come out, and does it survive its control?
 
-`opdlib.registry.claims` has the claims of data/paper/claims.csv, which are about the two checkpoints of a pair; those
-about runs of the study are in `optimizers` and `subnetwork`. All go through the rule in `verdict`. Its words:
-`reproduced`, within tolerance; `direction`, outside, but within the rule's direction; `not reproduced`, neither;
-`undecided`, an interval over seeds that lies on both sides; `not tested`, there is no number, and the reason says why.
+`opdlib.registry.claims` has the claims of data/paper/claims.csv. `compare` judges those about pairs by one pair,
+`of_study` those about arms by the arms of a scale, `records` all of them by everything that there is, which is what
+`opd claims` prints. What the words mean stands in `verdict`, what a number is set beside in `controls`.
 """
 
 from __future__ import annotations
 
-from opdlib.claims.compared import GENERAL, VERDICTS, compare, counts, tolerance_in_words, without_tolerance
-from opdlib.claims.readable import readable
+from opdlib.claims.compared import GENERAL, compare, counts, of_study, passing, records, without_tolerance
+from opdlib.claims.readable import listed, readable
 from opdlib.registry.claims import FINDINGS, Claim, Range, load
 
 __all__ = [
     "FINDINGS",
     "GENERAL",
-    "VERDICTS",
     "Claim",
     "Range",
     "compare",
     "counts",
+    "listed",
     "load",
+    "of_study",
+    "passing",
     "readable",
-    "tolerance_in_words",
+    "records",
     "without_tolerance",
 ]

@@ -1,42 +1,71 @@
-"""Our numbers for the claims: those of a summary, and a few that need the tables."""
+"""Numbers of one measurement: those of its summary, and a few that are made of them or need its tables."""
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
+from opdlib.checkpoints.names import BLOCKS
 from opdlib.quantities import flat
-from opdlib.registry.claims import Claim
-from opdlib.tables import Results, at, blocks, layers, sparsity
-
-Value = float | str | None
+from opdlib.tables import Results, at, layers, sparsity
 
 
-def quantity(results: Results, name: str) -> Value:
-    """The number (or word) called `name`: one of `DERIVED`, or a key of the summary. None if there is none."""
-    value = DERIVED[name](results) if name in DERIVED else dict(flat(results.summary)).get(name)
-    return value if value is None or isinstance(value, str) else None if math.isnan(value) else float(value)
+@dataclass(frozen=True)
+class Measured:
+    """One run or pair as it was measured in view bf16."""
+
+    seed: int
+    summary: Mapping[str, Any]
+    results: Results | None = None
+    """Its tables, where they are at hand."""
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """Every number of the summary by its dotted key; NaN is undefined."""
+        return {key: math.nan if value is None else float(value) for key, value in flat(self.summary)}
+
+    def number(self, key: str) -> float:
+        """The number with this key, of the summary or one of `MADE`, or, if the tables are at hand, of `FROM_TABLES`.
+        NaN if it is undefined or absent."""
+        if key in self.numbers:
+            return self.numbers[key]
+        if key.startswith("lead."):
+            _, block, what = key.split(".")
+            return _lead(self.numbers, block, what)
+        if key in MADE:
+            return MADE[key](self.numbers)
+        if key in FROM_TABLES and self.results is not None:
+            return FROM_TABLES[key](self.results)
+        return math.nan
+
+    def combined(self, operation: str, key: str, other: str) -> float:
+        """A number (`value`), minus another, or over another; NaN where one is absent or divided by zero."""
+        left, right = self.number(key), self.number(other) if other else math.nan
+        if operation == "value":
+            return left
+        return left - right if operation == "minus" else left / (right or math.nan)
 
 
-def ours_of(claim: Claim, results: Results) -> Value:
-    """Our number (or word) for a claim; None if it does not exist or is undefined."""
-    parts = claim.parts
-    left = quantity(results, str(parts["left"]))
-    if parts["right"] is None:
-        return left
-    right = quantity(results, parts["right"])
-    if not isinstance(left, float) or not isinstance(right, float) or (parts["sign"] == "/" and right == 0):
-        return None
-    return float((operator.sub if parts["sign"] == "-" else operator.truediv)(left, right))
+def of_results(results: Results) -> Measured:
+    """The measurement of one pair."""
+    return Measured(0, results.summary, results)
 
 
-def _largest(results: Results, column: str) -> Value:
-    table = blocks(results)
-    known = table.dropna(subset=[column]).sort_values(column)
-    return None if known.empty else str(known["block"].iloc[-1])
+def _lead(numbers: Mapping[str, float], block: str, what: str) -> float:
+    """A block's number over the largest of the other blocks': above 1 it is the largest."""
+    others = [numbers[key] for name in BLOCKS if name != block and (key := f"blocks.{name}.{what}") in numbers]
+    largest = max((value for value in others if not math.isnan(value)), default=math.nan)
+    return numbers.get(f"blocks.{block}.{what}", math.nan) / (largest or math.nan)
+
+
+def _least_sparse_layer(numbers: Mapping[str, float]) -> float:
+    found = [value for key, value in numbers.items() if key.startswith("layers.") and key.endswith("sparsity.1e-05")]
+    return min(found, default=math.nan)
 
 
 def _projections(results: Results, module: str | None = None) -> pd.DataFrame:
@@ -73,9 +102,12 @@ def _embedding_minus_layers(results: Results) -> float:
     return float(_share(modules[modules["block"] == "embedding"]) - inside)
 
 
-DERIVED: dict[str, Callable[[Results], Value]] = {
-    "largest_energy_block": lambda results: _largest(results, "energy_share"),
-    "largest_norm_block": lambda results: _largest(results, "rel_norm"),
+MADE: Mapping[str, Callable[[Mapping[str, float]], float]] = {
+    "changed": lambda numbers: 1 - numbers["exact_zero"],
+    "least_sparse_layer": _least_sparse_layer,
+}
+"""Made of the numbers of a summary; besides, `lead.BLOCK.WHAT` is what `_lead` says."""
+FROM_TABLES: Mapping[str, Callable[[Results], float]] = {
     "least_sparse_projection": lambda results: float(_projections(results)["share"].min()),
     "early_minus_late": _early_minus_late,
     "early_minus_late_k_proj": lambda results: _early_minus_late(results, "k_proj"),
@@ -84,5 +116,4 @@ DERIVED: dict[str, Callable[[Results], Value]] = {
     ),
     "embedding_minus_layers": _embedding_minus_layers,
 }
-"""Quantities that are not in a summary, shares at 1e-5 and weighted by coordinates. Early and late are the first and
-the last quarter of the language layers."""
+"""Shares at 1e-5, weighted by coordinates. Early and late are the first and the last quarter of the language layers."""

@@ -1,45 +1,69 @@
-"""Comparisons for the eye."""
+"""Comparisons for the eye, in percent and percentage points; what was not tested has no number. For display only."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from opdlib.quantities import MISSING
-from opdlib.registry.claims import Range
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The comparison as text, in percent and percentage points; what was not tested has no number. For display only."""
-    shown = table[["id", "statement", "paper", "ours", "verdict", "tolerance", "locator", "reason"]].copy()
-    units = table["unit"]
-    shown["tolerance"] = [_tolerance_text(value, unit) for value, unit in zip(table["tolerance"], units, strict=True)]
-    shown["paper"] = [_range_text(value, unit) for value, unit in zip(table["paper"], units, strict=True)]
-    shown["ours"] = [_value_text(value, unit) for value, unit in zip(table["ours"], units, strict=True)]
-    return shown.set_index("id") if shown["reason"].any() else shown.set_index("id").drop(columns="reason")
+    """`compare` or `of_study` as text."""
+    rows = [
+        {
+            "id": row["id"],
+            "statement": row["statement"],
+            "paper": _range(row["low"], row["high"], row["unit"]),
+            "ours": _interval(row["ours"], row.get("low_ours", math.nan), row.get("high_ours", math.nan), row["unit"]),
+            "verdict": row["verdict"],
+            "control": row["control"],
+            "tolerance": _tolerance(row["tolerance"], row["unit"]),
+            "locator": row["locator"],
+            "reason": row["reason"],
+        }
+        for row in table.to_dict("records")
+    ]
+    shown = pd.DataFrame(rows).set_index("id")
+    return shown if any(table["reason"]) else shown.drop(columns="reason")
 
 
-def _value_text(value: float | str, unit: str) -> str:
-    if isinstance(value, str):
-        return value
-    return MISSING if math.isnan(value) else f"{_number(value, unit, value)}{_suffix(unit)}"
+def listed(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """`records` as text, one row a claim, with who else passes: yes, no, or a dash where it does not apply."""
+    ends = {None: -math.inf}, {None: math.inf}
+    rows = []
+    for record in records:
+        low, high = (end.get(value, value) for end, value in zip(ends, record["paper"], strict=True))
+        mean, lowest, highest = (math.nan if x is None else x for x in record["ours"] or [None] * 3)
+        row = {name: record[name] for name in ("id", "clause")} | {"paper": _range(low, high, record["unit"])}
+        row |= {"ours": _interval(mean, lowest, highest, record["unit"]), "seeds": record["seeds"] or MISSING}
+        row |= {"number": record["number"], "control": record["control"], "beside": record["control_kind"] or MISSING}
+        told = {None: MISSING, True: "yes", False: "no"}
+        rows.append(row | {who: told[passed] for who, passed in record["passes"].items()})
+    return pd.DataFrame(rows)
 
 
-def _tolerance_text(value: float, unit: str) -> str:
+def _interval(value: float, low: float, high: float, unit: str) -> str:
+    text = MISSING if math.isnan(value) else f"{_number(value, unit, value)}{_suffix(unit)}"
+    if math.isnan(low) or math.isnan(high) or low == high:
+        return text
+    return f"{text} ({_number(low, unit, value)} to {_number(high, unit, value)})"
+
+
+def _tolerance(value: float, unit: str) -> str:
     if value == 0:
         return "none"
     return f"{value:g}" if unit == "ratio" else f"{100 * value:.2g} points"
 
 
-def _range_text(text: str, unit: str) -> str:
-    if unit == "block":
-        return text
-    bounds = Range.parse(text)
-    ends = [b for b in (bounds.low, bounds.high) if math.isfinite(b)]
-    low, high = (_number(b, unit, max(ends, key=abs)) for b in (ends[0], ends[-1]))
-    word = "at least " if math.isinf(bounds.high) else "at most " if math.isinf(bounds.low) else ""
-    return f"{word}{low if low == high else f'{low} to {high}'}{_suffix(unit)}"
+def _range(low: float, high: float, unit: str) -> str:
+    ends = [end for end in (low, high) if math.isfinite(end)]
+    first, last = (_number(end, unit, max(ends, key=abs)) for end in (ends[0], ends[-1]))
+    word = "at least " if math.isinf(high) else "at most " if math.isinf(low) else ""
+    return f"{word}{first if first == last else f'{first} to {last}'}{_suffix(unit)}"
 
 
 def _number(value: float, unit: str, scale: float) -> str:

@@ -1,39 +1,63 @@
-"""What is said of a claim: one rule for a single number and for an interval over seeds."""
+"""The two verdicts on a claim: does the number come out, and does it survive its control?
+
+**Number.** Of a claim that is judged by its mean: *reproduced* if the mean over seeds (or the only number) lies in the
+paper's range, widened by the tolerance on both sides. Of one that is judged by its interval: *reproduced* if all of the
+interval over seeds lies there, which a single seed never does. Else *direction*, if the mean lies in the wider range
+or, of an interval, in the paper's; else *not reproduced*; and *not tested* without a number.
+
+**Control.** The claim says on which side of its control the number lies. *Survives*: it lies there. *Opposite*: on the
+other side. *Explained*: the control gives the same. *Undecided*: an interval that says none of these, or no interval.
+*None*: there is no control, or nothing to compare with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+
+import pandas as pd
 
 from opdlib.registry.claims import Claim, Range
-from opdlib.tables.study import UNDECIDED
+from opdlib.stats import mean_interval
 
 REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED = "reproduced", "direction", "not reproduced", "not tested"
+NUMBER = (REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED)
+SURVIVES, OPPOSITE, EXPLAINED, UNDECIDED, NONE = "survives", "opposite", "explained", "undecided", "none"
+CONTROL = (SURVIVES, OPPOSITE, EXPLAINED, UNDECIDED, NONE)
+BAND = Range(0.95, 1.05)
+"""Null over observed: inside, the null explains the number."""
 
 
-def verdict(wanted: Range, low: float, high: float) -> str:
-    """Is an interval, or a number that is both its ends, in the range that is wanted?
-
-    `reproduced` if the whole of it is, `not reproduced` if no part of it is, else `undecided`, which NaN is, too. The
-    end of a range that is not closed decides nothing.
-    """
-    if wanted.holds(low) and wanted.holds(high):
+def number(claim: Claim, mean: float, low: float = math.nan, high: float = math.nan) -> str:
+    """The verdict on a mean and its interval (NaN where there is none)."""
+    if math.isnan(mean):
+        return NOT_TESTED
+    wanted = claim.range.widened(claim.tolerance)
+    if all(map(wanted.holds, (mean,) if claim.judged == "mean" else (low, high))):
         return REPRODUCED
-    return NOT_REPRODUCED if low > wanted.high or high < wanted.low else UNDECIDED
+    goes = [wide for wide in (claim.wide, wanted) if wide is not None]
+    return DIRECTION if any(wide.holds(mean) for wide in goes) else NOT_REPRODUCED
 
 
-def above(bound: float, low: float, high: float) -> str:
-    """Is an interval above `bound`, which itself decides nothing?"""
-    return verdict(Range(low=bound, closed=False), low, high)
+def side(low: float, high: float, same: Range) -> str:
+    """Where the interval of a ratio or difference lies: `inside`, `above` or `below` a range; else `undecided`."""
+    if same.holds(low) and same.holds(high):
+        return "inside"
+    return "above" if low > same.high else "below" if high < same.low else UNDECIDED
 
 
-def together(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim that needs each of these: the worst of them; without any it was not tested."""
-    return next((v for v in (NOT_REPRODUCED, UNDECIDED, REPRODUCED) if v in verdicts), NOT_TESTED)
+def control(claim: Claim, found: str) -> str:
+    """The verdict on where the observed number lies: above or below what the control gives, inside, or undecided."""
+    if found in ("inside", EXPLAINED):
+        return EXPLAINED
+    return UNDECIDED if found == UNDECIDED else SURVIVES if found == claim.direction else OPPOSITE
 
 
-def judge(claim: Claim, ours: float | str) -> str:
-    """The verdict on a number of ours, within the claim's tolerance, or on a word."""
-    if isinstance(ours, str):
-        return REPRODUCED if ours == claim.paper_value else NOT_REPRODUCED
-    found = verdict(Range.parse(claim.paper_value).widened(claim.tolerance), ours, ours)
-    return DIRECTION if found != REPRODUCED and claim.direction and claim.direction.holds(ours) else found
+def of_side(claim: Claim, found: str) -> str:
+    """The verdict on where a ratio, null over observed, lies: a small ratio is a large number."""
+    return control(claim, {"above": "below", "below": "above"}.get(found, found))
+
+
+def of_ratios(claim: Claim, ratios: pd.Series) -> tuple[str, float]:
+    """The verdict on the interval over ratios, null over observed, and their mean."""
+    mean, low, high = mean_interval(ratios)
+    return of_side(claim, side(low, high, BAND)), mean

@@ -16,7 +16,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 import opdlib
-from opdlib.cli import measure, patch, train
+from opdlib.cli import claims, measure, patch, train
 from opdlib.errors import OpdError, ParameterError, needs_extra
 
 app = App(
@@ -38,6 +38,8 @@ for action in (patch.make, patch.apply, patch.verify):
     patches.command(action)
 app.command(patches)
 app.command(patch.edit)
+app.command(patch.noise)
+app.command(claims.claims)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

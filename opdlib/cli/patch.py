@@ -1,4 +1,4 @@
-"""What `opd` makes of two checkpoints: a patch (make, apply, verify), or a checkpoint with a part of the update."""
+"""What `opd` makes of two checkpoints: a patch, a checkpoint with a part of the update, one with noise."""
 
 from __future__ import annotations
 
@@ -85,3 +85,19 @@ def edit(
         f"{out}: {kept.energy:.2%} of the update's energy, {kept.changed:.2%} of all coordinates changed, "
         f"relative norm {kept.rel_norm:.4g}"
     )
+
+
+def noise(source: str, like: str, out: Path, /, *, seed: int = 0) -> None:
+    """Write SOURCE plus Gaussian noise that is as large, tensor by tensor, as what training changed in LIKE.
+
+    example: opd noise org/base runs/x/bf16 runs/noise
+
+    Args:
+        like: the checkpoint whose change gives the norms
+        out: a new folder
+        seed: of the draws
+    """
+    from opdlib.measurement.noise import noise
+
+    norm = noise(open_checkpoint(source), open_checkpoint(like), out, seed, _bar)
+    print(f"{out}: relative norm {norm:.4%} in bf16")

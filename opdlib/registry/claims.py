@@ -1,61 +1,95 @@
-"""The paper's claims, data/paper/claims.csv: what each says, its value, its tolerance, and where our number comes from.
+"""The paper's claims, data/paper/claims.csv: one row a claim, every column one thing, no rule inside a cell.
 
-Columns of the file:
+| column | what it says |
+| --- | --- |
+| `id`, `clause`, `finding` | its name, the clause of the abstract that it belongs to, the page that shows it |
+| `statement`, `locator` | in our words, and where the paper has it |
+| `subject` | `OPD`: updates of OPD in general; a key of pairs.yaml: that row of the paper; a scale of study.yaml: \
+arms of it; `paper`: the paper's own OPD-style rows |
+| `arm` | of the scale: whose number it is, or, of an overlap, the run beside OPD |
+| `quantity`, `operation`, `other` | the number: a quantity, and what is done with it and another quantity or arm |
+| `low`, `high` | what the paper has: a range, open where a cell is empty |
+| `unit`, `tolerance` | fraction, points (a difference of fractions) or ratio; what widens the range on both sides |
+| `judged` | `mean`: the mean must lie in the range; `interval`: all of the interval must |
+| `wide_low`, `wide_high` | the wider range that still goes the paper's way; both empty if none was set |
+| `direction` | the side of its control on which the claim puts the number: above or below; empty if it takes no side |
+| `control`, `control_arm`, `control_key` | what else could give the number (`opdlib.claims.controls`), \
+of which arm, and the number that decides |
+| `contrast_own`, `contrast_other` | the paper's two numbers whose distance says how small a difference of arms is |
+| `fixed` | `before` or `after` our numbers could be seen |
+| `accepts` | of a range that says little, what else it lets through: chance, nearly everything, by construction |
 
-- `paper_value`: a number (0.7789), a range (0.6672..0.895, open to one side: ..0.1) or a word (mlp). No percent.
-- `tolerance`: what the range is widened by on both sides. Those on sparsity and layers were written before our results
-  existed, those on rank and subspaces after them: they are a fifth of the range of the paper's OPD-style rows, and for
-  a single row half a percent and half of the last digit, or 0.002 for a coverage.
-- `rule`: `[PAIR: ]QUANTITY[; direction RANGE]`. With a pair, the claim is about that row of the paper and is tested on
-  that pair only; without, it is about OPD-style updates in general. A quantity is a key of `opdlib.quantities`, two of
-  them with ` - ` or ` / ` between, or a name in `opdlib.claims.ours.DERIVED`.
+Tolerances on sparsity and layers were written before our results existed, those on rank and subspaces after them: they
+are a fifth of the range of the paper's OPD-style rows, and for a single row half a percent and half of the last digit,
+or 0.002 for a coverage. Those about arms were written when runs could be seen.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.registry.entries import STRICT
 from opdlib.registry.pairs import Pair, find_pair
+from opdlib.registry.study import study
 
-Finding = Literal["sparsity", "layers", "rank", "subspace"]
+Finding = Literal["sparsity", "layers", "optimizers", "rank", "subspace", "subnetwork", "matched"]
 FINDINGS: tuple[str, ...] = get_args(Finding)
+CLAUSES = tuple(f"A{number}" for number in range(1, 13))
+"""Of the abstract."""
+OPD, PAPER = "OPD", "paper"
+"""Subjects that are neither a pair nor a scale."""
 
-RULE = re.compile(
-    r"(?:(?P<pair>[\w.-]+): )?(?P<left>[\w.-]+)(?: (?P<sign>[-/]) (?P<right>[\w.-]+))?"
-    r"(?:; direction (?P<direction>\S+))?"
-)
+Operation = Literal[
+    "value",
+    "minus",
+    "over",
+    "minus arm",
+    "over arm",
+    "minus best",
+    "best minus best",
+    "share of loss",
+    "first",
+    "mean",
+    "last",
+    "last minus first",
+    "smallest row",
+]
+Control = Literal[
+    "",
+    "visibility",
+    "permutation",
+    "spectrum",
+    "chance",
+    "parameters",
+    "magnitude",
+    "averaging",
+    "unrelated",
+    "noise",
+    "arm",
+    "equal norm",
+]
 
 
 @dataclass(frozen=True)
 class Range:
-    """An interval, maybe open-ended."""
+    """An interval with its ends, maybe open to a side."""
 
     low: float = float("-inf")
     high: float = float("inf")
-    closed: bool = True
-    """Whether its ends belong to it."""
-
-    @classmethod
-    def parse(cls, text: str) -> Range:
-        """`0.5` is a point, `0.1..0.2` an interval, `0.5..` and `..0.5` are open to one side."""
-        low, dots, high = text.partition("..")
-        return cls(float(low or "-inf"), float((high or "inf") if dots else low))
 
     def widened(self, tolerance: float) -> Range:
         """The same, larger on both sides."""
-        return Range(self.low - tolerance, self.high + tolerance, self.closed)
+        return Range(self.low - tolerance, self.high + tolerance)
 
     def holds(self, value: float) -> bool:
         """Is `value` inside? NaN is not."""
-        return self.low <= value <= self.high if self.closed else self.low < value < self.high
+        return self.low <= value <= self.high
 
 
 class Claim(BaseModel):
@@ -64,49 +98,80 @@ class Claim(BaseModel):
     model_config = STRICT
 
     id: str
+    clause: str = Field(pattern=r"A(?:[1-9]|1[0-2])")
     finding: Finding
     statement: str
     locator: str
-    paper_value: str
-    unit: Literal["fraction", "points", "ratio", "block"]
-    """Points are a difference of fractions; the value of a block is a word."""
+    subject: str
+    arm: str
+    quantity: str
+    operation: Operation
+    other: str
+    low: float | None
+    high: float | None
+    unit: Literal["fraction", "points", "ratio"]
     tolerance: float = Field(ge=0)
-    rule: str
+    judged: Literal["mean", "interval"]
+    wide_low: float | None
+    wide_high: float | None
+    direction: Literal["", "above", "below"]
+    control: Control
+    control_arm: str
+    control_key: str
+    contrast_own: float | None
+    contrast_other: float | None
+    fixed: Literal["before", "after"]
+    accepts: Literal["", "chance", "nearly everything", "by construction"]
 
-    @field_validator("rule")
-    @classmethod
-    def _readable(cls, rule: str) -> str:
-        if RULE.fullmatch(rule) is None:
-            raise ValueError("cannot be read; see opdlib.registry.claims")
-        return rule
-
-    @property
-    def parts(self) -> dict[str, str | None]:
-        """The rule, taken apart: pair, left, sign, right, direction."""
-        match = RULE.fullmatch(self.rule)
-        return match.groupdict() if match else {}
+    @model_validator(mode="after")
+    def _whole(self) -> Claim:
+        if self.low is None and self.high is None:
+            raise ValueError("the paper's range has neither low nor high")
+        if self.control and not self.direction:
+            raise ValueError(f"control {self.control!r} needs a direction")
+        if self.subject not in (OPD, PAPER, *study()):
+            find_pair(self.subject)
+        return self
 
     @property
     def pair(self) -> Pair | None:
-        """The pair the claim is about; None if it is about OPD-style pairs in general."""
-        name = self.parts["pair"]
-        return find_pair(name) if name else None
+        """The pair whose row of the paper it is about; None if it is about none."""
+        return None if self.subject in (OPD, PAPER, *study()) else find_pair(self.subject)
 
     @property
-    def direction(self) -> Range | None:
+    def scale(self) -> str:
+        """The scale of the study whose arms it is about; empty if it is about none."""
+        return self.subject if self.subject in study() else ""
+
+    @property
+    def range(self) -> Range:
+        """What the paper has, without tolerance."""
+        return _range(self.low, self.high)
+
+    @property
+    def wide(self) -> Range | None:
         """The wider range that still goes the paper's way; None if none was set."""
-        text = self.parts["direction"]
-        return Range.parse(text) if text else None
+        return None if self.wide_low is None and self.wide_high is None else _range(self.wide_low, self.wide_high)
+
+
+def _range(low: float | None, high: float | None) -> Range:
+    return Range(Range().low if low is None else low, Range().high if high is None else high)
+
+
+NUMBERS = ("low", "high", "wide_low", "wide_high", "contrast_own", "contrast_other")
 
 
 def claim_of(row: dict[str, str]) -> Claim:
     """The claim of one row of the file. Raises RegistryError with the first field that makes no sense."""
     try:
-        return Claim.model_validate(row)
+        return Claim.model_validate(
+            {name: None if name in NUMBERS and not text else text for name, text in row.items()}
+        )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name, reason = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
-        raise RegistryError(f"claims.csv: {row.get('id')}: {name} {first['input']!r} {reason}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        where = f"{first['loc'][0]} {first['input']!r} " if first["loc"] else ""
+        raise RegistryError(f"claims.csv: {row.get('id')}: {where}{said}") from None
 
 
 def load(finding: str | None = None) -> list[Claim]:

@@ -60,7 +60,9 @@ def _obstacle(spec: str) -> str:
         return "" if importlib.util.find_spec(package) else f"package {package} not installed"
     if colon and kind == "patch":
         return "" if find(Path(location)).is_file() else "patch file not here"
-    return "" if Path(spec).expanduser().exists() else "needs the Hub"
+    if Path(spec).expanduser().exists():
+        return ""
+    return "not made here" if spec.startswith("runs/") else "needs the Hub"
 
 
 @cache

@@ -26,8 +26,9 @@ def has_geometry(results: Results) -> bool:
 
 
 def others(results: Results) -> list[Results]:
-    """Every other pair of the registry with committed geometry; none where `results` is no pair of the registry."""
-    pairs = [pair for key, pair in registry().items() if results.pair and key != results.pair.key]
+    """Every other pair of the registry that was trained and has committed geometry; none where `results` is no pair of
+    the registry."""
+    pairs = [p for p in registry().values() if results.pair and p.key != results.pair.key and p.regime]
     found = [Results(committed_folder(pair)) for pair in pairs if state_of(pair) is State.COMPLETE]
     return [other for other in found if has_geometry(other)]
 

@@ -21,13 +21,13 @@ from opdlib.results.study import open_study
 from opdlib.stats import mean_interval
 from opdlib.tables.written import headed
 
-SAME, OTHER, UNDECIDED = "the same", "another", "undecided"
+SAME, OTHER, UNDECIDED = "no detectable difference", "different", "inconclusive"
 RULE = (
     "> Two arms are compared seed by seed, because they share everything that a seed draws: the problems and their "
     "order, the first samples. The interval is Student's, over seeds, at 95%; of a single seed there is none. This was "
-    "laid down before the runs: an arm gives *the same* as OPD in a number if the whole interval of its difference "
-    "from OPD lies within OPD's own range from seed to seed, [-(max - min), max - min]; it gives *another* number if "
-    "the interval excludes 0 and is not within that range; anything else is *undecided*."
+    "laid down before the runs: *no detectable difference* from OPD in a number if the whole interval of the "
+    "difference lies within OPD's own range from seed to seed, [-(max - min), max - min]; *different* if the interval "
+    "excludes 0 and is not within that range; anything else is *inconclusive*."
 )
 """The rule of sameness, as a quotation for pages."""
 CALLED = {f"student.{name}": name for name in ("accuracy", "low", "high", "n")} | {"source.accuracy": "source_accuracy"}

@@ -96,7 +96,7 @@ def test_skip_takes_several_names_and_patterns(opd: Command, pico_pair: tuple[Pa
 
 
 def test_every_command_has_help_with_an_example(opd: Command) -> None:
-    commands = [[c] for c in ("pairs", "measure", "summary", "evaluate", "train", "patch", "edit")]
+    commands = [[c] for c in ("pairs", "measure", "summary", "evaluate", "train", "claims", "patch", "edit", "noise")]
     for words in [*commands, ["patch", "make"], ["patch", "apply"], ["patch", "verify"]]:
         done = opd(*words, "--help")
         assert done.returncode == 0

@@ -10,7 +10,7 @@ import pytest
 
 from opdlib.registry.study import find_scale
 from opdlib.tables import study
-from opdlib.tables.matched import arms, norm, paper, shown
+from opdlib.tables.matched import arms, margin, norm, paper, shown
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 from opdlib.train.objectives import DISTILLATIONS
 from tests.tables.matched_runs import BOTH, DATA, END, LOSS, along, runs, write_runs
@@ -119,7 +119,7 @@ def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
     assert found["offline", "stable_rank"] == pytest.approx(1.0, abs=0.01)
     assert abs(found["opd-ce", "stable_rank"]) < 0.01
     assert set(pd.concat(at.values()).query("arm == 'offline' and quantity == 'stable_rank'")["verdict"]) == {OTHER}
-    assert shown.across({"end": end, **at}, ["opd-ce"]).loc["relative norm", "opd-ce"] == "another / - / -"
+    assert shown.across({"end": end, **at}, ["opd-ce"]).loc["relative norm", "opd-ce"] == "different / - / -"
 
 
 def test_an_arm_that_never_was_so_far_is_not_compared(five: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_papers_rows_are_the_papers() -> None:
     assert norm.rank_correlation("rel_norm") == pytest.approx(1.0)
 
 
-def test_chance_and_the_strict_count() -> None:
+def test_chance_and_the_count_after_holm() -> None:
     rows = [
         {"arm": "offline", "quantity": "a", "seeds": 5, "difference": 10.0, "low": 9.9, "high": 10.1, "verdict": OTHER},
         {"arm": "offline", "quantity": "b", "seeds": 5, "difference": 1.0, "low": 0.1, "high": 1.9, "verdict": OTHER},
@@ -162,7 +162,7 @@ def test_chance_and_the_strict_count() -> None:
     found = arms.counted(pd.DataFrame(rows)).iloc[0]
     assert (found["tested"], found[SAME], found[OTHER], found[UNDECIDED]) == (3, 1, 2, 1)
     assert found["by_chance"] == pytest.approx(0.15)
-    assert found["strict"] == 1
+    assert found["after_holm"] == 1
 
 
 def test_effects_as_text(five: Path) -> None:
@@ -192,3 +192,52 @@ def test_without_runs_or_with_one_seed_nothing_is_claimed(seeds: int, tmp_path: 
     assert not any("nan" in str(cell).split() for text in tables for cell in text.to_numpy().ravel())
     assert not end["verdict"].isin([OTHER]).any()
     assert list(norm.at_middle(along)) == [END["opd"] / 2] * seeds
+
+
+def arms_of(numbers: dict[str, list[float]], key: str = "stable_rank") -> pd.DataFrame:
+    rows = [{"arm": arm, "seed": s, key: value} for arm, values in numbers.items() for s, value in enumerate(values)]
+    return pd.DataFrame(rows)
+
+
+def test_a_fixed_margin_with_pooled_variance() -> None:
+    """The paper's stable ranks are 82.74 and 9.97, so that 5% of their contrast is a factor of 1.11."""
+    table = arms_of(
+        {"opd": [10.0, 20.0, 40.0], "offline": [10.1, 20.0, 39.6], "sft": [30.0, 60.0, 121.0], "rlvr": [10.0]}
+    )
+    found = margin.against_opd(table, ["offline", "sft", "rlvr"], ["stable_rank"]).set_index("arm")
+    assert found["margin"].tolist() == pytest.approx([(82.74 / 9.97) ** 0.05] * 3)
+    assert found["paired"].all(), "seeds differ far more than arms within a seed"
+    assert (found["freedom"] == 4).all()
+    logs = [math.log(1.01), 0.0, math.log(0.99)]
+    thrice = [math.log(3), math.log(3), math.log(121 / 40)]
+    square = (sum((x - sum(logs) / 3) ** 2 for x in logs) + sum((x - sum(thrice) / 3) ** 2 for x in thrice)) / 4
+    half = 2.7764451051977987 * math.sqrt(square / 3)
+    assert math.log(found.loc["offline", "high"]) == pytest.approx(sum(logs) / 3 + half)
+    assert found["verdict"].tolist() == [SAME, OTHER, SAME], "one seed has the pooled interval"
+    assert found.loc["sft", "holm"] == pytest.approx(3 * found.loc["sft", "p"])
+    shown_ = shown.margins(found.reset_index())
+    assert shown_.loc["stable rank", "degrees of freedom"] == "4, paired"
+    assert shown_.loc["stable rank", "sft (3)"].startswith("different: 3.0")
+
+
+def test_unrelated_seeds_are_not_paired_and_shares_take_odds() -> None:
+    table = arms_of({"opd": [0.50, 0.52, 0.48], "offline": [0.91, 0.89, 0.90]}, "exact_zero")
+    found = margin.against_opd(table, ["offline"], ["exact_zero"]).iloc[0]
+    assert not found["paired"]
+    assert found["freedom"] == 4
+    assert found["factor"] == pytest.approx(9.0, rel=0.02)
+    assert found["verdict"] == OTHER
+    unknown = margin.against_opd(arms_of({"opd": [1.0], "offline": [2.0]}), ["offline"], ["stable_rank"]).iloc[0]
+    assert unknown["verdict"] == UNDECIDED, "nothing says how large chance is"
+    assert math.isnan(unknown["low"])
+
+
+def test_how_often_the_rules_are_right() -> None:
+    """The rule of the range calls a true difference of two standard deviations none, the more seeds the more often."""
+    table = margin.operating(4000).set_index(["rule", "correlation", "seeds", "shift"])
+    by_range = table.loc["range of OPD"]
+    for (correlation, seeds), wanted in {(0.85, 5): 0.39, (0.85, 10): 0.83, (0.0, 5): 0.10, (0.0, 10): 0.53}.items():
+        assert by_range.loc[(correlation, seeds, 2.0), SAME] == pytest.approx(wanted, abs=0.03)
+    fixed = table.loc["fixed margin, 1 SD"]
+    assert (fixed.xs(2.0, level="shift")[SAME] < 0.01).all()
+    assert table.sum(axis=1).tolist() == pytest.approx([1.0] * len(table))

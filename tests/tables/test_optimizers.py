@@ -8,9 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opdlib.claims import Range
-from opdlib.claims import optimizers as claims
-from opdlib.claims.verdict import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, verdict
 from opdlib.tables import study, study_provenance
 from opdlib.tables.optimizers import compared, state, sweep, written
 from tests.tables.optimizer_page import Page, page
@@ -223,42 +220,8 @@ def test_deltas(five: Page) -> None:
     assert shown.loc["AdamW 1e-5 (opd)"].tolist() == ["5", "1.00%", "50.00%"]
 
 
-def test_verdicts_on_the_paper(five: Page) -> None:
-    table = claims.claims(five.runs, five.arms, five.curves).set_index("claim")
-    assert table.loc[claims.EVERY_RATE, "verdict"] == NOT_REPRODUCED
-    assert "SGD 0.01: -5.0" in table.loc[claims.EVERY_RATE, "ours"]
-    assert table.loc[claims.EVERY_RATE, "paper"] == "AdamW 42.40%, SGD 37.92%"
-    assert table.loc["AdamW ends ahead of SGD, each at its best rate", "verdict"] == REPRODUCED
-    assert table.loc["CV of sqrt(v) of AdamW, last", "verdict"] == NOT_REPRODUCED
-    assert table.loc["CV of sqrt(v) of AdamW falls during training", "verdict"] == REPRODUCED
-
-
-def test_ahead_of_every_rate_needs_every_rate(five: Page) -> None:
-    """Where SGD is behind at all rates with runs, one without runs still leaves it open."""
-    poor = five.runs[~five.runs["arm"].isin(["sgd-1e-2", "sgd-3e-2"])]
-    rows = claims.claims(poor, five.arms, five.curves).set_index("claim")
-    assert rows.loc[claims.EVERY_RATE, "verdict"] == study.UNDECIDED
-    complete = five.arms[~five.arms["arm"].isin(["sgd-1e-2", "sgd-3e-2", "sgd-3e-3"])]
-    rows = claims.claims(poor, complete, five.curves).set_index("claim")
-    assert rows.loc[claims.EVERY_RATE, "verdict"] == REPRODUCED
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "wanted"),
-    [
-        (0.9, 1.1, REPRODUCED),
-        (0.5, 0.8, NOT_REPRODUCED),
-        (0.8, 1.0, study.UNDECIDED),
-        (math.nan, math.nan, study.UNDECIDED),
-    ],
-)
-def test_a_number_is_near_another(low: float, high: float, wanted: str) -> None:
-    assert verdict(Range(1.0, 1.0).widened(0.1000001), low, high) == wanted
-
-
 def test_one_seed_decides_nothing(single: Page) -> None:
     assert set(compared.paired(single.runs)["verdict"]) == {study.UNDECIDED}
-    assert set(claims.claims(single.runs, single.arms, single.curves)["verdict"]) == {study.UNDECIDED}
     assert set(compared.best_pairs(single.runs, single.arms)["verdict"]) == {study.UNDECIDED}
     assert compared.best(single.runs, single.arms)["unseen"].isna().all()
     shown = written.accuracies(single.runs, compared.paired(single.runs), single.arms)
@@ -282,7 +245,6 @@ def test_an_empty_study_says_so(empty: Page) -> None:
     ):
         assert table.to_numpy().tolist() == [[nothing]]
     assert len(written.states(empty.states, empty.arms, "second_moment_cv")) == 1
-    assert set(claims.claims(empty.runs, empty.arms, empty.curves)["verdict"]) == {NOT_TESTED}
     assert sweep.learning(empty.curves, empty.runs, "loss").empty
     assert study_provenance.origins("pico", empty.arms["arm"], empty.root).loc["runs", "pico"] == "0"
 

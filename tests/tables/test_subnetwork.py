@@ -9,11 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from opdlib.claims import subnetwork as claims
-from opdlib.claims.verdict import above
 from opdlib.tables import stacked, study
 from opdlib.tables.subnetwork import compared, masked, overlap, written
-from opdlib.tables.text import points
 from tests.tables.study_rows import write_study
 from tests.tables.subnetwork_runs import LOST, SOURCE, write_masks, write_overlaps, write_runs
 from tests.tables.subnetwork_runs import overlap as overlap_row
@@ -35,7 +32,6 @@ class Page:
         self.overlaps = overlap.by_comparison(overlap.overlaps("pico", self.root))
         self.highest = overlap.at_highest(self.overlaps)
         self.beside = compared.differences(self.runs)
-        self.claims = claims.claims(self.runs, self.highest)
 
     def test(self, arm: str, partner: str) -> pd.Series:
         return self.paired.set_index(["arm", "partner"]).loc[(arm, partner)]
@@ -229,22 +225,6 @@ def test_noise_of_the_papers_differences(five: Page) -> None:
     assert row["noise"] == pytest.approx(math.sqrt((0.351 * 0.649 + 0.3552 * 0.6448) / 960))
     assert five.beside[five.beside["setting"] != "DS-Qwen OPD"]["noise"].isna().all()
     assert five.beside["span"].dropna().unique().tolist() == pytest.approx([0.04])
-
-
-def test_claims(five: Page, single: Page, empty: Page) -> None:
-    assert list(five.claims["verdict"]) == ["reproduced"] * 3 + ["reproduced", "not reproduced", "not tested"]
-    assert five.claims["paper"].iloc[0] == f"{points(-0.004)}, {points(-0.015)}"
-    assert five.claims["paper"].iloc[2] == "+2.2, +1.9", "masks of nearly one density"
-    assert set(empty.claims["verdict"]) == {"not tested"}
-    assert single.claims["verdict"].iloc[0] == "undecided", "one seed has no interval"
-
-
-def test_verdicts_by_side() -> None:
-    assert above(0.5, 1.0, 2.0) == "reproduced"
-    assert above(0.5, 0.1, 0.2) == "not reproduced"
-    assert above(0.5, 0.1, 0.7) == "undecided"
-    assert above(0.5, math.nan, math.nan) == "undecided"
-    assert above(0.0, 0.0, 0.0) == "undecided", "no difference at all is not ahead, and not behind"
 
 
 # Whatever there is.

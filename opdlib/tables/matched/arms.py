@@ -19,7 +19,7 @@ from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, find_scale
 from opdlib.results.flat import is_headline
 from opdlib.results.study import COUNTS
-from opdlib.stats import LEVEL, bonferroni
+from opdlib.stats import LEVEL, holm, student
 from opdlib.tables.study import OTHER, SAME, UNDECIDED, by_seed, differences, judged, seed_range
 
 CORNERS: Mapping[str, tuple[str, str]] = {
@@ -125,17 +125,28 @@ def effects(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
 
 def counted(table: pd.DataFrame) -> pd.DataFrame:
     """One row an arm of a table of differences: arm, seeds (the fewest of its quantities), tested (differences with an
-    interval), the same, another, undecided, by_chance and strict.
+    interval), the three verdicts, by_chance and after_holm.
 
-    by_chance: how many intervals would exclude 0 if no number differed, LEVEL * tested; an upper bound for `another`,
-    as an interval within OPD's range is the same even if it excludes 0. strict: how many `another` are left if the
-    intervals are so wide that one of all tests excludes 0 by chance with a probability of at most LEVEL (Bonferroni).
+    by_chance: how many intervals would exclude 0 if no number differed, LEVEL * tested; an upper bound for `OTHER`, as
+    an interval within OPD's range is none even if it excludes 0. after_holm: how many of `OTHER` are left if p values
+    are corrected by Holm for all tests of the table.
     """
     words = (SAME, OTHER, UNDECIDED)
-    tested = table["low"].notna()
-    wider = bonferroni((table["high"] - table["low"]) / 2, table["seeds"], int(tested.sum()))
-    found = table.assign(tested=tested, strict=(table["verdict"] == OTHER) & (table["difference"].abs() > wider))
+    rows = table[["seeds", "difference", "low", "high"]].astype(float)
+    p = pd.Series([_p_of_interval(*row) for row in rows.itertuples(index=False)], table.index, dtype=float)
+    found = table.assign(tested=table["low"].notna(), after_holm=(table["verdict"] == OTHER) & (holm(p) < LEVEL))
     found = found.assign(**{word: table["verdict"] == word for word in words})
-    sums = found.groupby("arm", sort=False).agg({"seeds": "min"} | dict.fromkeys(("tested", *words, "strict"), "sum"))
+    wanted = dict.fromkeys(("tested", *words, "after_holm"), "sum")
+    sums = found.groupby("arm", sort=False).agg({"seeds": "min"} | wanted)
     sums.insert(5, "by_chance", LEVEL * sums["tested"])
     return sums.reset_index()
+
+
+def _p_of_interval(seeds: float, center: float, low: float, high: float) -> float:
+    """The p value that belongs to a Student's interval over seeds; 0 of one without width beside 0."""
+    if math.isnan(low):
+        return math.nan
+    if low == high:
+        return float(center == 0)
+    unit = student(0.0, 1.0, int(seeds) - 1)[2]
+    return float(student(center, ((high - low) / 2 / unit) ** 2, int(seeds) - 1)[3])

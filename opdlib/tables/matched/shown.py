@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -11,7 +12,7 @@ from opdlib.quantities import MISSING, as_text, label, written
 from opdlib.stats import mean_interval, wilson
 from opdlib.tables.matched.arms import BESIDE, present
 from opdlib.tables.matched.paper import part_of_rate
-from opdlib.tables.study import over_seeds, text_table
+from opdlib.tables.study import OTHER, SAME, UNDECIDED, over_seeds, text_table
 from opdlib.tables.text import MINUS, interval, number, percent, with_interval
 from opdlib.tables.written import headed
 
@@ -102,7 +103,31 @@ def accuracy(runs: pd.DataFrame) -> pd.DataFrame:
 def counts(table: pd.DataFrame) -> pd.DataFrame:
     """`arms.counted` as text, a row an arm."""
     text = table.assign(by_chance=[f"{x:.1f}" for x in table["by_chance"]]).set_index("arm")
-    return headed(text.rename(columns={"by_chance": "by chance, at most", "strict": "another, strictly"}))
+    return headed(text.rename(columns={"by_chance": "by chance, at most", "after_holm": "different after Holm"}))
+
+
+def margins(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each quantity of `margin.against_opd`, a column for each arm: the verdict and the factor with its
+    interval; what differences are none; degrees of freedom, and whether runs were paired."""
+    columns, keys = Text(), table["quantity"].unique()
+    first = table.drop_duplicates("quantity").set_index("quantity").loc[keys]
+    for arm, own in table.groupby("arm", sort=False):
+        rows = own.set_index("quantity")
+        cells = [
+            f"{row['verdict']}: {_factor('', row.rename({'factor': 'value'}))}" for _, row in rows.loc[keys].iterrows()
+        ]
+        columns[f"{arm} ({int(own['seeds'].max())})"] = [MISSING if text.endswith(MISSING) else text for text in cells]
+    columns["margin"] = [MISSING if math.isnan(x) else f"{1 / x:.3g} to {x:.3g}" for x in first["margin"]]
+    how = zip(first["freedom"], first["paired"], strict=True)
+    columns["degrees of freedom"] = [f"{freedom}, {'paired' if paired else 'unpaired'}" for freedom, paired in how]
+    return text_table({"number (seeds)": [*map(label, keys)]} | columns if len(keys) else {}, "number (seeds)")
+
+
+def operating(table: pd.DataFrame) -> pd.DataFrame:
+    """`margin.operating` as text."""
+    text = table.assign(**{word: [percent(x, 0) for x in table[word]] for word in (SAME, OTHER, UNDECIDED)})
+    shift = [f"{x:g} SD" for x in table["shift"]]
+    return headed(text.assign(shift=shift).astype(str).rename(columns={"shift": "true difference"}).set_index("rule"))
 
 
 def _by_quantity(table: pd.DataFrame, by: str, write: Write, beside: Text | None = None) -> pd.DataFrame:

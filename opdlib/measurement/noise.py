@@ -1,0 +1,71 @@
+"""A checkpoint that was not trained: Gaussian noise over a source, as large in bf16 as an update.
+
+It knows neither the weights nor a task. What it shares with a trained checkpoint, training did not put there.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.patch import copy_companions
+from opdlib.files import new_folder
+from opdlib.measurement.align import Match, align
+
+STEPS = 30
+"""Halvings of the interval of scales, on a logarithmic axis."""
+
+
+def noise(
+    source: Checkpoint,
+    like: Checkpoint,
+    out: Path,
+    seed: int = 0,
+    progress: Callable[[Sequence[Match]], Iterable[Match]] = iter,
+) -> float:
+    """Write to the new folder `out` the source plus noise in bf16, and return its relative norm.
+
+    Every tensor gets independent Gaussian noise of one scale, chosen so that after rounding the difference from the
+    source has the norm that `like` has there, both rounded to bf16 (or one that rounding allows next to it); a tensor
+    that is equal in `like` stays equal. Tensors are drawn from `seed` and their name. Configuration and tokenizer are
+    those of the source. Raises AlignmentError, OutputError.
+    """
+    moved = whole = 0.0
+    written: dict[str, Tensor] = {}
+    with new_folder(out) as folder:
+        for match in progress(align(source, like).matches):
+            before = source.read(match.source).bfloat16()
+            change = like.read(match.trained).bfloat16().double() - before.double()
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(match.source.encode()),)))
+            noisy = noised(before, float(change.norm()), torch.from_numpy(rng.standard_normal(tuple(before.shape))))
+            moved += float((noisy.double() - before.double()).square().sum())
+            whole += float(before.double().square().sum())
+            written[match.source] = noisy
+        save_file(written, folder / "model.safetensors", metadata={"format": "pt"})
+        copy_companions(source.folder, folder)
+    return math.sqrt(moved / whole) if whole else math.nan
+
+
+def noised(before: Tensor, norm: float, draw: Tensor) -> Tensor:
+    """The bf16 tensor nearest to `before` plus a multiple of `draw` (float64) that differs from `before` by `norm`.
+
+    The multiple is found by halving; the norm of a rounded difference goes in steps, so it may be missed by one.
+    """
+    if norm == 0:
+        return before
+    weights = before.double()
+    low, high = (math.log(norm / math.sqrt(weights.numel())) + ends for ends in (-3.0, 3.0))
+    found = before
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        found = (weights + math.exp(middle) * draw).bfloat16()
+        low, high = (middle, high) if float((found.double() - weights).norm()) < norm else (low, middle)
+    return found
