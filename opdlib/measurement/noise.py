@@ -57,15 +57,18 @@ def noise(
 def noised(before: Tensor, norm: float, draw: Tensor) -> Tensor:
     """The bf16 tensor nearest to `before` plus a multiple of `draw` (float64) that differs from `before` by `norm`.
 
-    The multiple is found by halving; the norm of a rounded difference goes in steps, so it may be missed by one.
+    The multiple is found by halving, and the nearest that was met is taken: a rounded difference grows in steps.
     """
     if norm == 0:
         return before
     weights = before.double()
     low, high = (math.log(norm / math.sqrt(weights.numel())) + ends for ends in (-3.0, 3.0))
-    found = before
+    nearest, miss = before, norm
     for _ in range(STEPS):
         middle = (low + high) / 2
         found = (weights + math.exp(middle) * draw).bfloat16()
-        low, high = (middle, high) if float((found.double() - weights).norm()) < norm else (low, middle)
-    return found
+        reached = float((found.double() - weights).norm())
+        if abs(reached - norm) < miss:
+            nearest, miss = found, abs(reached - norm)
+        low, high = (middle, high) if reached < norm else (low, middle)
+    return nearest

@@ -130,7 +130,10 @@ class Claim(BaseModel):
         if self.control and not self.direction:
             raise ValueError(f"control {self.control!r} needs a direction")
         if self.subject not in (OPD, PAPER, *study()):
-            find_pair(self.subject)
+            try:
+                find_pair(self.subject)
+            except RegistryError as error:
+                raise ValueError(str(error)) from error
         return self
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.stats import studentized_range
 
 from opdlib.registry.study import find_scale
 from opdlib.tables import study
@@ -233,11 +234,19 @@ def test_unrelated_seeds_are_not_paired_and_shares_take_odds() -> None:
 
 
 def test_how_often_the_rules_are_right() -> None:
-    """The rule of the range calls a true difference of two standard deviations none, the more seeds the more often."""
-    table = margin.operating(4000).set_index(["rule", "correlation", "seeds", "shift"])
-    by_range = table.loc["range of OPD"]
-    for (correlation, seeds), wanted in {(0.85, 5): 0.39, (0.85, 10): 0.83, (0.0, 5): 0.10, (0.0, 10): 0.53}.items():
-        assert by_range.loc[(correlation, seeds, 2.0), SAME] == pytest.approx(wanted, abs=0.03)
+    """Where two arms share all of their chance, the rule of the range calls a difference none as often as the range of
+    so many normal numbers exceeds it, which is the more often the more there are; a fixed margin never does."""
+    table = margin.operating(4000, correlations=[1 - 1e-9]).set_index(["rule", "seeds", "shift"])
+    for seeds in margin.SEEDS:
+        for shift in margin.SHIFTS[1:]:
+            wanted = studentized_range.sf(shift, seeds, 1e6)
+            assert table.loc[("range of OPD", seeds, shift), SAME] == pytest.approx(wanted, abs=0.03)
     fixed = table.loc["fixed margin, 1 SD"]
-    assert (fixed.xs(2.0, level="shift")[SAME] < 0.01).all()
-    assert table.sum(axis=1).tolist() == pytest.approx([1.0] * len(table))
+    assert (fixed.xs(2.0, level="shift")[OTHER] == 1).all()
+    assert table[[SAME, OTHER, UNDECIDED]].sum(axis=1).tolist() == pytest.approx([1.0] * len(table))
+
+
+def test_with_less_in_common_the_rules_decide_less() -> None:
+    table = margin.operating(2000).set_index(["rule", "correlation", "seeds", "shift"])[SAME]
+    assert table.loc[("range of OPD", 0.85, 10, 2.0)] > 0.7 > 0.65 > table.loc[("range of OPD", 0.0, 10, 2.0)]
+    assert table.loc[("range of OPD", 0.85, 5, 2.0)] < 0.45

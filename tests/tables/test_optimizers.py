@@ -164,7 +164,7 @@ def test_best_against_best(five: Page) -> None:
     matched = pairs.loc[("adamw", "rmsprop")]
     assert (matched["arm"], matched["other"]) == ("adamw-3e-5", "rmsprop-3e-5"), "over the rates that both have"
     shown = written.pairs(pairs.reset_index(), five.arms)
-    told = ["SGD 0.03", "both, against neither", "all rates", "5", "+9.6 (+9.2 to +10.0)", "another"]
+    told = ["SGD 0.03", "both, against neither", "all rates", "5", "+9.6 (+9.2 to +10.0)", "different"]
     assert shown.iloc[0].tolist() == told
     assert shown["best of"].tolist() == ["all rates"] * 3 + ["rates that match"] * 2
 
@@ -225,7 +225,7 @@ def test_one_seed_decides_nothing(single: Page) -> None:
     assert set(compared.best_pairs(single.runs, single.arms)["verdict"]) == {study.UNDECIDED}
     assert compared.best(single.runs, single.arms)["unseen"].isna().all()
     shown = written.accuracies(single.runs, compared.paired(single.runs), single.arms)
-    assert shown.loc["SGD 0.01"].tolist() == ["1", "50.00%", "+5.0", "-", "-", "undecided"]
+    assert shown.loc["SGD 0.01"].tolist() == ["1", "50.00%", "+5.0", "-", "-", "inconclusive"]
 
 
 def test_an_empty_study_says_so(empty: Page) -> None:

@@ -124,7 +124,7 @@ def test_pairs_are_taken_seed_by_seed(five: Page) -> None:
     own = five.test("mask-own", "opd")
     assert own["difference"] == pytest.approx(-0.01, abs=2e-3)
     assert own["high"] - own["low"] < 0.01, "the seeds' own spread, 0.04, is not in it"
-    assert own["verdict"] == "the same", "within full OPD's range from seed to seed"
+    assert own["verdict"] == study.SAME, "within full OPD's range from seed to seed"
     assert five.test("mask-random", "opd")["verdict"] == "another"
     assert five.test("mask-own", "mask-random")["verdict"] == "above"
     assert five.test("mask-smallest", "mask-random")["verdict"] == "below"
@@ -161,7 +161,7 @@ def test_a_run_that_went_farther_than_full_training_is_not_compared() -> None:
         columns=masked.ALONG,
     )
     (row,) = compared.at_its_distance(points).to_dict("records")
-    assert (row["seeds"], row["verdict"]) == (0, "undecided")
+    assert (row["seeds"], row["verdict"]) == (0, study.UNDECIDED)
     assert math.isnan(row["difference"])
 
 

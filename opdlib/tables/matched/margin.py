@@ -63,7 +63,7 @@ def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[s
     return known.assign(verdict=[_verdict(*row) for row in known[DECIDING].itertuples(index=False)])[COLUMNS]
 
 
-def operating(trials: int = 2000, seed: int = 0) -> pd.DataFrame:
+def operating(trials: int = 2000, seed: int = 0, correlations: Sequence[float] = CORRELATIONS) -> pd.DataFrame:
     """How often each rule says what, by simulation: columns `OPERATING`, the last three shares of `trials`.
 
     Two arms of normal numbers with a standard deviation of 1 over seeds, a correlation within a seed and a true
@@ -71,7 +71,7 @@ def operating(trials: int = 2000, seed: int = 0) -> pd.DataFrame:
     number.
     """
     rng, rows = np.random.default_rng(seed), []
-    for correlation in CORRELATIONS:
+    for correlation in correlations:
         for seeds in SEEDS:
             opd, own = rng.standard_normal((2, trials, seeds))
             arm = correlation * opd + math.sqrt(1 - correlation**2) * own
