@@ -233,6 +233,14 @@ def test_unrelated_seeds_are_not_paired_and_shares_take_odds() -> None:
     assert math.isnan(unknown["low"])
 
 
+def test_a_share_that_is_whole_everywhere_has_no_odds() -> None:
+    table = arms_of({"opd": [1.0, 1.0], "offline": [1.0, 1.0]}, "rank_share.1e-05")
+    found = margin.against_opd(table, ["offline"], ["rank_share.1e-05"]).iloc[0]
+    assert math.isnan(found["factor"])
+    assert math.isnan(found["margin"])
+    assert found["verdict"] == UNDECIDED
+
+
 def test_how_often_the_rules_are_right() -> None:
     """Where two arms share all of their chance, the rule of the range calls a difference none as often as the range of
     so many normal numbers exceeds it, which is the more often the more there are; a fixed margin never does."""

@@ -92,7 +92,7 @@ def _margins(quantities: Sequence[str]) -> Mapping[str, float]:
     found = dict.fromkeys(quantities, math.nan)
     for key in [key for key in quantities if key in rows]:
         own, other = scaled(key, rows[key].reindex([paper.OPD, paper.DISTILL]).to_numpy(dtype=float))
-        found[key] = math.exp(MARGIN * abs(own - other))
+        found[key] = math.exp(MARGIN * abs(own - other)) if math.isfinite(own) and math.isfinite(other) else math.nan
     return found
 
 
