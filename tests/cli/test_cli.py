@@ -105,7 +105,7 @@ def test_every_command_has_help_with_an_example(opd: Command) -> None:
 
 def test_pairs_lists_the_registry(opd: Command) -> None:
     lines = opd("pairs").stdout.splitlines()
-    assert len(lines) == 12
+    assert len(lines) == 13
     assert any(line.startswith("smollm2-opd-s0") for line in lines)
     assert any("checkpoint not released" in line for line in lines)
 
