@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from opdlib import stats
 from opdlib.claims import verdict
 from opdlib.claims.ours import Measured
 from opdlib.claims.study import EMPTY, along, measured, rivals, shared
@@ -78,8 +79,8 @@ def control(claim: Claim, beside: Beside) -> Control:
     if ratio is not None:
         ratios = ratio(claim, beside).dropna()
         if claim.control == "magnitude" and len(ratios):  # pairs of runs are no replicates: their range
-            found = verdict.side(float(ratios.min()), float(ratios.max()), verdict.BAND)
-            return Control(verdict.of_side(claim, found), float(ratios.mean()))
+            found = stats.verdict(float(ratios.min()), float(ratios.max()))
+            return Control(verdict.control(claim, found), float(ratios.mean()))
         return Control(*verdict.of_ratios(claim, ratios)) if len(ratios) else Control()
     differences = DIFFERENCES.get(claim.control)
     if differences is None or not beside.scale:
@@ -100,8 +101,8 @@ def margin(claim: Claim) -> Range:
 
 
 def _null(claim: Claim, own: Sequence[Measured]) -> Control:
-    records = [run.summary.get("explained", {}).get(claim.control, {}).get(claim.control_key) for run in own]
-    known = [record for record in records if record and record["ratio"] is not None]
+    records = [run.explained(claim.control, claim.control_key) for run in own]
+    known = [record for record in records if record]
     if len(known) == 1:
         return Control(verdict.control(claim, known[0]["verdict"]), known[0]["ratio"])
     return Control(*verdict.of_ratios(claim, pd.Series([record["ratio"] for record in known]))) if known else Control()

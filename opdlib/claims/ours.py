@@ -12,7 +12,8 @@ import pandas as pd
 
 from opdlib.checkpoints.names import BLOCKS
 from opdlib.quantities import flat
-from opdlib.tables import Results, at, layers, sparsity
+from opdlib.stats import median_interval, verdict
+from opdlib.tables import Results, at, geometry, layers, sparsity
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,20 @@ class Measured:
         if key in FROM_TABLES and self.results is not None:
             return FROM_TABLES[key](self.results)
         return math.nan
+
+    def explained(self, null: str, key: str) -> Mapping[str, Any]:
+        """What a null says of a number: ratio (null over observed) and verdict; empty where it says nothing.
+
+        That of chance is made from the tables: the median over matrices of the ratio, with the interval of a median.
+        """
+        if null != "chance":
+            known: Mapping[str, Any] = self.summary.get("explained", {}).get(null, {}).get(key) or {}
+            return known if known.get("ratio") is not None else {}
+        if self.results is None:
+            return {}
+        rows = geometry.matrices(self.results).query("quantity == @key").dropna(subset=["expected", "value"])
+        ratio, low, high = median_interval(rows["expected"] / rows["value"])
+        return {} if math.isnan(ratio) else {"ratio": ratio, "interval": [low, high], "verdict": verdict(low, high)}
 
     def combined(self, operation: str, key: str, other: str) -> float:
         """A number (`value`), minus another, or over another; NaN where one is absent or divided by zero."""

@@ -16,6 +16,7 @@ import math
 
 import pandas as pd
 
+from opdlib import stats
 from opdlib.registry.claims import Claim, Range
 from opdlib.stats import mean_interval
 
@@ -23,8 +24,6 @@ REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED = "reproduced", "direction", "
 NUMBER = (REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED)
 SURVIVES, OPPOSITE, EXPLAINED, UNDECIDED, NONE = "survives", "opposite", "explained", "undecided", "none"
 CONTROL = (SURVIVES, OPPOSITE, EXPLAINED, UNDECIDED, NONE)
-BAND = Range(0.95, 1.05)
-"""Null over observed: inside, the null explains the number."""
 
 
 def number(claim: Claim, mean: float, low: float = math.nan, high: float = math.nan) -> str:
@@ -39,25 +38,18 @@ def number(claim: Claim, mean: float, low: float = math.nan, high: float = math.
 
 
 def side(low: float, high: float, same: Range) -> str:
-    """Where the interval of a ratio or difference lies: `inside`, `above` or `below` a range; else `undecided`."""
+    """Where the interval of a difference lies: `above` or `below` a range, `explained` if inside; else `undecided`."""
     if same.holds(low) and same.holds(high):
-        return "inside"
+        return EXPLAINED
     return "above" if low > same.high else "below" if high < same.low else UNDECIDED
 
 
 def control(claim: Claim, found: str) -> str:
-    """The verdict on where the observed number lies: above or below what the control gives, inside, or undecided."""
-    if found in ("inside", EXPLAINED):
-        return EXPLAINED
-    return UNDECIDED if found == UNDECIDED else SURVIVES if found == claim.direction else OPPOSITE
-
-
-def of_side(claim: Claim, found: str) -> str:
-    """The verdict on where a ratio, null over observed, lies: a small ratio is a large number."""
-    return control(claim, {"above": "below", "below": "above"}.get(found, found))
+    """The verdict on where the number lies: `above` or `below` what the control gives, `explained` or `undecided`."""
+    return found if found in (EXPLAINED, UNDECIDED) else SURVIVES if found == claim.direction else OPPOSITE
 
 
 def of_ratios(claim: Claim, ratios: pd.Series) -> tuple[str, float]:
     """The verdict on the interval over ratios, null over observed, and their mean."""
     mean, low, high = mean_interval(ratios)
-    return of_side(claim, side(low, high, BAND)), mean
+    return control(claim, stats.verdict(low, high)), mean

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from opdlib import claims
 from opdlib.claims import Claim, verdict
-from opdlib.claims.ours import FROM_TABLES, of_results
+from opdlib.claims.ours import FROM_TABLES, Measured, of_results
 from opdlib.errors import RegistryError
 from opdlib.registry.claims import CLAUSES, OPD, claim_of
 from opdlib.registry.pairs import Pair, registry
@@ -274,6 +274,15 @@ def test_numbers_of_a_summary(results: Results) -> None:
     assert measured.number("lead.mlp.energy_share") == pytest.approx(shares["mlp"] / rest)
     for absent in ("projection.joint.0.3", "projection.joint", "stable_rank.1", "nowhere.0.1"):
         assert math.isnan(measured.number(absent))
+
+
+def test_chance_is_the_median_over_matrices_of_the_ratio(results: Results) -> None:
+    rows = results.matrices.query("metric == 'projection' and side == 'joint' and at == 0.1").dropna(subset="value")
+    found = of_results(results).explained("chance", "projection.joint.0.1")
+    assert found["ratio"] == pytest.approx((rows["expected"] / rows["value"]).median())
+    assert found["verdict"] in ("explained", "above", "below", "undecided")
+    assert of_results(results).explained("chance", "stable_rank") == {}
+    assert Measured(0, results.summary).explained("chance", "projection.joint.0.1") == {}, "without tables"
 
 
 @pytest.mark.parametrize(

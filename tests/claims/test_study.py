@@ -161,7 +161,7 @@ def test_the_null_of_a_single_run_has_its_own_verdict(word: str, wanted: str) ->
 def test_sides() -> None:
     same = Range(-0.1, 0.1)
     found = [verdict.side(*ends, same) for ends in ((-0.1, 0.1), (0.2, 0.3), (-0.3, -0.2), (0.0, 0.2))]
-    assert found == ["inside", "above", "below", "undecided"]
+    assert found == ["explained", "above", "below", "undecided"]
     assert verdict.side(math.nan, math.nan, same) == "undecided"
 
 
