@@ -211,7 +211,7 @@ def _obstacle(claim: Claim, results: Results) -> str:
     if subject is not None:
         return "" if pair is not None and pair.key == subject.key else _untested(claim)
     if pair is not None and pair.regime not in OPD_STYLE:
-        return f"this pair is {pair.regime}, the claim is about {GENERAL}"
+        return f"this pair is {pair.regime or pair.title}, the claim is about {GENERAL}"
     if results.summary["exact_zero"] == 1:
         return "nothing changed between the two checkpoints"
     return ""
