@@ -41,6 +41,10 @@ class RecipeError(OpdError, ValueError):
     """A training recipe has a wrong key or value, or names something that is not there."""
 
 
+class StudyError(OpdError, RuntimeError):
+    """A run of the study that was made in a process of its own failed; its log says why."""
+
+
 class OutputError(OpdError, OSError):
     """Results cannot be written: no space, no permission, or a file is in the way."""
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]["urls"]["Repository"]
 
-STUDY = ("03_optimizers", "06_subnetwork", "07_matched", "09_surgery")
+STUDY = ("03_optimizers", "06_subnetwork", "07_matched", "09_surgery", "10_trajectory")
 """Pages that compare the arms of a study and take its scale; the others show a pair."""
 DIFFERENT = {
     "01_sparsity": "rel_norm",

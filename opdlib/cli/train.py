@@ -9,7 +9,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opdlib.errors import ParameterError
+from opdlib.errors import ParameterError, StudyError
 
 if TYPE_CHECKING:
     from opdlib.registry.study import Scale
@@ -57,6 +57,7 @@ def train(
     seed: int | None = None,
     resume: bool = False,
     from_scratch: bool = False,
+    device: str = "auto",
 ) -> None:
     """Train one recipe and measure what came out.
 
@@ -68,6 +69,7 @@ def train(
         seed: instead of the recipe's seed
         resume: go on with a run that was stopped
         from_scratch: train what it stands on again, too
+        device: measures what came out: auto, cpu or cuda (default: auto)
     """
     from opdlib.registry.recipes import load_recipe
     from opdlib.train import arithmetic
@@ -79,7 +81,7 @@ def train(
 
     folder = run.train(recipe, out, max_steps, seed, resume, from_scratch)
     if first():
-        measure_run(recipe, folder)
+        measure_run(recipe, folder, device)
         print(f"run complete: {folder}")
 
 
@@ -97,8 +99,10 @@ def study(
     from_scratch: bool = False,
     score: bool = False,
     surgery: bool = False,
+    along: bool = False,
+    parallel: int | None = None,
 ) -> None:
-    """Run what is missing of the study, one run at a time.
+    """Run what is missing of the study, one run at a time or several.
 
     example: opd study pico --arms opd offline
 
@@ -114,10 +118,16 @@ def study(
         from_scratch: train what runs stand on again, too
         score: train nothing; ask the runs in runs/train every held-out problem
         surgery: train nothing; score parts of the updates of a few runs in runs/train
+        along: train runs once more and measure them every 10 updates (default: opd, rlvr and offline, seed 0)
+        parallel: so many runs at once, measured on the CPU, each with a log beside its folder
     """
     from opdlib.registry.study import find_scale
 
     chosen = find_scale(scale)
+    if parallel is not None and parallel < 1:
+        raise ParameterError(f"--parallel {parallel}; wanted a number of runs from 1 up")
+    if parallel is not None and along:
+        raise ParameterError("--along with --parallel: these runs are made one at a time; leave --parallel out")
     if collect:
         from opdlib.results.collect import collect as take_in
 
@@ -138,33 +148,46 @@ def study(
     if score or surgery:
         _ask(chosen, out, surgery, arms, seeds)
         return
-    from opdlib.results.study import missing
+    from opdlib.results.study import missing, missing_along
 
-    runs = missing(chosen, out, arms, seeds)
-    print(f"{chosen.name}: {len(runs)} runs to do")
+    runs = (missing_along if along else missing)(chosen, out, arms, seeds)
+    print(f"{chosen.name}: {len(runs)} runs to do", flush=True)
+    if parallel and not list:
+        from opdlib.study.parallel import run_parallel
+
+        failed = []
+        for ended in run_parallel(chosen, runs, out, parallel, from_scratch=from_scratch):
+            print(f"{ended.name}: failed, see {ended.log}" if ended.failed else ended.name, flush=True)
+            failed += [ended] if ended.failed else []
+        if failed:
+            raise StudyError(f"{len(failed)} runs failed, the first is {failed[0].name}: see {failed[0].log}")
+        return
     for arm, seed in runs:
         if list:
             print(chosen.arms[arm].key(seed))
         else:
-            _run_study_arm(chosen, arm, seed, out, from_scratch)
+            _run_study_arm(chosen, arm, seed, out, from_scratch, along)
 
 
-def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: bool) -> None:
+def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: bool, along: bool) -> None:
     """Here, or in a process of its own if this one has loaded torch and computes with other kernels."""
     from opdlib.registry.recipes import load_recipe
     from opdlib.train import arithmetic
 
     kernels = load_recipe(scale.arms[arm].recipe).kernels
     if "torch" in sys.modules and not arithmetic.computes_with(kernels):
-        chosen = "--arms", arm, "--seeds", str(seed), *(["--from-scratch"] if from_scratch else [])
+        said = {"--from-scratch": from_scratch, "--along": along}
+        chosen = "--arms", arm, "--seeds", str(seed), *(option for option, there in said.items() if there)
         command = [sys.executable, "-m", "opdlib.cli", "study", scale.name, *chosen, "--out", str(out)]
         if subprocess.run(command, check=False).returncode:
             raise SystemExit(2)  # it has said why
         return
     arithmetic.choose(kernels)
+    from opdlib.study.along import run_along
     from opdlib.study.runner import run_arm
 
-    print(run_arm(scale, arm, seed, out, from_scratch=from_scratch), flush=True)
+    make = run_along if along else run_arm
+    print(make(scale, arm, seed, out, from_scratch=from_scratch), flush=True)
 
 
 def _ask(scale: Scale, out: Path, surgery: bool, arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +24,8 @@ from opdlib.metrics.geometry import Chances, Geometry, geometries
 from opdlib.metrics.histogram import scan
 from opdlib.metrics.masks import Coverage
 from opdlib.metrics.subspace import expected_drift, rank_of
+
+T = TypeVar("T")
 
 CURVE = 24
 """Points of the spectrum that are kept, evenly spread over the logarithm of the rank index."""
@@ -123,19 +125,27 @@ def measure_geometry(
     """Measure every matrix of every target, hand each result to `store(target, tensor, results)`, yield finished
     tensors. `nulls` asks for the exact ones (`nulls`) and for a draw of each (`draws`).
 
-    Tensors outside, targets inside: a source matrix is decomposed once. Large matrices come first and one at a time, on
-    all cores; then small ones, `workers` at a time, each on one core. So the arithmetic of a matrix depends on its
-    shape alone, and no number on `workers`. Raises MeasureError for a matrix that no solver can decompose.
+    Tensors outside, targets inside: a source matrix is decomposed once. Raises MeasureError for a matrix that no solver
+    can decompose.
     """
     shapes = {name: match.info.shape for target in targets for name, match in target.matches.items()}
-    ordered = sorted(shapes, key=lambda name: (-work(shapes[name]), name))
-    large = [name for name in ordered if is_large(shapes[name]) or device.type != "cpu"]
 
     def one(name: str) -> str:
         for number, results in _tensor(source, targets, name, view, device, nulls).items():
             store(number, name, results)
         return name
 
+    yield from by_size(one, shapes, workers, alone=device.type != "cpu")
+
+
+def by_size(
+    one: Callable[[str], T], shapes: Mapping[str, tuple[int, ...]], workers: int, alone: bool = False
+) -> Iterator[T]:
+    """What `one` gives for each tensor. Large ones come first and one at a time (all of them if `alone`), on all cores;
+    then small ones, `workers` at a time, each on one core. So the arithmetic of a matrix depends on its shape alone,
+    and no number on `workers`."""
+    ordered = sorted(shapes, key=lambda name: (-work(shapes[name]), name))
+    large = [name for name in ordered if is_large(shapes[name]) or alone]
     with one_blas_thread():
         yield from map(one, large)
         # torch counts the threads of its BLAS for each thread of the pool, so it is told in each of them.

@@ -45,23 +45,40 @@ class Basis:
     """Singular values above max(m, n) * 2^-52 of the largest. A subspace beyond it is not determined by the matrix."""
     route: str
 
+    @property
+    def left(self) -> torch.Tensor:
+        """(m, k): the vectors on the side of the rows."""
+        return self.short if self.wide else self.long
+
+    @property
+    def right(self) -> torch.Tensor:
+        """(n, k): those on the side of the columns."""
+        return self.long if self.wide else self.short
+
 
 def source_basis(matrix: torch.Tensor) -> Basis:
     """Decompose an (m, n) source with m, n >= 1, with vectors for the largest of SHARES.
 
     Raises torch.linalg.LinAlgError if that fails.
     """
-    return _basis(matrix, gram_of(matrix), SHARES[-1])
+    return leading_basis(matrix, rank_of(SHARES[-1], matrix.shape))
 
 
-def _basis(matrix: torch.Tensor, gram: torch.Tensor, share: float) -> Basis:
+def leading_basis(matrix: torch.Tensor, k: int) -> Basis:
+    """Decompose an (m, n) matrix with vectors for its `k` largest singular values, 1 <= k <= min(m, n).
+
+    Raises torch.linalg.LinAlgError if that fails.
+    """
+    return _basis(matrix, gram_of(matrix), k)
+
+
+def _basis(matrix: torch.Tensor, gram: torch.Tensor, k: int) -> Basis:
     """Eigenvectors of the smaller Gram matrix, or a float64 SVD if it must be.
 
     The SVD is taken when the eigensolver fails or when a leading vector belongs to a singular value too small for the
     Gram matrix.
     """
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
-    k = rank_of(share, shape)
     try:
         eigenvalues, short = largest_first(gram, k)
     except LinAlgError:
@@ -168,7 +185,7 @@ def compare(basis: Basis, source: torch.Tensor, trained: torch.Tensor) -> Compar
     projection = _projection(basis, energy, on_long, gram)
     own = from_gram(gram, max(basis.shape)) or direct(trained.to(torch.float64) - source.to(torch.float64))
     del gram, deltas, on_long
-    other = _basis(trained, trains.matrix(), ANGLE_SHARE)
+    other = _basis(trained, trains.matrix(), rank_of(ANGLE_SHARE, basis.shape))
     drift = float((other.sigma - basis.sigma).norm())
     scale = float(basis.sigma.norm())
     return Comparison(
@@ -203,8 +220,7 @@ def _turning(basis: Basis, other: Basis) -> Turning:
     k = rank_of(ANGLE_SHARE, basis.shape)
     if not determined(basis, ANGLE_SHARE) or not determined(other, ANGLE_SHARE):
         return Turning(math.nan, math.nan, math.nan, math.nan)
-    sides = [_sines(basis.long[:, :k], other.long), _sines(basis.short[:, :k], other.short)]
-    left, right = reversed(sides) if basis.wide else sides
+    left, right = _sines(basis.left[:, :k], other.left), _sines(basis.right[:, :k], other.right)
     return Turning(float(left.mean()), float(left.max()), float(right.mean()), float(right.max()))
 
 

@@ -22,6 +22,9 @@ RUNS = Path("runs/train")
 FULL = "opd"
 """The arm that all others are compared with."""
 
+FOLLOWED = ("opd", "rlvr", "offline")
+"""The arms whose weights are measured every few steps as well, with their first seed, as far as a scale has them."""
+
 Regime = Literal["OPD", "OPSD", "RLVR", "offline distillation", "supervised", ""]
 """How the trained checkpoint was made; `supervised` is training on gold answers."""
 

@@ -6,6 +6,7 @@
 | `steps` | a run and step on the way whose weights were measured: the same numbers |
 | `layers`, `modules`, `binades` | one layer, module or binade of abs(source) of a measurement in `runs` or `steps` |
 | `undefined` | a number of a measurement that is undefined, with the reason |
+| `along` | a run and step of a training whose weights were measured often (`opdlib.results.trajectory`) |
 | `curves` | a run and step: what was logged (`opdlib.train.probes`) |
 | `masks` | the mask of a run that trained inside one |
 | `overlaps` | two runs over one source at one threshold, view bf16 |
@@ -30,7 +31,7 @@ import pandas as pd
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
-from opdlib.registry.study import Scale, find_scale
+from opdlib.registry.study import FOLLOWED, Scale, find_scale
 from opdlib.results.flat import assemble, is_headline
 
 BASELINES, SHARES = ("global", "tensor", "magnitude"), ("o1", "o2", "jaccard")
@@ -67,6 +68,15 @@ CURVE = (
 )
 
 PLACE = ("arm", "seed", "view", "step")
+SIMILARITY = tuple(
+    f"{of}.{side}" for of in ("locking", "locking_norms", "locking_spectra") for side in ("left", "right")
+)
+ALONG = (
+    *("rel_norm", "exact_zero", "stable_rank", "svd_energy.1", "svd_energy.8", "svd_energy.16"),
+    *("projection.joint.0.1", "projection.left.0.1", "projection.right.0.1"),
+    *("step_cosine", *SIMILARITY),
+)
+"""Numbers of `along`; what the end of the run decides comes last."""
 KEYS = {
     "runs": PLACE[:3],
     "steps": PLACE,
@@ -74,6 +84,7 @@ KEYS = {
     "modules": (*PLACE, "module"),
     "binades": (*PLACE, "magnitude"),
     "undefined": (*PLACE, "key"),
+    "along": PLACE,
     "curves": ("arm", "seed", "step"),
     "masks": ("arm", "seed"),
     "overlaps": ("arm_a", "seed_a", "arm_b", "seed_b", "atol"),
@@ -84,6 +95,7 @@ KEYS = {
 }
 """Table -> the columns that name a row, which come first."""
 COLUMNS = {
+    "along": (*PLACE, *ALONG),
     "curves": ("arm", "seed", *CURVE),
     "parent_curves": ("recipe", "seed", *CURVE),
     "masks": MASKS,
@@ -152,6 +164,8 @@ class StudyResults:
     """One row a binade of a measurement, magnitude its lower end: coordinates, updated, changed (their ratio)."""
     undefined = _lazily("undefined")
     """One row a number that is undefined: key (with `layers.N.` for a layer's) and reason."""
+    along = _lazily("along")
+    """One row a view and step of a run whose weights were measured often, the last included: `ALONG`."""
     curves = _lazily("curves")
     """One row a run and step: arm, seed, step, and what was logged."""
     masks = _lazily("masks")
@@ -225,12 +239,25 @@ def missing(scale: Scale, out: Path, arms: Sequence[str] = (), seeds: Sequence[i
 
     `arms` and `seeds` choose; empty: all. Raises RegistryError for an arm that the scale does not have.
     """
+    there = StudyResults(scale.name, out / scale.name)
+    return [(arm, seed) for arm, seed in _chosen(scale, arms, seeds) if not there.has(arm, seed)]
+
+
+def missing_along(
+    scale: Scale, out: Path, arms: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[tuple[str, int]]:
+    """The same of `along`; empty: the arms `opdlib.registry.study.FOLLOWED`, the first seed of each."""
+    there = StudyResults(scale.name, out / scale.name).along
+    done = {*zip(there["arm"], there["seed"], strict=True)}
+    chosen = _chosen(scale, arms or [arm for arm in FOLLOWED if arm in scale.arms], seeds)
+    return [(arm, s) for arm, s in chosen if (seeds or s == scale.arms[arm].seeds[0]) and (arm, s) not in done]
+
+
+def _chosen(scale: Scale, arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
     unknown = set(arms) - set(scale.arms)
     if unknown:
         raise RegistryError(f"scale {scale.name}: no arm {min(unknown)!r}; choose among: {', '.join(scale.arms)}")
-    there = StudyResults(scale.name, out / scale.name)
-    chosen = [(arm.name, s) for arm, s in scale.planned if (not arms or arm.name in arms) and (not seeds or s in seeds)]
-    return [(arm, seed) for arm, seed in chosen if not there.has(arm, seed)]
+    return [(arm.name, s) for arm, s in scale.planned if (not arms or arm.name in arms) and (not seeds or s in seeds)]
 
 
 @lru_cache(maxsize=32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.registry.recipes import load_recipe
@@ -16,8 +17,9 @@ from opdlib.train.run import source_of, train
 MASTERS = "float32 master weights of our own run: not re-measurable from the patch"
 
 
-def measure_run(recipe_path: Path, folder: Path) -> None:
-    """Measure the complete run in `folder` against its source, whatever is not measured yet.
+def measure_run(recipe_path: Path, folder: Path, device: str = "auto") -> None:
+    """Measure the complete run in `folder` against its source, whatever is not measured yet, on a device of
+    `opdlib.measurement.schedule.measure_all`.
 
     | folder in it | what is measured |
     | --- | --- |
@@ -25,11 +27,12 @@ def measure_run(recipe_path: Path, folder: Path) -> None:
     | `results/stored/` | the float32 master weights, as they are stored |
     | `results/steps/N/` | the weights kept after step N, view bf16 |
     """
-    run = _run(recipe_path, folder)
+    run = planned_run(recipe_path, folder)
     source, name = source_of(run), f"{run.recipe.name}-s{run.recipe.seed}"
+    options: dict[str, Any] = {"device": device, "progress": None}
     if not (folder / "results" / "stored" / SUMMARY).is_file():
         masters = open_checkpoint(str(folder / "fp32"))
-        measure_into(folder / "results/stored", source, masters, name=name, view="stored", note=MASTERS, progress=None)
+        measure_into(folder / "results/stored", source, masters, name=name, view="stored", note=MASTERS, **options)
     kept = sorted(folder.glob("steps/[0-9]*"), key=lambda path: int(path.name))
     orders = [
         *(Order(folder / "results/steps" / path.name, name, open_checkpoint(str(path))) for path in kept),
@@ -39,7 +42,7 @@ def measure_run(recipe_path: Path, folder: Path) -> None:
     ]
     unmeasured = [order for order in orders if not (order.folder / SUMMARY).is_file()]
     if unmeasured:
-        measure_together(source, unmeasured, view="bf16", progress=None)
+        measure_together(source, unmeasured, view="bf16", **options)
 
 
 def run_arm(scale: Scale, arm: str, seed: int, out: Path, runs: Path = RUNS, from_scratch: bool = False) -> str:
@@ -52,5 +55,6 @@ def run_arm(scale: Scale, arm: str, seed: int, out: Path, runs: Path = RUNS, fro
     return chosen.key(seed)
 
 
-def _run(recipe_path: Path, folder: Path) -> Run:
+def planned_run(recipe_path: Path, folder: Path) -> Run:
+    """The run that the folder holds, as it was planned."""
     return plan(recipe_path, load_recipe(folder / "recipe.yaml"), folder)

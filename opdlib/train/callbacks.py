@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from opdlib.files import new_folder
 from opdlib.train.models import save_state
 from opdlib.train.processes import first, meet
 from opdlib.train.run_folder import StepLog
+
+Look = Callable[[Checkpoint, Path], None]
+"""Is given a run's source and a folder of weights, named by their step. It may delete them, and must change nothing
+else: neither the model nor torch's random numbers or threads."""
 
 WHOLE = "whole"
 """Empty file written last into a checkpoint; one without it was being saved when the run died."""
@@ -78,15 +83,19 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 class Keep(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
-    """Keeps the weights of every so many steps, but the last, in `folder`, by the tensor names of `source`."""
+    """Keeps the weights of every so many steps, but the last, in `folder`, by the tensor names of `source`: rounded to
+    bf16, or as they are for somebody who looks at them at once."""
 
-    def __init__(self, every: int, folder: Path, source: Checkpoint) -> None:
-        self.every, self.folder, self.source = every, folder, source
+    def __init__(self, every: int, folder: Path, source: Checkpoint, look: Look | None = None) -> None:
+        self.every, self.folder, self.source, self.look = every, folder, source, look
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            dtype = torch.float32 if self.look else torch.bfloat16
             with new_folder(self.folder / str(state.global_step), replace=True) as new:
-                save_state(kwargs["model"].state_dict(), self.source, new, torch.bfloat16)
+                save_state(kwargs["model"].state_dict(), self.source, new, dtype)
+            if self.look:
+                self.look(self.source, self.folder / str(state.global_step))
 
 
 class Bar(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy

@@ -34,7 +34,7 @@ from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.files import new_folder
 from opdlib.registry.recipes import OpsdRecipe, check_recipe, load_recipe
 from opdlib.train import arithmetic
-from opdlib.train.callbacks import Bar, Checkpoints, Keep, Metrics, last_checkpoint
+from opdlib.train.callbacks import Bar, Checkpoints, Keep, Look, Metrics, last_checkpoint
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.fresh import find_architecture, write_fresh
 from opdlib.train.masks import InsideMask, ZeroGradient, training_masks
@@ -57,6 +57,7 @@ def train(
     resume: bool = False,
     from_scratch: bool = False,
     score: bool = True,
+    keep: tuple[int, Look] | None = None,
 ) -> Path:
     """Train what a recipe describes; the run folder, by default runs/train/<name>-s<seed>.
 
@@ -65,10 +66,12 @@ def train(
     or `from_scratch`, it is trained first, in full, into a folder beside, and reused from there
     (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run continues from its last
     checkpoint, and a complete one is returned as it is. Without `score` nothing is evaluated, and the run is not
-    complete. Everything is checked before a model is loaded. Raises RecipeError, OutputError, or CheckpointError for a
-    model that cannot be opened.
+    complete. `keep` replaces the recipe's `keep_every` and gives each step that is kept, in float32, to somebody who
+    looks at it. Everything is checked before a model is loaded. Raises RecipeError, OutputError, or CheckpointError for
+    a model that cannot be opened.
     """
-    given = {key: value for key, value in (("steps", max_steps), ("seed", seed)) if value is not None}
+    wanted = {"steps": max_steps, "seed": seed, "keep_every": keep[0] if keep else None}
+    given = {key: value for key, value in wanted.items() if value is not None}
     recipe = check_recipe(load_recipe(recipe_path).model_dump(exclude_none=True) | given, "command line")
     folder = out or Path("runs") / "train" / f"{recipe.name}-s{recipe.seed}"
     run = plan(recipe_path, recipe, folder, from_scratch)
@@ -84,7 +87,7 @@ def train(
     meet()  # nothing is written before every process has looked
     for each in (*run.ancestors(), run):
         with threads(each.recipe.threads):
-            _train(each, score or each is not run)
+            _train(each, score or each is not run, keep[1] if keep and each is run else None)
     return folder
 
 
@@ -104,7 +107,7 @@ def threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(run: Run, score: bool) -> None:
+def _train(run: Run, score: bool, look: Look | None) -> None:
     """Train, save, evaluate; every stage that is already there is skipped."""
     folder, init = run.folder, run.folder / "init"
     complete = (folder / COMPLETE).exists()
@@ -122,7 +125,7 @@ def _train(run: Run, score: bool) -> None:
     if (teacher := run.spec("teacher")) is not None:
         models["teacher"] = open_checkpoint(teacher)
     if not all((folder / form).is_dir() for form in FORMS):
-        _optimize(run, models)
+        _optimize(run, models, look)
     with first_alone() as here:
         if here and score:
             _finish(run, models)
@@ -145,14 +148,14 @@ def _finish(run: Run, models: dict[str, Checkpoint]) -> None:
     write_json(folder / COMPLETE, summary)
 
 
-def _optimize(run: Run, models: dict[str, Checkpoint]) -> None:
+def _optimize(run: Run, models: dict[str, Checkpoint], look: Look | None) -> None:
     """Train from the last whole checkpoint, if there is one, and write both forms of the result."""
     folder, recipe, source = run.folder, run.recipe, models["source"]
     # In self-distillation the teacher is the source, which stays where it is.
     teacher = source if isinstance(recipe, OpsdRecipe) else models.get("teacher")
     checkpoints = folder / "checkpoints"
     model, reader = load_model(source), load_reader(source, find_task(recipe.task).images)
-    watching = [*observers(run, source, model, reader), Bar()] if first() else []
+    watching = [*observers(run, source, model, reader, look), Bar()] if first() else []
     callbacks = [*_interventions(run, source), *watching, Checkpoints()]
     trainer = build_trainer(recipe, model, reader, load_model(teacher) if teacher else None, checkpoints, callbacks)
     last = last_checkpoint(checkpoints)
@@ -178,14 +181,14 @@ def _interventions(run: Run, source: Checkpoint) -> list[TrainerCallback]:
     return callbacks
 
 
-def observers(run: Run, source: Checkpoint, model: Any, reader: Any) -> list[TrainerCallback]:
+def observers(run: Run, source: Checkpoint, model: Any, reader: Any, look: Look | None = None) -> list[TrainerCallback]:
     """What only looks on: metrics, probes, weights that are kept. `model` is still the source."""
     folder, recipe = run.folder, run.recipe
     callbacks: list[TrainerCallback] = [Metrics(folder / "metrics.jsonl")]
     if recipe.probe_every or recipe.evaluate_every:
         callbacks.append(Probes(recipe, model, reader, folder / "probes.jsonl"))
     if recipe.keep_every:
-        callbacks.append(Keep(recipe.keep_every, folder / "steps", source))
+        callbacks.append(Keep(recipe.keep_every, folder / "steps", source, look))
     return callbacks
 
 

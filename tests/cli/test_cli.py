@@ -335,6 +335,9 @@ def test_edit_writes_a_part_and_nothing_over_what_is_there(
         (("evaluate", "nowhere/at/all"), ("no such file or folder",)),
         (("evaluate", "x", "--tasks", "chess"), ("chess", "arithmetic")),
         (("train", "no-such-recipe.yaml"), ("no-such-recipe.yaml",)),
+        (("study", "pico", "--parallel", "0"), ("--parallel 0", "from 1 up")),
+        (("study", "pico", "--along", "--parallel", "2"), ("leave --parallel out",)),
+        (("study", "pico", "--along", "--arms", "odp"), ("no arm 'odp'", "choose among: opd")),
     ],
 )
 def test_bad_arguments_of_what_needs_the_extra(

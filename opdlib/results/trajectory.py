@@ -1,0 +1,174 @@
+"""A training measured step by step into a folder, one file a step and view; rows of `along` when it has ended.
+
+What is kept of a step is small beside its weights: its numbers, and the leading bases of its updates. So each step's
+weights can go as soon as the two steps after it are measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.errors import RegistryError
+from opdlib.files import write_file
+from opdlib.measurement.align import VIEWS
+from opdlib.measurement.schedule import measure_pair
+from opdlib.measurement.trajectory import (
+    CONTROLS,
+    Bases,
+    MatrixStep,
+    TrainingStep,
+    controls,
+    measure_step,
+    similarities,
+)
+from opdlib.metrics.trajectory import Stride
+from opdlib.results.study import ALONG, SIMILARITY
+from opdlib.results.summarize import summarize
+
+FORMAT = 1
+"""Raised whenever a number in the files changes its meaning."""
+
+Row = dict[str, Any]
+
+
+def is_measured(folder: Path, step: int, views: Sequence[str] = VIEWS) -> bool:
+    """Whether `folder` has this step in all views."""
+    return all(_file(folder, step, view).is_file() for view in views)
+
+
+def measure_last(
+    source: Checkpoint,
+    steps: Sequence[tuple[int, Checkpoint]],
+    folder: Path,
+    *,
+    views: Sequence[str] = VIEWS,
+    skip: Sequence[str] = (),
+    workers: int | None = None,
+) -> None:
+    """Measure the last of `steps` (number and weights, ascending) against `source` and the two before it, in every view
+    that `folder` does not have of it.
+
+    A whole training is measured by this call for steps[:1], steps[:2] and so on; of the steps before the last only two
+    are read. For the rest see `opdlib.measurement.trajectory.measure_step`.
+    """
+    path = [(0, source), *steps]
+    (since, last), (step, trained) = path[-2:]
+    earlier = path[-3][1] if len(steps) > 1 else None
+    options: dict[str, Any] = {"skip": skip, "workers": workers}
+    for view in views:
+        digests = {"source": source.digest(), "trained": trained.digest()}
+        identity = {"format": FORMAT, **digests, "since": since, "skip": sorted(skip)}
+        file = _file(folder, step, view)
+        if not file.is_file() or _header(file)["identity"] != identity:
+            found = measure_step(source, trained, last, earlier, view=view, **options)
+            whole = summarize(measure_pair(source, trained, name="", view=view, metrics=("sparsity",), **options))
+            write_file(file, _content(identity, whole, found))
+
+
+def trajectory(folder: Path, view: str, workers: int | None = None) -> list[Row]:
+    """A row for every step that `folder` has in this view: step and `ALONG`, NaN where a number is undefined.
+
+    Numbers of matrices are medians over those that have them. The last step is the one that others are compared with.
+    Raises RegistryError if there is no step, or if one was measured without the one before it.
+    """
+    kept = [_read(file) for file in _files(folder, view)]
+    if not kept:
+        raise RegistryError(f"{folder}: no step measured in view {view}")
+    for before, step in zip([0, *(step.step for step in kept)], kept, strict=False):
+        if step.since != before:
+            raise RegistryError(
+                f"{folder}: step {step.step} was measured since step {step.since}, and the one before it here is "
+                f"{before}; remove the folder and measure the steps again, in their order"
+            )
+    last = _bases(_file(folder, kept[-1].step, view))
+    alike = similarities([_bases(_file(folder, step.step, view)) for step in kept], last)
+    shapes = {name: kept[-1].matrices[name].shape for name in last}
+    strides = {name: [step.matrices[name].stride for step in kept] for name in last}
+    drawn = {kind: controls(strides, shapes, kind, workers) for kind in CONTROLS}
+    rows = []
+    for place, step in enumerate(kept):
+        pairs = [alike[place].values(), *([walk[place] for walk in drawn[kind].values()] for kind in CONTROLS)]
+        sides = [[pair[side] for pair in found] for found in pairs for side in (0, 1)]
+        of_matrices = {
+            key: [m.numbers[key] for m in step.matrices.values() if m.numbers]
+            for key in ALONG
+            if key not in (*SIMILARITY, *step.numbers)
+        }
+        medians = {key: _median(values) for key, values in of_matrices.items()}
+        rows.append(
+            {"step": step.step, **step.numbers, **medians} | dict(zip(SIMILARITY, map(_median, sides), strict=True))
+        )
+    return [{column: row[column] for column in ("step", *ALONG)} for row in rows]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A file without its bases."""
+
+    step: int
+    since: int
+    numbers: Mapping[str, float]
+    """Of the whole model."""
+    matrices: Mapping[str, MatrixStep]
+    """With `bases` None."""
+
+
+def _content(identity: Mapping[str, Any], summary: Mapping[str, Any], found: TrainingStep) -> bytes:
+    bases = {
+        f"{matrix.name}.{side}": vectors.contiguous()
+        for matrix in found.matrices
+        if matrix.bases
+        for side, vectors in zip(("left", "right"), matrix.bases, strict=True)
+    }
+    header = {
+        "identity": identity,
+        "numbers": {"rel_norm": summary["rel_norm"], "exact_zero": summary["exact_zero"], "step_cosine": found.cosine},
+        "matrices": [
+            {"name": m.name, "shape": m.shape, "stride": asdict(m.stride), "numbers": m.numbers} for m in found.matrices
+        ],
+    }
+    return safetensors.torch.save(bases, {"trajectory": json.dumps(header)})
+
+
+def _header(file: Path) -> dict[str, Any]:
+    with safetensors.safe_open(file, "pt") as stream:
+        header: dict[str, Any] = json.loads(stream.metadata()["trajectory"])
+    return header
+
+
+def _read(file: Path) -> _Kept:
+    header = _header(file)
+    matrices = [
+        MatrixStep(m["name"], tuple(m["shape"]), Stride(**m["stride"]), m["numbers"], None) for m in header["matrices"]
+    ]
+    numbers = {key: math.nan if value is None else value for key, value in header["numbers"].items()}
+    return _Kept(int(file.parent.name), header["identity"]["since"], numbers, {m.name: m for m in matrices})
+
+
+def _bases(file: Path) -> dict[str, Bases]:
+    found = safetensors.torch.load_file(file)
+    names = [name.removesuffix(".left") for name in found if name.endswith(".left")]
+    return {name: (found[f"{name}.left"], found[f"{name}.right"]) for name in names}
+
+
+def _file(folder: Path, step: int, view: str) -> Path:
+    return folder / str(step) / f"{view}.safetensors"
+
+
+def _files(folder: Path, view: str) -> list[Path]:
+    return sorted(folder.glob(f"[0-9]*/{view}.safetensors"), key=lambda file: int(file.parent.name))
+
+
+def _median(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.median(defined)) if defined else math.nan

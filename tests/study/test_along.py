@@ -1,0 +1,95 @@
+"""A run measured on its way is the run itself: same weights, rows of every step, weights dropped, a kill survived."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from opdlib.errors import RegistryError
+from opdlib.files import data_root
+from opdlib.registry import study as registry
+from opdlib.registry.study import Arm, Scale
+from opdlib.results.study import SIMILARITY, StudyResults, missing_along
+from opdlib.study import along
+from opdlib.study.along import run_along
+from opdlib.study.runner import run_arm
+
+pytestmark = pytest.mark.slow
+
+SHORT = {
+    "steps": 3,
+    "save_every": 1,
+    "batch_size": 16,
+    "evaluation_size": 4,
+    "probe_every": None,
+    "evaluate_every": None,
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scale:
+    """One arm of two runs over a source of two steps, three steps each."""
+    folder = tmp_path / "data" / "recipes"
+    folder.mkdir(parents=True)
+    for stem in ("source", "teacher", "offline"):
+        content = yaml.safe_load((data_root() / "recipes" / f"pico-{stem}.yaml").read_text(encoding="utf8")) | SHORT
+        content = {key: value for key, value in content.items() if value is not None}
+        (folder / f"pico-{stem}.yaml").write_text(yaml.safe_dump(content), encoding="utf8")
+    monkeypatch.setattr(registry, "data_root", lambda: tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    arm = Arm(name="offline", seeds=2, scale="pico", recipes="pico")
+    return Scale(name="pico", source="recipe:pico-source", arms={"offline": arm})
+
+
+def test_the_run_itself_step_by_step(small: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, runs = tmp_path / "study", tmp_path / "runs" / "train"
+    assert missing_along(small, out) == [("offline", 0)]
+    with pytest.raises(RegistryError, match=r"no arm 'opd'; choose among: offline"):
+        missing_along(small, out, arms=["opd"])
+    run_arm(small, "offline", 0, out, runs)
+    measure, calls = along.measure_last, []
+
+    def killed(source: Any, steps: Any, folder: Path, **options: Any) -> None:
+        calls.append(steps[-1][0])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        measure(source, steps, folder, **options)
+
+    monkeypatch.setattr(along, "measure_last", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_along(small, "offline", 0, out, runs, every=1)
+    run_along(small, "offline", 0, out, runs, every=1)
+    assert calls == [1, 2, 2, 3], "of what was measured before the kill nothing is measured again"
+    folder = runs / "along-pico-offline-s0"
+    digests = [
+        json.loads((runs / n / "complete.json").read_text())["digests"] for n in ("pico-offline-s0", folder.name)
+    ]
+    assert digests[0] == digests[1]
+    assert not (folder / "steps").exists()
+    found = StudyResults("pico", out / "pico")
+    assert found.along[["arm", "seed", "view", "step"]].to_numpy().tolist() == [
+        ["offline", 0, view, step] for view in ("bf16", "stored") for step in (1, 2, 3)
+    ]
+    last, rows = found.along[found.along["step"] == 3], found.runs
+    shared = [key for key in found.along if key in rows.columns[3:]]
+    assert len(shared) == 9
+    for key in shared:
+        assert last[key].to_list() == pytest.approx(rows[key].to_list(), rel=1e-8), key
+    assert last[[*SIMILARITY]].to_numpy() == pytest.approx(1)
+    assert found.along["step_cosine"].notna().tolist() == [False, True, True] * 2
+    assert missing_along(small, out) == []
+
+
+def test_another_training_is_refused(small: Scale, tmp_path: Path) -> None:
+    out, runs = tmp_path / "study", tmp_path / "runs" / "train"
+    run_arm(small, "offline", 0, out, runs)
+    table = out / "pico" / "runs.csv"
+    digest = json.loads((runs / "pico-offline-s0" / "complete.json").read_text())["digests"]["fp32"]
+    table.write_text(table.read_text().replace(digest, "0" * 64))
+    with pytest.raises(RegistryError, match=rf"ended at float32 weights {digest[:12]}, the run in .* at 000000000000"):
+        run_along(small, "offline", 0, out, runs, every=2)
+    assert not (out / "pico" / "along.csv").exists()
