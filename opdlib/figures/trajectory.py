@@ -29,6 +29,7 @@ def size(table: pd.DataFrame) -> Axes:
             look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4, "lw": 1.4, "label": f"{arm}, {view}"}
             ax.plot(run["step"], drawn.scale * run[key], ls=VIEWS[str(view)][1], **look)
         ax.set(ylabel=drawn.axis)
+        ax.set_xlim(left=0)
         ax.set_ylim(bottom=0)
     axes[1].set_ylim(WHOLE)
     axes[3].set_ylim(WHOLE)
@@ -52,12 +53,12 @@ def locking(table: pd.DataFrame) -> Axes:
         masters = run[run["view"] == "stored"]
         for key, (name, colour, style) in CONTROLS.items():
             ax.plot(masters["step"], 100 * masters[f"{key}.right"], ls=style, color=colour, lw=2, label=name)
-        ax.set(ylim=WHOLE, ylabel=f"{arm}: similarity (%)")
+        ax.set(xlim=(0, None), ylim=WHOLE, ylabel=f"{arm}: similarity (%)")
     for (arm, regime, _), run in table[table["view"] == "stored"].groupby(["arm", "regime", "seed"], sort=False):
         colour, marker = REGIMES.get(str(regime), (GREY, "o"))
         axes[-1].plot(run["step"], run["step_cosine"], color=colour, marker=marker, ms=4, lw=1.4, label=str(arm))
     axes[-1].axhline(0, **DOTTED)
-    axes[-1].set(xlabel="update", ylabel="cosine of strides")
+    axes[-1].set(xlabel="update", ylabel="cosine of strides", xlim=(0, None))
     legend_above(axes[0], columns=2)
     legend_above(axes[-1], columns=3)
     return axes[0]
