@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opdlib.metrics.nulls import with_spectrum
 from opdlib.metrics.subspace import Basis, leading_basis
 
 DIRECTIONS = 16
@@ -76,16 +77,8 @@ def walk(shape: tuple[int, int], strides: Sequence[Stride], rng: np.random.Gener
         rest = max(0.0, stride.norm**2 - math.fsum(s**2 for s in stride.sigma))
         total += noise.mul_(math.sqrt(rest) / float(noise.norm()))
         if stride.sigma:
-            left, right = (_directions(side, len(stride.sigma), rng) for side in shape)
-            total += ((left * torch.tensor(stride.sigma)) @ right.mT).float()
+            total += with_spectrum(torch.tensor(stride.sigma, dtype=torch.float64), shape, rng).float()
         yield total
-
-
-def _directions(side: int, count: int, rng: np.random.Generator) -> Tensor:
-    """(side, count) float64 orthonormal columns, drawn by Haar's measure."""
-    q, r = torch.linalg.qr(torch.from_numpy(rng.standard_normal((side, count))))
-    columns: Tensor = q * r.diagonal().sign()
-    return columns
 
 
 def walk_similarity(

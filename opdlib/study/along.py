@@ -16,8 +16,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RegistryError
@@ -27,7 +25,7 @@ from opdlib.results.collect import add_rows
 from opdlib.results.study import PLACE, StudyResults
 from opdlib.results.trajectory import is_measured, measure_last, trajectory
 from opdlib.study.runner import planned_run
-from opdlib.train.run import source_of, train
+from opdlib.train.run import source_of, threads, train
 from opdlib.train.run_folder import COMPLETE
 
 EVERY = 10
@@ -64,7 +62,7 @@ def run_along(
     for view in VIEWS:
         for row in trajectory(folder / "along", view):
             place = dict(zip(PLACE, (arm, seed, view, row.pop("step")), strict=True))
-            rows.append(place | {key: None if math.isnan(value) else f"{value:.9g}" for key, value in row.items()})
+            rows.append(place | {key: None if math.isnan(value) else f"{value:.8g}" for key, value in row.items()})
     add_rows(scale, out / scale.name, {"along": rows})
     shutil.rmtree(folder / "steps", ignore_errors=True)
     return folder.name
@@ -73,10 +71,9 @@ def run_along(
 def _measure(source: Checkpoint, weights: Path) -> None:
     """Measure the weights of a step, and drop those that no later step is compared with."""
     run, step = weights.parents[1], int(weights.name)
-    threads = torch.get_num_threads()
     if not is_measured(run / "along", step):
-        measure_last(source, [kept for kept in _kept(run) if kept[0] <= step], run / "along")
-    torch.set_num_threads(threads)
+        with threads(None):  # measuring leaves torch with one
+            measure_last(source, [kept for kept in _kept(run) if kept[0] <= step], run / "along")
     for old, _ in _kept(run)[:-2]:
         shutil.rmtree(run / "steps" / str(old))
 

@@ -58,7 +58,9 @@ def test_its_numbers_are_those_of_the_summary(path: tuple, measured: Path, view:
     assert [row["step"] for row in rows] == [10, 20, 30]
     assert [*rows[0]] == ["step", *ALONG]
     for row, (_, trained) in zip(rows, steps, strict=True):
-        summary = dict(flat(summarize(measure_pair(source, trained, name="x", view=view))))
+        summary = dict(
+            flat(summarize(measure_pair(source, trained, name="x", view=view, metrics=("sparsity", "geometry"))))
+        )
         shared = [key for key in ALONG if key in summary]
         assert len(shared) == 9
         assert {key: row[key] for key in shared} == pytest.approx({key: summary[key] for key in shared}, rel=1e-9)
