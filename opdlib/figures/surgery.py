@@ -15,6 +15,8 @@ SOLVED = "held-out problems solved (%)"
 SETS = {"largest": (OPD, "o", "largest steps"), "visible": (OPD, "P", "visible in bf16")}
 SETS |= {"mask:low": (INKS[2], "<", "small weights"), "mask:principal": (INKS[0], ">", "principal weights")}
 """Set of coordinates -> colour, marker and name."""
+ASIDE = 1.07
+"""By which factor each set of coordinates is drawn aside of the next."""
 
 
 @figure
@@ -27,7 +29,7 @@ def directions(table: pd.DataFrame, ax: Axes) -> None:
     _points(ax, line, "energy", *LOOK[PART], "leading directions", "-")
     for energy, accuracy, part in line[["energy", "accuracy", "part"]].to_numpy():
         place = (100 * energy, 100 * accuracy)
-        ax.annotate(part.partition(":")[2], place, (0, 8), textcoords="offset points", ha="center")
+        ax.annotate(part.partition(":")[2], place, (-7, 3), textcoords="offset points", ha="right")
     _points(ax, table[leading & (table["kind"] == REST)], "energy", *LOOK[REST], "without the leading 16")
     shrunk = pd.concat([table[shorter], table[leading & (table["kind"] == ENERGY)]]).sort_values("energy")
     _points(ax, shrunk, "energy", GREY, "s", "whole update, shorter", "--")
@@ -38,17 +40,19 @@ def directions(table: pd.DataFrame, ax: Axes) -> None:
 
 @figure
 def coordinates(table: pd.DataFrame, ax: Axes) -> None:
-    """Accuracy in percent against the share of coordinates kept (logarithmic), beside random ones.
+    """Accuracy in percent against the share of coordinates kept (logarithmic), beside random ones. Each kind of set is
+    drawn a little aside of the others, so that none hides another.
 
     Table: `tables.surgery.over_seeds`, of one arm; bars span the intervals of its seeds.
     """
-    for name, (colour, marker, called) in SETS.items():
-        own = table[table["part"].str.startswith(name) & (table["kind"] == PART)].sort_values("kept")
-        _points(ax, own, "kept", colour, marker, called, "-")
     drawn = table["part"].str.startswith(("largest", "visible"))
-    for kind in (SIZE, ENERGY):
-        own = table[drawn & (table["kind"] == kind)].sort_values("kept")
-        _points(ax, own, "kept", *LOOK[kind], KINDS[kind])
+    series = [(table["part"].str.startswith(name) & (table["kind"] == PART), look) for name, look in SETS.items()] + [
+        (drawn & (table["kind"] == kind), (*LOOK[kind], KINDS[kind])) for kind in (SIZE, ENERGY)
+    ]
+    for number, (chosen, (colour, marker, called)) in enumerate(series):
+        own = table[chosen].sort_values("kept")
+        own = own.assign(kept=own["kept"] * ASIDE ** (number - (len(series) - 1) / 2))
+        _points(ax, own, "kept", colour, marker, called, "-" if called == "largest steps" else "none")
     _ends(ax, table)
     ax.set_xscale("log")
     plain_axis(ax.xaxis, minor=False)

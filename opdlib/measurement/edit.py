@@ -186,9 +186,8 @@ def _edited(
         else:
             inside &= _inside(rule, param, before, delta, rng)
     part = torch.where(inside, part, 0.0)
-    first = (start + part).to(after.dtype)
-    rest = (end - (first.double() - start)).to(after.dtype)
-    return rest if complement else first
+    kept = (start + part).to(after.dtype)
+    return (end - (kept.double() - start)).to(after.dtype) if complement else kept
 
 
 def _inside(rule: Rule, param: Param, before: Tensor, delta: Tensor, rng: np.random.Generator) -> Tensor:
