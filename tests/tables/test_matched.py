@@ -166,6 +166,13 @@ def test_chance_and_the_count_after_holm() -> None:
     assert found["after_holm"] == 1
 
 
+def test_what_is_left_after_holm_is_marked(five: Path) -> None:
+    table = arms.against_opd(study.runs("pico", root=five), ["opd-ce", "offline"], ["rel_norm", "stable_rank"])
+    found = shown.compared(table)
+    assert found.columns.name == "number (seeds), 4 tests"
+    assert found.loc["relative norm", "opd-ce (5)"].startswith("different*: ")
+
+
 def test_effects_as_text(five: Path) -> None:
     found = shown.effects(arms.effects(study.runs("pico", root=five), ["rel_norm", "stable_rank", "hill_exponent"]))
     assert "(\N{MINUS SIGN}20.0% of OPD's)" in found.loc["relative norm", "loss (5)"]

@@ -132,14 +132,19 @@ def counted(table: pd.DataFrame) -> pd.DataFrame:
     are corrected by Holm for all tests of the table.
     """
     words = (SAME, OTHER, UNDECIDED)
-    rows = table[["seeds", "difference", "low", "high"]].astype(float)
-    p = pd.Series([_p_of_interval(*row) for row in rows.itertuples(index=False)], table.index, dtype=float)
-    found = table.assign(tested=table["low"].notna(), after_holm=(table["verdict"] == OTHER) & (holm(p) < LEVEL))
+    found = table.assign(tested=table["low"].notna(), after_holm=after_holm(table))
     found = found.assign(**{word: table["verdict"] == word for word in words})
     wanted = dict.fromkeys(("tested", *words, "after_holm"), "sum")
     sums = found.groupby("arm", sort=False).agg({"seeds": "min"} | wanted)
     sums.insert(5, "by_chance", LEVEL * sums["tested"])
     return sums.reset_index()
+
+
+def after_holm(table: pd.DataFrame, value: str = "difference") -> pd.Series:
+    """Which rows of a table of differences are `OTHER` and stay so when p is corrected by Holm for all of its tests."""
+    rows = table[["seeds", value, "low", "high"]].astype(float)
+    p = pd.Series([_p_of_interval(*row) for row in rows.itertuples(index=False)], table.index, dtype=float)
+    return (table["verdict"] == OTHER) & (holm(p) < LEVEL)
 
 
 def _p_of_interval(seeds: float, center: float, low: float, high: float) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from opdlib.quantities import MISSING, as_text, label, written
 from opdlib.stats import mean_interval, wilson
-from opdlib.tables.matched.arms import BESIDE, present
+from opdlib.tables.matched.arms import BESIDE, after_holm, present
 from opdlib.tables.matched.paper import part_of_rate
 from opdlib.tables.study import OTHER, SAME, UNDECIDED, over_seeds, text_table
 from opdlib.tables.text import MINUS, interval, number, percent, with_interval
@@ -51,17 +51,18 @@ def means(table: pd.DataFrame, quantities: Sequence[str], arms: Sequence[str]) -
 
 
 def compared(table: pd.DataFrame, error: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """A row for each quantity of `differences`, a column for each arm: the verdict, and the difference with its
-    interval. `error`: `norm.middle_error`, a last column."""
+    """A row for each quantity of `differences`, a column for each arm: the verdict, with an asterisk if it is left when
+    Holm corrects for all tests of the table, and the difference with its interval. `error`: `norm.middle_error`, a last
+    column."""
     keys = table["quantity"].unique()
     beside = {"interpolation": [written(key, error[key]) for key in keys]} if error is not None else None
-    return _by_quantity(table, "arm", partial(_judged, value="difference"), beside)
+    return _by_quantity(_marked(table, "difference"), "arm", partial(_judged, value="difference"), beside)
 
 
 def effects(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each quantity, a column for each effect: its size with interval, what it is of OPD's number, the
-    verdict."""
-    return _by_quantity(table, "effect", partial(_judged, value="value"))
+    """A row for each quantity, a column for each effect: its verdict, marked as in `compared`, its size with interval,
+    and what it is of OPD's number."""
+    return _by_quantity(_marked(table, "value"), "effect", partial(_judged, value="value"))
 
 
 def factors(table: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +121,8 @@ def margins(table: pd.DataFrame) -> pd.DataFrame:
     columns["margin"] = [MISSING if math.isnan(x) else f"{1 / x:.3g} to {x:.3g}" for x in first["margin"]]
     how = zip(first["freedom"], first["paired"], strict=True)
     columns["degrees of freedom"] = [f"{freedom}, {'paired' if paired else 'unpaired'}" for freedom, paired in how]
-    return text_table({"number (seeds)": [*map(label, keys)]} | columns if len(keys) else {}, "number (seeds)")
+    name = f"number (seeds), {int(table['p'].notna().sum())} tests"
+    return text_table({name: [*map(label, keys)]} | columns if len(keys) else {}, name)
 
 
 def operating(table: pd.DataFrame) -> pd.DataFrame:
@@ -139,8 +141,13 @@ def _by_quantity(table: pd.DataFrame, by: str, write: Write, beside: Text | None
         if most or not seeds:
             text = [write(key, rows.loc[key]) if key in rows.index else MISSING for key in keys]
             columns[f"{name} ({most})" if seeds else str(name)] = text
-    labels = {"number (seeds)" if seeds else "number": [*map(label, keys)]}
+    tests = f", {int(table['low'].notna().sum())} tests" if "verdict" in table else ""
+    labels = {f"number (seeds){tests}" if seeds else "number": [*map(label, keys)]}
     return text_table(labels | columns | (beside or {}) if any(table["seeds"] > 0) else {}, *labels)
+
+
+def _marked(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    return table.assign(verdict=table["verdict"] + after_holm(table, value).map({True: "*", False: ""}))
 
 
 def _judged(key: str, row: pd.Series, value: str) -> str:
