@@ -90,7 +90,7 @@ def test_it_is_clean(path: Path, tmp_path: Path) -> None:
     text = path.read_text(encoding="utf8")
     assert str(Path.home()) not in text
     assert not re.search(r"/(tmp|home|work|root|Users)/", text)
-    assert not re.search(r"0x[0-9a-f]{6,}", text)
+    assert not re.search(r"(?<![A-Za-z0-9+/])0x[0-9a-f]{6,}", text), "outside of pictures, whose letters are any"
 
 
 @each
