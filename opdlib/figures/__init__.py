@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opdlib.figures import rank, subspace
+from opdlib.figures import nulls, rank, subspace
 from opdlib.figures.curves import magnitude, threshold_curve
 from opdlib.figures.dots import block_energy, block_norm, pair_norm, pair_sparsity
 from opdlib.figures.maps import layer_module
@@ -13,6 +13,7 @@ __all__ = [
     "block_norm",
     "layer_module",
     "magnitude",
+    "nulls",
     "pair_norm",
     "pair_sparsity",
     "panels",

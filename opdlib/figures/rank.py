@@ -29,7 +29,7 @@ def spectrum(table: pd.DataFrame, ax: Axes) -> None:
             if not number:
                 band(ax, size["index"], size, color=look["color"], alpha=0.2)
             look["label"] = ""
-    _index_axis(ax, max(table["index"].max(), MARKED[-1]) if len(table) else MARKED[-1])
+    index_axis(ax, max(table["index"].max(), MARKED[-1]) if len(table) else MARKED[-1])
     ax.set_yscale("log")
     plain_axis(ax.yaxis, minor=False)
     ax.set(ylim=(100 * FAINTEST, 100), ylabel="energy of one singular value (%)")
@@ -54,7 +54,7 @@ def leading(table: pd.DataFrame, ax: Axes) -> None:
         at = counts[own.index]
         ax.plot(at, 100 * own["value"], f"o{style}", ms=4, **look)
         band(ax, at, own, color=look["color"], alpha=0.2)
-    _index_axis(ax, max(counts.max(), MARKED[-1]))
+    index_axis(ax, max(counts.max(), MARKED[-1]))
     ax.set(ylim=WHOLE, xlabel="number of leading singular values, k", ylabel="energy in the first k (%)")
     legend_above(ax)
 
@@ -73,7 +73,8 @@ def pair_stable_rank(table: pd.DataFrame, ax: Axes) -> None:
     _doubling_axis(ax, max(table["stable_rank"].max(), 2))
 
 
-def _index_axis(ax: Axes, last: float) -> None:
+def index_axis(ax: Axes, last: float) -> None:
+    """Indices of singular values from 1 to `last`, logarithmic; dotted at those that the paper tabulates."""
     for count in MARKED:
         ax.axvline(count, **{**DOTTED, "lw": 0.8})
     _doubling_axis(ax, last)

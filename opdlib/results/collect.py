@@ -17,7 +17,7 @@ from opdlib.files import write_together
 from opdlib.quantities import flat
 from opdlib.registry.recipes import PARENT, Recipe, load_recipe, recipe_digest
 from opdlib.registry.study import RUNS, Scale
-from opdlib.results.flat import headline, undefined
+from opdlib.results.flat import headline, null_rows, undefined, without_nulls
 from opdlib.results.layout import SUMMARY, csv_text, read_provenance, read_summary
 from opdlib.results.study import COLUMNS, CURVE, KEYS, PLACE
 
@@ -79,11 +79,13 @@ def _of_run(arm: str, seed: int, folder: Path) -> Tables:
         numbers, known = read_summary(summary.parent), read_provenance(summary.parent)
         step = int(summary.parent.name) if kept else facts["steps"]
         place = dict(zip(PLACE, (arm, seed, numbers["view"], step), strict=True))
-        measured = _measured(known) | headline(numbers)
+        measured = _measured(known) | headline(without_nulls(numbers))
         if kept:
             found["steps"].append(place | measured)
         else:
-            found["runs"].append({**run, "view": numbers["view"], **facts, **measured})
+            scale = {"nulls_scale": numbers["nulls_scale"]} if "nulls_scale" in numbers else {}
+            found["runs"].append({**run, "view": numbers["view"], **facts, **measured, **scale})
+            found["nulls"] += [place | row for row in null_rows(numbers)]
         found["layers"] += [place | dict(flat(layer)) for layer in numbers["layers"]]
         found["undefined"] += [place | {"key": key, "reason": why} for key, why in known["undefined"].items()]
         if (summary.parent / "tensors.csv").is_file():

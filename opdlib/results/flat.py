@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from opdlib.quantities import flat
@@ -27,8 +27,39 @@ _BETWEEN_LEVELS = re.compile(r"(?<!\d)\.|\.(?!\d)")
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a summary but those of its layers and nulls; None where one is undefined."""
-    return dict(flat({key: value for key, value in summary.items() if key not in ("layers", *NULLS)}))
+    """The numbers of a summary but those of its layers; None where one is undefined."""
+    return dict(flat({key: value for key, value in summary.items() if key != "layers"}))
+
+
+def without_nulls(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary without what null models say of it."""
+    return {key: value for key, value in summary.items() if key not in NULLS}
+
+
+def null_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What null models say, a row a number: null, key, expected, and with the key of `explained` ratio, low, high,
+    verdict."""
+    for null, numbers in summary.get("nulls", {}).items():
+        expected, found = dict(flat(numbers)), summary.get("explained", {}).get(null, {})
+        for key in dict.fromkeys((*expected, *found)):
+            row = {"null": null, "key": key, "expected": expected.get(key)}
+            if known := found.get(key):
+                low, high = known["interval"]
+                row |= {"ratio": known["ratio"], "low": low, "high": high, "verdict": known["verdict"]}
+            yield row
+
+
+def from_null_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """`nulls` and `explained` of a summary again; an undefined number has no key."""
+    nulls: dict[str, dict[str, Any]] = {}
+    explained: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["expected"] is not None:
+            nulls.setdefault(row["null"], {})[row["key"]] = row["expected"]
+        if row["verdict"]:
+            known = {"ratio": row["ratio"], "interval": [row["low"], row["high"]], "verdict": row["verdict"]}
+            explained.setdefault(row["null"], {})[row["key"]] = known
+    return {"nulls": {null: nest(numbers) for null, numbers in nulls.items()}, "explained": explained} if nulls else {}
 
 
 def is_headline(key: str) -> bool:
@@ -49,9 +80,11 @@ def nest(numbers: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def assemble(pair: str, view: str, numbers: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The summary with this headline and these layers, which are flat too."""
-    found = {"pair": pair, "view": view, **nest(numbers), "layers": [nest(layer) for layer in layers]}
+def assemble(
+    pair: str, view: str, numbers: Mapping[str, Any], layers: list[dict[str, Any]], nulls: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The summary with this headline and these layers, which are flat, and what null models say."""
+    found = {"pair": pair, "view": view, **nest(numbers), "layers": [nest(layer) for layer in layers], **nulls}
     return {key: found[key] for key in ORDER if key in found}
 
 

@@ -20,6 +20,8 @@ from opdlib.results.flat import nest
 NULLS = ("null", "tensor", "expert", "metric", "side", "at", "value")
 CURVES = ("visibility", "spectrum")
 """Nulls of which the whole spectrum is kept, not its leading values alone."""
+LEFT_OUT = ("coverage_ceiling", "energy_rank", "rank_share", "hill_exponent", "sine_max")
+"""Metrics whose rows are not kept; their medians are in the summary."""
 
 FIXED = {
     "permutation": ("density", "coverage.low", "changed_in.low"),
@@ -125,11 +127,11 @@ def of_nulls(measurement: Measurement) -> Iterator[dict[str, Any]]:
 
 def _rows(null: str, matrix: MatrixResult) -> Iterator[tuple[str, str, str, float]]:
     for n in matrix.nulls[null]:
-        if n.metric != "coverage_ceiling" and (n.metric != "energy_at" or null in CURVES):
+        if n.metric not in LEFT_OUT and (n.metric != "energy_at" or null in CURVES):
             yield n.metric, n.side, "" if n.at is None else f"{n.at:.12g}", n.value
 
 
 def _row(null: str, tensor: str, expert: int | None, metric: str, side: str, at: str, value: float) -> dict[str, Any]:
-    """Eight digits: what is drawn is not known to more."""
-    text = "" if math.isnan(value) else f"{value:.8g}"
+    """Six digits: what is drawn is not known to more."""
+    text = "" if math.isnan(value) else f"{value:.6g}"
     return dict(zip(NULLS, (null, tensor, expert, metric, side, at, text), strict=True))

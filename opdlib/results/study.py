@@ -5,6 +5,7 @@
 | `runs` | a run and view, after the last step: how it was trained and judged, with what, and its headline numbers |
 | `steps` | a run and step on the way whose weights were measured: the same numbers |
 | `layers`, `modules`, `binades` | one layer, module or binade of abs(source) of a measurement in `runs` or `steps` |
+| `nulls` | a number that a null expects of a measurement in `runs`, with its ratio to the observed and the verdict |
 | `undefined` | a number of a measurement that is undefined, with the reason |
 | `along` | a run and step of a training whose weights were measured often (`opdlib.results.trajectory`) |
 | `curves` | a run and step: what was logged (`opdlib.train.probes`) |
@@ -32,7 +33,7 @@ import pandas as pd
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.registry.study import FOLLOWED, Scale, find_scale
-from opdlib.results.flat import assemble, is_headline
+from opdlib.results.flat import assemble, from_null_rows, is_headline
 
 BASELINES, SHARES = ("global", "tensor", "magnitude"), ("o1", "o2", "jaccard")
 MASKS = (
@@ -83,6 +84,7 @@ KEYS = {
     "layers": (*PLACE, "layer"),
     "modules": (*PLACE, "module"),
     "binades": (*PLACE, "magnitude"),
+    "nulls": (*PLACE, "null", "key"),
     "undefined": (*PLACE, "key"),
     "along": PLACE,
     "curves": ("arm", "seed", "step"),
@@ -94,6 +96,8 @@ KEYS = {
     "parent_curves": ("recipe", "seed", "step"),
 }
 """Table -> the columns that name a row, which come first."""
+NULLS = (*KEYS["nulls"], "expected", "ratio", "low", "high", "verdict")
+"""Columns of `nulls`: what the null expects, its ratio to the observed as a median over matrices, and its interval."""
 COLUMNS = {
     "along": (*PLACE, *ALONG),
     "curves": ("arm", "seed", *CURVE),
@@ -101,6 +105,7 @@ COLUMNS = {
     "masks": MASKS,
     "overlaps": OVERLAPS,
     "surgery": SURGERY,
+    "nulls": NULLS,
 }
 """Table -> its columns, where they are the same for all runs."""
 
@@ -108,6 +113,7 @@ TEXT = {
     *("arm", "arm_a", "arm_b", "view", "key", "reason", "module", "kind", "owner", "recipe", "recipe_sha256", "task"),
     *("note", "left_out", "renamed", "skip", "metrics", "python", "platform", "device", "git.commit"),
     *("problem", "part", "rule", "command"),
+    *("null", "verdict", "nulls_scale"),
 }
 TEXT_GROUPS = ("digest.", "packages.", "measured.", "cpu.", "kernels.", "parents.")
 TRUTHS = {"git.dirty"}
@@ -162,6 +168,8 @@ class StudyResults:
     """One row a module of a measurement: rel_norm, exact_zero, energy_share, parameters."""
     binades = _lazily("binades")
     """One row a binade of a measurement, magnitude its lower end: coordinates, updated, changed (their ratio)."""
+    nulls = _lazily("nulls")
+    """One row a number of a null: `NULLS`."""
     undefined = _lazily("undefined")
     """One row a number that is undefined: key (with `layers.N.` for a layer's) and reason."""
     along = _lazily("along")
@@ -202,7 +210,10 @@ class StudyResults:
         numbers = _cells(found, 0, reasons, "")
         layers = self._at(self.layers, at).drop(columns=[*PLACE])
         rows = [_cells(layers, i, reasons, f"layers.{layer}.") for i, layer in enumerate(layers["layer"])]
-        return assemble(self._name(arm, seed), view, {k: v for k, v in numbers.items() if is_headline(k)}, rows)
+        null = self._at(self.nulls, at).astype(object)
+        nulls = from_null_rows(null.where(null.notna(), None).to_dict("records"))
+        nulls |= {"nulls_scale": scale} if nulls and (scale := found["nulls_scale"].iloc[0]) else {}
+        return assemble(self._name(arm, seed), view, {k: v for k, v in numbers.items() if is_headline(k)}, rows, nulls)
 
     def _choices(self, arm: str, seed: int, view: str, step: int | None) -> str:
         run = {"arm": arm, "seed": seed}

@@ -2,7 +2,8 @@
 
 `opdlib.tables.measured` makes tables of results folders, `opdlib.tables.paper` of the published tables in the same
 shape, so that the two can be put one below the other. Every table says in its column `view` what was subtracted.
-Numbers of single matrices are in `geometry`, `subspace`, `rounding` and `paper_geometry`; `written` makes text of them.
+Numbers of single matrices are in `geometry`, `subspace`, `rounding` and `paper_geometry`, what null models expect in
+`nulls` and `paper_nulls`; `written` makes text of them.
 
 Runs of the study are in `study`, with the rule by which its arms are compared; each page on them has a package of its
 own: `optimizers`, `subnetwork` and `matched`. A column `quantity` holds keys of `opdlib.quantities`, which says how a
@@ -12,7 +13,7 @@ number is written, too; `text` has what does not depend on a key.
 from __future__ import annotations
 
 from opdlib.results.open import Results, open_results
-from opdlib.tables import geometry, paper, paper_geometry, rounding, subspace, written
+from opdlib.tables import geometry, nulls, paper, paper_geometry, paper_nulls, rounding, subspace, written
 from opdlib.tables.measured import (
     blocks,
     curve,
@@ -40,10 +41,12 @@ __all__ = [
     "layers",
     "magnitude",
     "movement",
+    "nulls",
     "open_results",
     "overview",
     "paper",
     "paper_geometry",
+    "paper_nulls",
     "readable",
     "rounding",
     "sparsity",

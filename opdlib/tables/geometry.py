@@ -40,7 +40,12 @@ def matrices(results: Results) -> pd.DataFrame:
     quantity (its key), value, expected (what chance alone would give; NaN where that is unknown). Raises RegistryError
     if the geometry was not measured.
     """
-    numbers = results.matrices.drop(columns="route")
+    return placed(results, results.matrices.drop(columns="route"))
+
+
+def placed(results: Results, numbers: pd.DataFrame) -> pd.DataFrame:
+    """Rows of geometry.csv or nulls.csv with the key of each number, and the place and the shape of its matrix."""
+    numbers = numbers.assign(atol=numbers["atol"] if "atol" in numbers else float("nan"))
     keys = numbers[[*ROW]].drop_duplicates()
     keys["quantity"] = [key_of(*row) for row in keys.itertuples(index=False)]
     shape = results.tensors["shape"].str.extract(r"(\d+)x(\d+)$").astype("Int64")
@@ -109,11 +114,15 @@ def spectrum(results: Results) -> pd.DataFrame:
     Columns: rank (the largest that a matrix of this size can have), matrices (of this size), index, low, value, high
     (quartiles and median over them, shares in [0, 1]). The size that most matrices have comes first.
     """
-    rows = matrices(results)
+    return results.labelled(by_index(matrices(results)))
+
+
+def by_index(rows: pd.DataFrame) -> pd.DataFrame:
+    """`spectrum` of rows of `placed`, without the columns that say whose it is."""
     rows = rows[rows["metric"] == "energy_at"].rename(columns={"at": "index"})
     rows["rank"] = rows[["rows", "columns"]].min(axis=1)
     grouped = rows.groupby(["rank", "index"])["value"]
     shares = {"low": grouped.quantile(0.25), "value": grouped.median(), "high": grouped.quantile(0.75)}
     table = pd.DataFrame({"matrices": grouped.count(), **shares}).reset_index()
     order = [False, False, True]
-    return results.labelled(table.sort_values(["matrices", "rank", "index"], ascending=order, ignore_index=True))
+    return table.sort_values(["matrices", "rank", "index"], ascending=order, ignore_index=True)

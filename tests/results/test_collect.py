@@ -70,6 +70,18 @@ def write_measurement(folder: Path, pair: str, view: str, norm: float | None, **
         "rank_share": {"1e-05": 1.0},
         "projection": {"joint": {"0.1": norm and norm / 3}},
     } | changed
+    if folder.name == "results" and norm is not None:
+        ratio = {"ratio": 0.99, "interval": [0.98, THIRD], "verdict": "explained"}
+        alone = ratio | {"interval": [None, None], "verdict": "undecided"}
+        expected = {"exact_zero": THIRD, "coverage": {"low": {"0.1": 0.4}}}
+        summary |= {
+            "nulls_scale": "fp32",
+            "nulls": {"visibility": expected, "permutation": {"stable_rank": 2.5}},
+            "explained": {
+                "visibility": {"coverage.low.0.1": ratio, "changed": ratio},
+                "permutation": {"stable_rank": alone},
+            },
+        }
     undefined = {key: "nothing changed" for key, value in flat(summary) if value is None}
     identity = {"source": "0" * 64, "trained": "12", "view": view, "skip": [], "metrics": ["sparsity"], "format": 2}
     known = {"identity": identity, "tied_or_skipped": {"a": "tied to b"}, "renamed": {}, "undefined": undefined}
@@ -151,7 +163,7 @@ def test_what_is_undefined_is_named_and_what_is_absent_is_not(runs: Path, tmp_pa
 def test_a_second_time_changes_nothing(runs: Path, tmp_path: Path) -> None:
     collect(SCALE, tmp_path, runs)
     first = contents(tmp_path / "pico")
-    assert set(first) == {f"{name}.csv" for name in ("runs", "steps", "layers", "curves", "undefined")}
+    assert set(first) == {f"{name}.csv" for name in ("runs", "steps", "layers", "curves", "undefined", "nulls")}
     collect(SCALE, tmp_path, runs)
     assert contents(tmp_path / "pico") == first
 

@@ -1,0 +1,75 @@
+"""What null models expect of a pair, beside what is observed; what they are is said in `opdlib.metrics.nulls`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from opdlib.quantities import flat
+from opdlib.results.open import Results
+from opdlib.tables import geometry
+from opdlib.tables.measured import magnitude
+
+NULLS = ("visibility", "permutation", "permutation_row", "permutation_column", "spectrum")
+NUMBERS = (
+    *("changed", "coverage.low.0.1", "coverage.principal.0.1", "coverage.nonprincipal_or_low.0.1"),
+    *("projection.joint.0.1", "svd_energy.16", "stable_rank", "rotation.0.1", "spectral_drift_delta"),
+)
+"""The numbers that the paper's findings are about, in the order of the tables."""
+KINDS = ("fp32", "bf16", "noise in bf16")
+"""Whose spectrum it is, in `spectra`."""
+
+
+def binades(results: Results) -> pd.DataFrame:
+    """`magnitude` with `expected` under visibility: P(changed) of noise that has the scale of each tensor.
+
+    NaN where the results have no such null.
+    """
+    rows = results.read("magnitude")
+    return magnitude(results).assign(expected=rows.get("visible", math.nan) / rows["coordinates"])
+
+
+def spectra(results: Results, stored: Results | None = None) -> pd.DataFrame:
+    """`geometry.spectrum` of the update before rounding (where view `stored` is here), after it, and of drawn noise.
+
+    Column kind is one of `KINDS`; what is not known is left out.
+    """
+    found = [geometry.spectrum(view) for view in (stored, results) if view is not None]
+    named = [table.assign(kind=KINDS[table["view"].eq("bf16").all()]) for table in found]
+    if "draws" in results.provenance["identity"]["metrics"]:
+        drawn = geometry.placed(results, results.read("nulls").query("null == 'visibility'").fillna({"side": ""}))
+        named.append(results.labelled(geometry.by_index(drawn)).assign(kind=KINDS[2]))
+    return pd.concat(named, ignore_index=True)
+
+
+def verdicts(results: Results, keys: Sequence[str] = NUMBERS) -> pd.DataFrame:
+    """A row for each null and each of these numbers that it speaks about.
+
+    Columns: null, quantity (its key, or `changed`), observed, expected (both as `opd summary` has them: shares weighted
+    over coordinates, the rest medians over matrices), ratio (expected over observed, median over the matrices), low,
+    high (its 95% interval), verdict. None without nulls.
+    """
+    summary = results.summary
+    observed = dict(flat({key: value for key, value in summary.items() if key != "layers"}))
+    rows = []
+    for null in NULLS:
+        ratios = summary.get("explained", {}).get(null, {})
+        for key in (key for key in keys if key in ratios):
+            known = "exact_zero" if key == "changed" else key
+            pair = [observed.get(known), observed.get(f"nulls.{null}.{known}")]
+            numbers = [math.nan if n is None else 1 - n if key == "changed" else n for n in pair]
+            low, high = ratios[key]["interval"]
+            ends = {"ratio": ratios[key]["ratio"], "low": low, "high": high, "verdict": ratios[key]["verdict"]}
+            rows.append({"null": null, "quantity": key, "observed": numbers[0], "expected": numbers[1], **ends})
+    columns = ["null", "quantity", "observed", "expected", "ratio", "low", "high", "verdict"]
+    return results.labelled(pd.DataFrame(rows, columns=columns))
+
+
+def shares(results: Results) -> pd.DataFrame:
+    """A row for each block: its share of the energy and of the parameters, also with embedding and head left out."""
+    columns = ("energy_share", "parameter_share", "inner_energy_share", "inner_parameter_share")
+    blocks = results.summary["blocks"]
+    rows = [{"block": block, **{c: blocks[block].get(c) for c in columns}} for block in blocks]
+    return results.labelled(pd.DataFrame(rows, columns=["block", *columns]).astype(dict.fromkeys(columns, float)))
