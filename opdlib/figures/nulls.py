@@ -28,8 +28,8 @@ def low_coverage(table: pd.DataFrame, ax: Axes) -> None:
     for regime, (colour, marker) in REGIMES.items():
         own = table[(table["origin"] == "paper") & (table["regime"] == regime)]
         if len(own):
-            look = {"color": colour, "mec": "white", "label": f"paper, {regime.split()[0]}"}
-            ax.plot(100 * own["density"], 100 * own[key], marker, **look)
+            label = f"paper, {regime.split()[0]}"
+            ax.plot(100 * own["density"], 100 * own[key], marker, color=colour, mec="white", label=label)
     own = table[table["origin"] == "here"].dropna(subset=[key])
     ax.plot(100 * own["density"], 100 * own[key], HERE[1], color=HERE[0], ms=9, label="measured here")
     ax.set(xlim=WHOLE, ylim=WHOLE, xlabel="weights that changed (%)", ylabel="of these, in the smallest tenth (%)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -49,15 +50,16 @@ def null_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def from_null_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def from_null_rows(rows: Iterable[Mapping[Any, Any]]) -> dict[str, Any]:
     """`nulls` and `explained` of a summary again; an undefined number has no key."""
     nulls: dict[str, dict[str, Any]] = {}
     explained: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if row["expected"] is not None:
+        if not math.isnan(row["expected"]):
             nulls.setdefault(row["null"], {})[row["key"]] = row["expected"]
         if row["verdict"]:
-            known = {"ratio": row["ratio"], "interval": [row["low"], row["high"]], "verdict": row["verdict"]}
+            interval = [None if math.isnan(end) else end for end in (row["low"], row["high"])]
+            known = {"ratio": row["ratio"], "interval": interval, "verdict": row["verdict"]}
             explained.setdefault(row["null"], {})[row["key"]] = known
     return {"nulls": {null: nest(numbers) for null, numbers in nulls.items()}, "explained": explained} if nulls else {}
 

@@ -14,7 +14,7 @@ from opdlib.measurement.nulls import FP32, OFF_GRID, ROUNDED
 from opdlib.measurement.schedule import Measurement
 from opdlib.measurement.sparsity import TensorResult
 from opdlib.metrics.sparsity import ABSOLUTE
-from opdlib.quantities import key_of
+from opdlib.quantities import flat, key_of
 from opdlib.results.flat import nest
 
 NULLS = ("null", "tensor", "expert", "metric", "side", "at", "value")
@@ -45,7 +45,7 @@ def summarize_nulls(measurement: Measurement) -> dict[str, Any]:
     nulls: dict[str, dict[str, Any]] = {"visibility": _first_block(tensors)} if tensors else {}
     explained: dict[str, Any] = {}
     matrices = measurement.matrices or ()
-    for null in dict.fromkeys(null for matrix in matrices for null in matrix.nulls):
+    for null in dict.fromkeys([*nulls, *(null for matrix in matrices for null in matrix.nulls)]):
         found = [(_values(m.numbers), _values(m.nulls[null])) for m in matrices if null in m.nulls]
         fixed = FIXED.get(null, ())
         pairs = [(o, {k: v for k, v in e.items() if not k.startswith(fixed)} if fixed else e) for o, e in found]
@@ -53,7 +53,9 @@ def summarize_nulls(measurement: Measurement) -> dict[str, Any]:
         medians.pop("density", None)
         nulls[null] = nulls.get(null, {}) | nest(medians)
         if null != "spectrum" or measurement.view == "bf16":  # the draw is rounded, view stored is not
-            explained[null] = _explained(pairs)
+            ratios = _explained(pairs)
+            keys = (*dict(flat(nulls[null])), "changed")
+            explained[null] = {key: ratios[key] for key in keys if key in ratios}
     moved = {t.noise.known_from for t in tensors if t.noise and t.sparsity.energy > 0}
     scale = {"nulls_scale": FP32 if moved == {FP32} else ROUNDED} if tensors and OFF_GRID not in moved else {}
     return {**scale, "nulls": nulls, **({"explained": explained} if measurement.matrices is not None else {})}

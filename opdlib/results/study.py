@@ -69,9 +69,7 @@ CURVE = (
 )
 
 PLACE = ("arm", "seed", "view", "step")
-SIMILARITY = tuple(
-    f"{of}.{side}" for of in ("locking", "locking_norms", "locking_spectra") for side in ("left", "right")
-)
+SIMILARITY = tuple(f"{of}.{s}" for of in ("locking", "locking_norms", "locking_spectra") for s in ("left", "right"))
 ALONG = (
     *("rel_norm", "exact_zero", "stable_rank", "svd_energy.1", "svd_energy.8", "svd_energy.16"),
     *("projection.joint.0.1", "projection.left.0.1", "projection.right.0.1"),
@@ -96,8 +94,6 @@ KEYS = {
     "parent_curves": ("recipe", "seed", "step"),
 }
 """Table -> the columns that name a row, which come first."""
-NULLS = (*KEYS["nulls"], "expected", "ratio", "low", "high", "verdict")
-"""Columns of `nulls`: what the null expects, its ratio to the observed as a median over matrices, and its interval."""
 COLUMNS = {
     "along": (*PLACE, *ALONG),
     "curves": ("arm", "seed", *CURVE),
@@ -105,7 +101,7 @@ COLUMNS = {
     "masks": MASKS,
     "overlaps": OVERLAPS,
     "surgery": SURGERY,
-    "nulls": NULLS,
+    "nulls": (*KEYS["nulls"], "expected", "ratio", "low", "high", "verdict"),
 }
 """Table -> its columns, where they are the same for all runs."""
 
@@ -169,7 +165,7 @@ class StudyResults:
     binades = _lazily("binades")
     """One row a binade of a measurement, magnitude its lower end: coordinates, updated, changed (their ratio)."""
     nulls = _lazily("nulls")
-    """One row a number of a null: `NULLS`."""
+    """One row a number of a null: expected; its ratio to the observed, the interval low to high, and the verdict."""
     undefined = _lazily("undefined")
     """One row a number that is undefined: key (with `layers.N.` for a layer's) and reason."""
     along = _lazily("along")
@@ -201,18 +197,17 @@ class StudyResults:
         last = self._at(self.runs, {"arm": arm, "seed": seed, "view": view})
         at = {"arm": arm, "seed": seed, "view": view, "step": int(last["steps"].iloc[0]) if len(last) else None}
         found = last
-        if step is not None and step != at["step"]:
-            at["step"] = step
-            found = self._at(self.steps, at)
+        if step not in (None, at["step"]):
+            found = self._at(self.steps, at := at | {"step": step})
         if found.empty:
             raise RegistryError(f"{self._name(arm, seed)}: no row of view {view}{self._choices(arm, seed, view, step)}")
         reasons = set(self._at(self.undefined, at)["key"])
         numbers = _cells(found, 0, reasons, "")
         layers = self._at(self.layers, at).drop(columns=[*PLACE])
         rows = [_cells(layers, i, reasons, f"layers.{layer}.") for i, layer in enumerate(layers["layer"])]
-        null = self._at(self.nulls, at).astype(object)
-        nulls = from_null_rows(null.where(null.notna(), None).to_dict("records"))
-        nulls |= {"nulls_scale": scale} if nulls and (scale := found["nulls_scale"].iloc[0]) else {}
+        nulls = from_null_rows(self._at(self.nulls, at).to_dict("records"))
+        if nulls and found["nulls_scale"].iloc[0]:
+            nulls["nulls_scale"] = found["nulls_scale"].iloc[0]
         return assemble(self._name(arm, seed), view, {k: v for k, v in numbers.items() if is_headline(k)}, rows, nulls)
 
     def _choices(self, arm: str, seed: int, view: str, step: int | None) -> str:

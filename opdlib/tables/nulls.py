@@ -36,8 +36,8 @@ def spectra(results: Results, stored: Results | None = None) -> pd.DataFrame:
 
     Column kind is one of `KINDS`; what is not known is left out.
     """
-    found = [geometry.spectrum(view) for view in (stored, results) if view is not None]
-    named = [table.assign(kind=KINDS[table["view"].eq("bf16").all()]) for table in found]
+    views = zip(KINDS, (stored, results), strict=False)
+    named = [geometry.spectrum(view).assign(kind=kind) for kind, view in views if view is not None]
     if "draws" in results.provenance["identity"]["metrics"]:
         drawn = geometry.placed(results, results.read("nulls").query("null == 'visibility'").fillna({"side": ""}))
         named.append(results.labelled(geometry.by_index(drawn)).assign(kind=KINDS[2]))
