@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,17 +18,20 @@ from torch import Tensor
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
-from opdlib.measurement.align import align, view_of
+from opdlib.measurement.align import VIEWS, align, view_of
 from opdlib.measurement.geometry import by_size, has_geometry
 from opdlib.metrics.eigen import LinAlgError
-from opdlib.metrics.spectrum import Spectrum, spectrum, stable_rank, top_share
-from opdlib.metrics.subspace import ANGLE_SHARE, leading_basis, rank_of
+from opdlib.metrics.sparsity import relative_norm
+from opdlib.metrics.spectrum import Spectrum, stable_rank, top_share
+from opdlib.metrics.subspace import ANGLE_SHARE, Basis, leading_basis, rank_of
 from opdlib.metrics.trajectory import DIRECTIONS, Stride, compared, locks, shares_inside, walk_similarity
 
 TOP = (1, 8, 16)
 SIDES = ("joint", "left", "right")
 CONTROLS = ("norms", "spectra")
 """See `opdlib.metrics.trajectory`."""
+KEPT = "stored"
+"""The view whose strides are kept for the controls."""
 
 Bases = tuple[Tensor, Tensor]
 """Left (m, K) and right (n, K) leading singular vectors of an update."""
@@ -40,7 +43,8 @@ class MatrixStep:
 
     name: str
     shape: tuple[int, int]
-    stride: Stride
+    stride: Stride | None
+    """None in every view but `stored`: controls are of what the training added, not of what rounding shows of it."""
     numbers: Mapping[str, float]
     """Of the update; none if there is no update. NaN where the source does not determine its subspace."""
     bases: Bases | None
@@ -51,8 +55,9 @@ class MatrixStep:
 class TrainingStep:
     """What a step did to the model, in one view."""
 
-    cosine: float
-    """Of this stride and the one before, over all coordinates; NaN where there is none before or one is zero."""
+    numbers: Mapping[str, float]
+    """`rel_norm` and `exact_zero` of the update; `step_cosine` of this stride and the one before, over all coordinates.
+    NaN where there is none before, or a norm is zero."""
     matrices: tuple[MatrixStep, ...]
     """By name."""
 
@@ -63,58 +68,88 @@ def measure_step(
     last: Checkpoint,
     earlier: Checkpoint | None,
     *,
-    view: str,
+    views: Sequence[str] = VIEWS,
     skip: Sequence[str] = (),
     workers: int | None = None,
-) -> TrainingStep:
-    """Measure `trained`: its update since `source`, its stride since `last`, and how that turns from the one between
-    `earlier` and `last`.
+) -> dict[str, TrainingStep]:
+    """Measure `trained` by view: its update since `source`, its stride since `last`, and how that turns from the one
+    between `earlier` and `last`.
 
-    At the first step of a run `last` is the source and there is no `earlier`. `view` and `skip` as in
+    At the first step of a run `last` is the source and there is no `earlier`. Views and `skip` as in
     `opdlib.measurement.schedule.measure_all`; no number depends on `workers`. Raises AlignmentError, MeasureError.
     """
     alignments = {side: align(source, side, skip) for side in (trained, last, earlier) if side is not None}
     names = {side: {m.source: m.trained for m in found.matches} for side, found in alignments.items()}
-    shapes = {m.source: m.info.shape for m in alignments[trained].matches}
+    infos = {m.source: m.info for m in alignments[trained].matches}
 
-    def read(side: Checkpoint, name: str) -> Tensor:
-        return view_of(side.read(names[side][name]), view)
+    def one(name: str) -> dict[str, _Part]:
+        stored = {side: side.read(names[side][name]) for side in names}
+        before, found, bases = source.read(name), {}, {}
+        for view in views:
+            seen = {side: view_of(tensor, view).double() for side, tensor in stored.items()}
+            base = view_of(before, view).double()
+            stride = seen[trained] - seen[last]
+            past = torch.zeros(()) if earlier is None else seen[last] - seen[earlier]
+            delta = seen.pop(trained).sub_(base)
+            pairs = (delta, delta), (base, base), (stride, past), (stride, stride), (past, past)
+            sums = [float((a * b).sum()) for a, b in pairs]
+            matrices = []
+            for label, parts in () if has_geometry(infos[name].shape, name) else _matrices(name, base, delta, stride):
+                # Both views of a source that is stored in bf16 are one.
+                at = label, "" if infos[name].dtype == "BF16" else view
+                if at not in bases and parts[1].any():
+                    bases[at] = _decomposed(source.spec, label, parts[0], rank_of(ANGLE_SHARE, _shape(parts[0])))
+                matrices.append(
+                    _matrix(source.spec, label, bases.get(at), parts[1], parts[2] if view == KEPT else None)
+                )
+            found[view] = _Part(int((delta == 0).sum()), delta.numel(), sums, matrices)
+        return found
 
-    def one(name: str) -> tuple[float, float, float, list[MatrixStep]]:
-        now, before = read(trained, name).double(), view_of(source.read(name), view).double()
-        stride = now - read(last, name)
-        delta = now.sub_(before)
-        past = torch.zeros(()) if earlier is None else read(last, name).double().sub_(read(earlier, name))
-        products = float((stride * past).sum()), float(stride.square().sum()), float(past.square().sum())
-        if has_geometry(shapes[name], name):
-            return *products, []
-        if delta.ndim == 2:
-            return *products, [_matrix(source.spec, name, before, delta, stride)]
-        experts = enumerate(zip(before, delta, stride, strict=True))
-        return *products, [_matrix(source.spec, f"{name}#{n}", *parts) for n, parts in experts]
-
-    sizes = {name: (1, *shape) for name, shape in shapes.items()}  # vectors too
-    dots, squares, pasts, matrices = zip(*by_size(one, sizes, workers or os.cpu_count() or 1), strict=True)
-    lengths = math.sqrt(math.fsum(squares) * math.fsum(pasts))
-    return TrainingStep(
-        math.fsum(dots) / lengths if lengths else math.nan,
-        tuple(sorted((matrix for found in matrices for matrix in found), key=lambda matrix: matrix.name)),
-    )
+    shapes = {name: (1, *info.shape) for name, info in infos.items()}  # vectors have a size too
+    parts = [*by_size(one, shapes, workers or os.cpu_count() or 1)]
+    return {view: _whole([part[view] for part in parts]) for view in views}
 
 
-def _matrix(spec: str, name: str, source: Tensor, delta: Tensor, stride: Tensor) -> MatrixStep:
-    shape = (int(delta.shape[0]), int(delta.shape[1]))
-    try:
-        kept = Stride(float(stride.norm()), tuple(spectrum(stride).sigma[:DIRECTIONS].tolist()))
-        if not delta.any():
-            return MatrixStep(name, shape, kept, {}, None)
-        basis, own = leading_basis(source, rank_of(ANGLE_SHARE, shape)), leading_basis(delta, min(DIRECTIONS, *shape))
-    except LinAlgError as error:
-        raise MeasureError(
-            f"{spec}: {name}: no solver could decompose this {shape} matrix ({error}); leave the tensor out under skip"
-        ) from error
-    known = basis.rank >= rank_of(ANGLE_SHARE, shape)
-    shares = shares_inside(basis, delta) if known else (math.nan,) * len(SIDES)
+@dataclass(frozen=True)
+class _Part:
+    """One tensor in one view."""
+
+    unchanged: int
+    size: int
+    sums: Sequence[float]
+    """Of squares of the update and of the source; of products and squares of this stride and the one before."""
+    matrices: Sequence[MatrixStep]
+
+
+def _whole(parts: Sequence[_Part]) -> TrainingStep:
+    delta, source, product, stride, past = map(math.fsum, zip(*(part.sums for part in parts), strict=True))
+    numbers = {
+        "rel_norm": relative_norm(delta, source),
+        "exact_zero": sum(part.unchanged for part in parts) / sum(part.size for part in parts),
+        "step_cosine": product / math.sqrt(stride * past) if stride * past else math.nan,
+    }
+    matrices = (matrix for part in parts for matrix in part.matrices)
+    return TrainingStep(numbers, tuple(sorted(matrices, key=lambda matrix: matrix.name)))
+
+
+def _matrices(name: str, *tensors: Tensor) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """Name and parts of each matrix of tensors that have one shape."""
+    if tensors[0].ndim == 2:
+        yield name, tensors
+    else:
+        yield from ((f"{name}#{number}", parts) for number, parts in enumerate(zip(*tensors, strict=True)))
+
+
+def _matrix(spec: str, name: str, source: Basis | None, delta: Tensor, stride: Tensor | None) -> MatrixStep:
+    shape = _shape(delta)
+    kept = None
+    if stride is not None:
+        kept = Stride(float(stride.norm()), tuple(_decomposed(spec, name, stride, 1).sigma[:DIRECTIONS].tolist()))
+    if source is None:
+        return MatrixStep(name, shape, kept, {}, None)
+    own = _decomposed(spec, name, delta, min(DIRECTIONS, *shape))
+    known = source.rank >= rank_of(ANGLE_SHARE, shape)
+    shares = shares_inside(source, delta) if known else (math.nan,) * len(SIDES)
     values = Spectrum(own.sigma, own.route)
     return MatrixStep(
         name,
@@ -125,6 +160,20 @@ def _matrix(spec: str, name: str, source: Tensor, delta: Tensor, stride: Tensor)
         | {f"projection.{side}.{ANGLE_SHARE:g}": share for side, share in zip(SIDES, shares, strict=True)},
         (own.left.float(), own.right.float()) if locks(own) else None,
     )
+
+
+def _decomposed(spec: str, name: str, matrix: Tensor, count: int) -> Basis:
+    try:
+        return leading_basis(matrix, count)
+    except LinAlgError as error:
+        raise MeasureError(
+            f"{spec}: {name}: no solver could decompose this {_shape(matrix)} matrix ({error}); leave the tensor out "
+            "under skip"
+        ) from error
+
+
+def _shape(matrix: Tensor) -> tuple[int, int]:
+    return int(matrix.shape[0]), int(matrix.shape[1])
 
 
 def similarities(
@@ -150,9 +199,9 @@ def controls(
     kind: str,
     workers: int | None = None,
 ) -> dict[str, list[tuple[float, float]]]:
-    """`control` of every matrix by name."""
+    """`control` of every matrix that has strides, by name."""
 
     def one(name: str) -> tuple[str, list[tuple[float, float]]]:
         return name, control(name, kind, shapes[name], strides[name])
 
-    return dict(by_size(one, shapes, workers or os.cpu_count() or 1))
+    return dict(by_size(one, {name: shapes[name] for name in strides}, workers or os.cpu_count() or 1))

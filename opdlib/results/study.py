@@ -75,7 +75,7 @@ ALONG = (
     *("projection.joint.0.1", "projection.left.0.1", "projection.right.0.1"),
     *("step_cosine", *SIMILARITY),
 )
-"""Numbers of `along`; what the end of the run decides comes last."""
+"""Numbers of `along`; what the end of the run decides comes last. Controls are drawn for view `stored` alone."""
 KEYS = {
     "runs": PLACE[:3],
     "steps": PLACE,

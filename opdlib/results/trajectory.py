@@ -21,9 +21,9 @@ from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RegistryError
 from opdlib.files import write_file
 from opdlib.measurement.align import VIEWS
-from opdlib.measurement.schedule import measure_pair
 from opdlib.measurement.trajectory import (
     CONTROLS,
+    KEPT,
     Bases,
     MatrixStep,
     TrainingStep,
@@ -33,7 +33,6 @@ from opdlib.measurement.trajectory import (
 )
 from opdlib.metrics.trajectory import Stride
 from opdlib.results.study import ALONG, SIMILARITY
-from opdlib.results.summarize import summarize
 
 FORMAT = 1
 """Raised whenever a number in the files changes its meaning."""
@@ -63,20 +62,20 @@ def measure_last(
     """
     path = [(0, source), *steps]
     (since, last), (step, trained) = path[-2:]
-    earlier = path[-3][1] if len(steps) > 1 else None
-    options: dict[str, Any] = {"skip": skip, "workers": workers}
-    for view in views:
-        digests = {"source": source.digest(), "trained": trained.digest()}
-        identity = {"format": FORMAT, **digests, "since": since, "skip": sorted(skip)}
-        file = _file(folder, step, view)
-        if not file.is_file() or _header(file)["identity"] != identity:
-            found = measure_step(source, trained, last, earlier, view=view, **options)
-            whole = summarize(measure_pair(source, trained, name="", view=view, metrics=("sparsity",), **options))
-            write_file(file, _content(identity, whole, found))
+    digests = {"source": source.digest(), "trained": trained.digest()}
+    identity = {"format": FORMAT, **digests, "since": since, "skip": sorted(skip)}
+    files = {view: _file(folder, step, view) for view in views}
+    wanted = [view for view, file in files.items() if not file.is_file() or _header(file)["identity"] != identity]
+    if wanted:
+        earlier = path[-3][1] if len(steps) > 1 else None
+        found = measure_step(source, trained, last, earlier, views=wanted, skip=skip, workers=workers)
+        for view, seen in found.items():
+            write_file(files[view], _content(identity, seen))
 
 
 def trajectory(folder: Path, view: str, workers: int | None = None) -> list[Row]:
-    """A row for every step that `folder` has in this view: step and `ALONG`, NaN where a number is undefined.
+    """A row for every step that `folder` has in this view: step and `ALONG`, NaN where a number is undefined, which
+    controls are in every view but `stored`.
 
     Numbers of matrices are medians over those that have them. The last step is the one that others are compared with.
     Raises RegistryError if there is no step, or if one was measured without the one before it.
@@ -93,7 +92,7 @@ def trajectory(folder: Path, view: str, workers: int | None = None) -> list[Row]
     last = _bases(_file(folder, kept[-1].step, view))
     alike = similarities([_bases(_file(folder, step.step, view)) for step in kept], last)
     shapes = {name: kept[-1].matrices[name].shape for name in last}
-    strides = {name: [step.matrices[name].stride for step in kept] for name in last}
+    strides = {name: [s for step in kept if (s := step.matrices[name].stride)] for name in last if view == KEPT}
     drawn = {kind: controls(strides, shapes, kind, workers) for kind in CONTROLS}
     rows = []
     for place, step in enumerate(kept):
@@ -123,7 +122,7 @@ class _Kept:
     """With `bases` None."""
 
 
-def _content(identity: Mapping[str, Any], summary: Mapping[str, Any], found: TrainingStep) -> bytes:
+def _content(identity: Mapping[str, Any], found: TrainingStep) -> bytes:
     bases = {
         f"{matrix.name}.{side}": vectors.contiguous()
         for matrix in found.matrices
@@ -132,9 +131,10 @@ def _content(identity: Mapping[str, Any], summary: Mapping[str, Any], found: Tra
     }
     header = {
         "identity": identity,
-        "numbers": {"rel_norm": summary["rel_norm"], "exact_zero": summary["exact_zero"], "step_cosine": found.cosine},
+        "numbers": found.numbers,
         "matrices": [
-            {"name": m.name, "shape": m.shape, "stride": asdict(m.stride), "numbers": m.numbers} for m in found.matrices
+            {"name": m.name, "shape": m.shape, "stride": m.stride and asdict(m.stride), "numbers": m.numbers}
+            for m in found.matrices
         ],
     }
     return safetensors.torch.save(bases, {"trajectory": json.dumps(header)})
@@ -149,10 +149,10 @@ def _header(file: Path) -> dict[str, Any]:
 def _read(file: Path) -> _Kept:
     header = _header(file)
     matrices = [
-        MatrixStep(m["name"], tuple(m["shape"]), Stride(**m["stride"]), m["numbers"], None) for m in header["matrices"]
+        MatrixStep(m["name"], tuple(m["shape"]), m["stride"] and Stride(**m["stride"]), m["numbers"], None)
+        for m in header["matrices"]
     ]
-    numbers = {key: math.nan if value is None else value for key, value in header["numbers"].items()}
-    return _Kept(int(file.parent.name), header["identity"]["since"], numbers, {m.name: m for m in matrices})
+    return _Kept(int(file.parent.name), header["identity"]["since"], header["numbers"], {m.name: m for m in matrices})
 
 
 def _bases(file: Path) -> dict[str, Bases]:

@@ -43,11 +43,6 @@ def halfway(table: pd.DataFrame) -> pd.DataFrame:
     return half[half["step"] == _last(half)].reset_index(drop=True)
 
 
-def excess(table: pd.DataFrame, control: str = "locking_spectra", side: str = "right") -> pd.Series:
-    """Similarity to the last subspace minus that of a control, by row; NaN where either is undefined."""
-    return table[f"locking.{side}"] - table[f"{control}.{side}"]
-
-
 def ends(table: pd.DataFrame) -> pd.DataFrame:
     """For the eye: the numbers of `SIZE` at the first and at the last measured step, and the mean cosine of strides."""
     rows: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def test_steps_that_know_of_nothing_are_as_alike_as_their_control(measured: Path
     for side in ("left", "right"):
         assert rows[1][f"locking.{side}"] == pytest.approx(rows[1][f"locking_norms.{side}"], abs=0.12)
         assert rows[0][f"locking.{side}"] < rows[1][f"locking.{side}"] < 0.98
+    assert all(math.isnan(row["locking_norms.left"]) for row in trajectory(measured, "bf16"))
     assert trajectory(measured, "stored", workers=1)[1:] == trajectory(measured, "stored", workers=3)[1:] == rows[1:]
 
 

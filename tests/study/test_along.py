@@ -79,7 +79,8 @@ def test_the_run_itself_step_by_step(small: Scale, tmp_path: Path, monkeypatch: 
     assert len(shared) == 9
     for key in shared:
         assert last[key].to_list() == pytest.approx(rows[key].to_list(), rel=1e-7), key
-    assert last[[*SIMILARITY]].to_numpy() == pytest.approx(1)
+    assert last[last["view"] == "stored"][[*SIMILARITY]].to_numpy() == pytest.approx(1)
+    assert last[last["view"] == "bf16"][[*SIMILARITY]].notna().to_numpy().tolist() == [[True] * 2 + [False] * 4]
     assert found.along["step_cosine"].notna().tolist() == [False, True, True] * 2
     assert missing_along(small, out) == []
 

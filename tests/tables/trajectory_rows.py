@@ -20,8 +20,9 @@ def numbers(arm: str, view: str, step: int) -> dict[str, float | None]:
     found |= {"rel_norm": far * 1e-3 * share, "exact_zero": 1 - 0.4 * share if view == "bf16" else 0.0}
     found |= {"stable_rank": 20 - 10 * share, "step_cosine": None if step == STEPS[0] else 0.3}
     for side in ("left", "right"):
-        found |= {f"locking.{side}": 0.5 + 0.5 * share, f"locking_norms.{side}": share**4}
-        found[f"locking_spectra.{side}"] = share**2
+        own = view == "stored"
+        found |= {f"locking.{side}": 0.5 + 0.5 * share, f"locking_norms.{side}": share**4 if own else None}
+        found[f"locking_spectra.{side}"] = share**2 if own else None
     return found
 
 
