@@ -3,7 +3,7 @@
 | control | what is set beside the number |
 | --- | --- |
 | `visibility`, `permutation`, `spectrum`, `chance` | what that null expects of the same run, from its summary; of the \
-paper's rows, what rounding gives of an update of normal weights that has no regard to them |
+paper's rows, from `opdlib.tables.paper_nulls` |
 | `parameters` | a block's share of the weights, beside its share of the energy |
 | `noise` | the number of Gaussian noise over the same source, at the norm of OPD's update (pair `noise`) |
 | `magnitude` | what independent choice among weights of one magnitude in a tensor expects two runs to share |
@@ -34,7 +34,7 @@ from opdlib.claims.study import EMPTY, along, measured, rivals, shared
 from opdlib.registry.claims import PAPER, Claim, Range
 from opdlib.registry.study import FULL
 from opdlib.stats import MARGIN, mean_interval, scaled
-from opdlib.tables import conflicts, paper, study
+from opdlib.tables import paper, paper_nulls, study
 from opdlib.tables.matched.norm import largest_common
 from opdlib.tables.optimizers import state, sweep
 
@@ -203,10 +203,14 @@ DIFFERENCES: Mapping[str, Callable[[Claim, Beside], pd.Series]] = {"arm": _arm, 
 
 
 def _paper(claim: Claim) -> pd.Series:
-    """Visibility of the paper's rows, whose weights are taken to be normal: null over printed, by pair."""
-    unchanged = paper_rows("exact_zero")
-    expected = unchanged.map(lambda share: conflicts.expected(share)["low"])
-    return expected / paper_rows(claim.control_key)
+    """Visibility of the paper's OPD-style rows: null over printed, by pair."""
+    table = paper_nulls.coverage()
+    ratios: pd.Series = table[table["regime"].isin(paper.OPD_STYLE)].set_index("pair")[RATIO_OF[claim.control_key]]
+    return ratios
+
+
+RATIO_OF = {f"coverage.{mask}.0.1": f"ratio_{mask}" for mask in ("low", "principal")}
+"""Number of the paper's rows -> the column of `opdlib.tables.paper_nulls.coverage` with its ratio."""
 
 
 def paper_rows(quantity: str) -> pd.Series:

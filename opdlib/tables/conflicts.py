@@ -38,8 +38,8 @@ def expected(unchanged: float) -> dict[str, float]:
     """What float32 would show of an update of which bf16 leaves the share `unchanged` in (0, 1) of the weights equal.
 
     Weights and update are normal and independent, each of one scale, and the source lies on the bf16 grid. within: the
-    share that differs by at most `ETA` of the weight; low: the share of the changes in bf16 that falls on the smallest
-    tenth of the weights; stored, rounded: the relative norm of the update, and of what is left of it in bf16.
+    share that differs by at most `ETA` of the weight; stored, rounded: the relative norm of the update, and of what is
+    left of it in bf16.
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
@@ -54,9 +54,7 @@ def expected(unchanged: float) -> dict[str, float]:
     steps = np.arange(1, 1 + int(16 * scale / np.median(step) + 16))[:, None]
     beyond = 2 * norm.sf((steps - 0.5) * step / scale)  # moved at least so many steps
     seen = np.where(step < scale / 4, scale**2 + step**2 / 12, ((2 * steps - 1) * step**2 * beyond).sum(axis=0))
-    changed = 2 * norm.sf(step / 2 / scale)
-    low = float(changed[: POINTS // 10].sum() / changed.sum())  # weights are in order
-    return {"within": inside(ETA * weights, scale), "low": low, "stored": scale, "rounded": float(np.sqrt(seen.mean()))}
+    return {"within": inside(ETA * weights, scale), "stored": scale, "rounded": float(np.sqrt(seen.mean()))}
 
 
 def of_the_paper() -> pd.DataFrame:

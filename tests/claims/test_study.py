@@ -12,6 +12,7 @@ from opdlib.claims import of_study, verdict
 from opdlib.claims.controls import Beside, control, margin
 from opdlib.claims.ours import Measured
 from opdlib.registry.claims import CLAUSES, Range, load
+from opdlib.tables import paper_nulls
 from tests.tables.optimizer_runs import ACCURACY
 from tests.tables.optimizer_runs import write_runs as write_optimizers
 from tests.tables.study_rows import run, write_study
@@ -156,6 +157,15 @@ def test_nulls_over_seeds(ratios: list[float], wanted: str) -> None:
 def test_the_null_of_a_single_run_has_its_own_verdict(word: str, wanted: str) -> None:
     found = control(CLAIMS["U8"], Beside([explained(0, 0.9, word)]))
     assert (found.verdict, found.value) == (wanted, 0.9)
+
+
+def test_the_papers_rows_have_their_null() -> None:
+    """The smallest tenth gets fewer of the changes than rounding alone would give it, in the mean of the six rows."""
+    found = control(CLAIMS["P2"], Beside([]))
+    rows = paper_nulls.coverage().query("regime in ('OPD', 'OPSD')")["ratio_low"]
+    assert len(rows) == 6
+    assert found.value == pytest.approx(rows.mean())
+    assert found.verdict == "opposite"
 
 
 def test_sides() -> None:

@@ -22,10 +22,7 @@ def test_the_model_is_what_a_draw_shows() -> None:
     equal = float((trained.bfloat16().double() == source).double().mean())
     within = float(((trained - source).abs() <= 1e-3 * source.abs()).double().mean())
     seen = float((trained.bfloat16().double() - source).square().mean().sqrt())
-    moved = trained.bfloat16().double() != source
-    small = source.abs() <= source.abs().quantile(0.1)
     found = conflicts.expected(equal)
-    assert found["low"] == pytest.approx(float((moved & small).sum() / moved.sum()), rel=0.03)
     assert found["stored"] == pytest.approx(1.2e-3, rel=0.02)
     assert found["within"] == pytest.approx(within, abs=0.01)
     assert found["rounded"] == pytest.approx(seen, rel=0.02)
