@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install test test-fast book pages check format notebooks bench study clean
+.PHONY: help install test test-fast book pages pdf card check format notebooks bench study clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,18 +53,26 @@ pages: install ## build the pages from the notebooks as they are committed, in s
 	$(copy_source)
 	$(build_pages)
 
+pdf: pages ## a digest of the built pages to print, made by Chromium; at most 12 pages of paper
+	$(BIN)/python book/printed.py digest $(BUILD)/html $(BUILD)/digest.pdf
+
+card: install ## the picture that a link to the book shows, of its title and its first figure, made by Chromium
+	$(BIN)/python book/printed.py card .
+
 # The pages are built from a copy, so that the tree stays clean. Paths in the copy are those of the repository: the
 # launch buttons point to them.
 define copy_source
 	rm -rf $(BUILD)/source $(BUILD)/html $(BUILD)/.doctrees
 	mkdir -p $(BUILD)/source/data
-	cp -R _config.yml _toc.yml CHANGELOG.md book notebooks $(BUILD)/source
+	cp -R _config.yml _toc.yml CHANGELOG.md CITATION.cff book notebooks $(BUILD)/source
 	cp -R data/recipes $(BUILD)/source/data
 endef
 
 define build_pages
 	$(BIN)/python book/prepare.py tables $(BUILD)/source
-	$(BIN)/jupyter-book build $(BUILD)/source --path-output $(BUILD)/.. -W -n --keep-going
+	$(BIN)/python book/interactive.py data $(BUILD)/source
+	OPDLIB_COMMIT="$$(git rev-parse --short HEAD)" OPDLIB_DATE="$$(git log -1 --format=%cs)" \
+		$(BIN)/jupyter-book build $(BUILD)/source --path-output $(BUILD)/.. -W -n --keep-going
 	@echo $(abspath $(BUILD))/html/book/index.html
 endef
 

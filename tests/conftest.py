@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch is loaded, here and in every process of a test: pico models are too small for more than one thread.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -19,7 +21,11 @@ from safetensors.torch import save_file
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.patch import make
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 ROOT = Path(__file__).parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 Weights = dict[str, torch.Tensor]
 
@@ -27,11 +33,23 @@ HIDDEN, INNER, VOCABULARY = 16, 24, 40
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Checks of a GPU are deselected where there is none."""
-    if not torch.cuda.is_available():
-        of_gpu = [item for item in items if item.get_closest_marker("gpu")]
-        config.hook.pytest_deselected(items=of_gpu)
-        items[:] = [item for item in items if item not in of_gpu]
+    """Checks of a GPU, and of pages in a browser, are deselected where there is none."""
+    here = {"gpu": torch.cuda.is_available(), "browser": CHROMIUM is not None}
+    for marker in (marker for marker, found in here.items() if not found):
+        without = [item for item in items if item.get_closest_marker(marker)]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window; for tests marked `browser`. It ends with the module, and its event loop with it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""What makes the pages a publication, as an extension of Sphinx: descriptions, a footer that says how to cite, and on
+every page of results a line that leads to the paper and to its tables.
+
+The Makefile says which commit is built, and when it was made, in OPDLIB_COMMIT and OPDLIB_DATE.
+"""
+
+from __future__ import annotations
+
+import os
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+ROOT = Path(__file__).parents[1]
+PAPER = "https://arxiv.org/abs/2606.13657"
+
+TABLES = {
+    "01_sparsity": ("Tables 2 and 8", ("table2_global", "table8_sparsity")),
+    "02_layers": ("Table 3 of both versions", ("table3_v1_energy_share", "table3_v2_block_rel_norm")),
+    "03_optimizers": ("Figure 3b", ("figure3b_optimizers",)),
+    "04_rank": ("Table 9", ("table9_spectrum",)),
+    "05_subspace": ("Tables 9 and 10", ("table9_spectrum", "table10_coverage")),
+    "06_subnetwork": ("Table 4 and Figure 3a", ("table4_overlap", "figure3a_masked_training")),
+    "07_matched": ("Tables 2, 8 and 10", ("table2_global", "table8_sparsity", "table10_coverage")),
+    "08_nulls": ("Tables 8 and 10", ("table8_sparsity", "table10_coverage")),
+    "09_surgery": ("Table 9", ("table9_spectrum",)),
+    "10_trajectory": ("Table 2", ("table2_global",)),
+}
+"""Notebook -> where the paper has its numbers, and the files of data/paper that hold them."""
+CARD = "Share of weights that stay as they were, against the threshold below which a change does not count."
+"""What is seen in _static/card.png, the picture that a link to a page shows."""
+LONGEST = 200
+"""Characters of a page's description."""
+
+
+def cite(app: Sphinx, document: nodes.document) -> None:
+    """Below the title of a page of results: where the paper has these numbers, and the files that hold them."""
+    folder, _, name = app.env.docname.partition("/")
+    title = next(document.findall(nodes.title), None)
+    if folder != "notebooks" or name not in TABLES or title is None:
+        return
+    where, files = TABLES[name]
+    place = f"{app.config.html_theme_options['repository_url']}/blob/main/data/paper"
+    line = nodes.paragraph("", "", nodes.Text("The paper: "), classes=["opd-source"])
+    line += nodes.reference("", f"arXiv 2606.13657, {where}", refuri=PAPER)
+    line += nodes.Text("; its numbers: ")
+    for number, file in enumerate(files):
+        line += [nodes.Text(", ")] * bool(number) + [nodes.reference("", f"{file}.csv", refuri=f"{place}/{file}.csv")]
+    title.parent.insert(title.parent.index(title) + 1, line)
+
+
+def describe(app: Sphinx, page: str, _: str, context: dict[str, Any], document: nodes.document | None) -> None:
+    """Into the head of a page: its first paragraph as the description, and the picture that a link to it shows. What
+    sets formulas is loaded where there are some."""
+    if document is None:
+        return
+    if not app.env.domaindata["math"]["has_equations"].get(page):  # Sphinx asks the pages below the index, too
+        context["script_files"] = [f for f in context["script_files"] if "mathjax" not in str(f.filename)]
+    paragraphs = (p for p in document.findall(nodes.paragraph) if "opd-source" not in p["classes"])
+    text = " ".join(next((p.astext() for p in paragraphs), app.config.html_title).split())
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST].rsplit(' ', 1)[0]} ..."
+    base = app.config.html_baseurl
+    title = next((t.astext() for t in document.findall(nodes.title)), app.config.html_title)
+    graph = {"type": "article", "title": title, "description": text, "site_name": app.config.html_title}
+    graph |= {"url": f"{base}{page}.html", "image": f"{base}_static/card.png", "image:alt": CARD}
+    named = {"description": text, "twitter:card": "summary_large_image"}
+    tags = [f'<meta name="{name}" content="{escape(value)}">' for name, value in named.items()]
+    tags += [f'<meta property="og:{name}" content="{escape(value)}">' for name, value in graph.items()]
+    context["metatags"] = "\n".join([context.get("metatags", ""), *tags])
+
+
+def footer(_: Sphinx, config: Config) -> None:
+    """Commit, date, licence, and the citation, which is that of CITATION.cff."""
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf8"))
+    commit, date = os.environ.get("OPDLIB_COMMIT", ""), os.environ.get("OPDLIB_DATE", "")
+    fields = {
+        "author": " and ".join(f"{{{author['name']}}}" for author in cff["authors"]),
+        "title": f"{{{config.html_title}}}",
+        "version": cff["version"],
+        "year": date[:4],
+        "url": cff["url"],
+        "note": f"Commit {commit}" if commit else "",
+    }
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
+    entry = "\n".join([f"@misc{{{cff['title']},", *lines, "}"])
+    where = config.html_theme_options["repository_url"]
+    built = f'Built from commit <a href="{where}/commit/{commit}">{commit}</a>, {date}. ' if commit else ""
+    config.html_theme_options["extra_footer"] = (
+        f'<p>{built}Licence: <a href="{where}/blob/main/LICENSE">{cff["license"]}</a>.</p>'
+        '<details class="opd-cite"><summary>How to cite</summary>'
+        f'<div class="highlight"><pre>{escape(entry)}</pre></div></details>'
+    )
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("config-inited", footer, priority=900)
+    app.connect("doctree-read", cite)
+    app.connect("html-page-context", describe, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,323 @@
+"""The built book: complete, self-contained, and pointing where it says."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+from opdlib import claims, quantities
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
+
+ROOT = Path(__file__).parents[2]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
+pytestmark = pytest.mark.slow
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
+"""Tag -> the attribute that makes a browser load something. Of `link`, see `loads`."""
+
+VENDORED = "vendor/mathjax"
+
+
+class Page(HTMLParser):
+    """All tags of a page with their attributes."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.file = file
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = file.read_text(encoding="utf8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def text_of(self, part: str) -> str:
+        """The text of all elements of this kind, without tags."""
+        return re.sub(r"<[^>]+>", " ", " ".join(re.findall(rf"<{part}\b.*?</{part}>", self.text, re.S)))
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def loads(self) -> Iterator[str]:
+        """Every address that opening the page requests."""
+        for tag, attributes in self.tags:
+            if tag == "link" and not {"canonical", "next", "prev", "index", "search", "author", "copyright"} & set(
+                attributes.get("rel", "").split()
+            ):
+                yield attributes["href"]
+            elif attributes.get(LOADING.get(tag, "")):
+                yield attributes[LOADING[tag]]
+
+    def target(self, address: str) -> Path:
+        return self.file.parent / unquote(urlsplit(address).path)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of the HTML and what the build printed. Notebooks are taken as they are committed."""
+    folder = tmp_path_factory.mktemp("book") / "_build"
+    command = ["make", "-o", "install", "pages", f"BUILD={folder}", f"BIN={Path(sys.executable).parent}"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return folder / "html", done.stdout
+
+
+@pytest.fixture(scope="module")
+def page(build: tuple[Path, str]) -> Callable[[str], Page]:
+    pages = {name: Page(build[0] / f"{name}.html") for name in PAGES}
+    return pages.__getitem__
+
+
+def test_ends_with_the_path_of_the_index_page(build: tuple[Path, str]) -> None:
+    html, printed = build
+    assert "WARNING" not in printed
+    last = Path(printed.rstrip().splitlines()[-1])
+    assert last == html / "book" / "index.html"
+    assert last.is_file()
+    assert (html / "index.html").is_file()
+
+
+def test_every_notebook_has_a_page() -> None:
+    assert {f"notebooks/{n.stem}" for n in NOTEBOOKS} == {p for p in PAGES if p.startswith("notebooks/")}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_loads_nothing_from_elsewhere_and_nothing_that_is_missing(page: Callable[[str], Page], name: str) -> None:
+    addresses = [a for a in page(name).loads() if not a.startswith("data:")]
+    assert len(addresses) > 5
+    for address in addresses:
+        assert not urlsplit(address).netloc, address
+        assert page(name).target(address).is_file(), address
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_within_the_book_lead_somewhere(page: Callable[[str], Page], name: str) -> None:
+    here = page(name)
+    for attributes in here.all("a"):
+        link = urlsplit(attributes.get("href", ""))
+        if not link.scheme and link.path:
+            assert here.target(link.path).exists(), link.path
+
+
+def test_styles_and_scripts_load_nothing_from_elsewhere(build: tuple[Path, str]) -> None:
+    outside = re.compile(r"(?:url\(|@import)\s*['\"]?https?:|(?:unpkg|cdnjs|jsdelivr)\.", re.I)
+    files = [f for kind in ("css", "js", "html") for f in build[0].rglob(f"*.{kind}")]
+    found = [f for f in files if VENDORED not in f.as_posix() and outside.search(f.read_text(encoding="utf8"))]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_images_say_what_they_show(page: Callable[[str], Page], name: str) -> None:
+    for image in page(name).all("img"):
+        alt = image.get("alt", "").strip()
+        assert alt, image
+        assert not alt.endswith((".png", ".svg")), alt
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_says_what_it_is_and_what_it_looks_like(
+    build: tuple[Path, str], page: Callable[[str], Page], name: str
+) -> None:
+    base = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["html"]["baseurl"]
+    tags = page(name).all("meta")
+    said = {tag.get("name") or tag.get("property", ""): tag.get("content", "") for tag in tags}
+    assert 20 < len(said["description"]) <= 210
+    assert said["og:description"] == said["description"]
+    assert said["og:url"] == f"{base}{name}.html"
+    assert (build[0] / said["og:image"].removeprefix(base)).read_bytes().startswith(b"\x89PNG")
+    assert [tag for tag in page(name).all("link") if "icon" in tag.get("rel", "")]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_footer_says_how_to_cite(page: Callable[[str], Page], name: str) -> None:
+    footer = page(name).text_of("footer")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert f"Built from commit  {commit.stdout.strip()} " in footer
+    assert "Apache-2.0" in footer
+    assert "@misc{opdlib," in footer
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_results_leads_to_the_paper_and_its_tables(page: Callable[[str], Page], name: str) -> None:
+    links = [a["href"] for a in page(name).all("a") if "href" in a]
+    tables = [link.partition("/blob/main/")[2] for link in links if "/data/paper/" in link]
+    if name.startswith("notebooks/"):
+        assert "https://arxiv.org/abs/2606.13657" in links
+        assert tables
+        assert [t for t in tables if not (ROOT / t).is_file()] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_sets_formulas_is_loaded_where_there_are_some(page: Callable[[str], Page], name: str) -> None:
+    formulas = 'class="math notranslate' in page(name).text
+    assert any("mathjax" in address for address in page(name).loads()) == formulas
+
+
+def test_formulas_are_set_by_the_vendored_script(build: tuple[Path, str], page: Callable[[str], Page]) -> None:
+    (script,) = [a for a in page("book/methods").loads() if "mathjax" in a]
+    resolved = page("book/methods").target(script).resolve()
+    assert resolved.is_relative_to(build[0].resolve() / VENDORED)
+    assert any((resolved.parent / "output/chtml/fonts/woff-v2").glob("*.woff"))
+    assert (resolved.parent / "LICENSE").is_file()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_launch_button_opens_the_committed_file(page: Callable[[str], Page], name: str) -> None:
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["repository"]
+    links = [a["href"] for a in page(name).all("a") if "colab" in a.get("href", "")]
+    if not name.startswith("notebooks/"):
+        assert links == []
+        return
+    place = repository["url"].removeprefix("https://github.com/")
+    assert set(links) == {f"https://colab.research.google.com/github/{place}/blob/main/{name}.ipynb"}
+    assert (ROOT / f"{name}.ipynb").is_file()
+
+
+def test_index_shows_every_claim(page: Callable[[str], Page]) -> None:
+    text = page("book/index").text
+    for claim in claims.load():
+        assert claim.pair is not None or re.search(rf">\s*{claim.id}\s*<", text), claim.id
+    for title in {claim.pair.title for claim in claims.load() if claim.pair}:
+        assert title in text
+
+
+def test_every_number_is_defined(page: Callable[[str], Page]) -> None:
+    """By label and definition, parameters left out."""
+    text = re.sub(r"<[^>]+>", "", page("book/methods").text)
+    for record in (record for subject in quantities.families().values() for record in subject):
+        for part in re.split(r"\{\w+\}", record.label):
+            assert html.escape(part, quote=False) in text, record.key
+
+
+def test_opening_figure_is_that_of_the_notebook() -> None:
+    sys.path.insert(0, str(ROOT / "book"))
+    try:
+        from prepare import glued_figure
+    finally:
+        sys.path.remove(str(ROOT / "book"))
+    committed = (ROOT / "book" / "images" / "threshold_curve.svg").read_text(encoding="utf8")
+    assert committed == glued_figure(ROOT / "notebooks" / "01_sparsity.ipynb", "fig_threshold_curve")
+
+
+# In a browser.
+
+RULES = {"light": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "dark": ["color-contrast"]}
+"""Rules of axe-core that the pages are held to; in the dark only colours differ."""
+THEIRS = {"exclude": [[".citation-list"], ["dl.py"]]}
+"""What docutils and autodoc write, and no page of ours can change."""
+
+
+@pytest.fixture
+def opened(build: tuple[Path, str], browser: Browser) -> Iterator[Callable[..., Tab]]:
+    """Opens a page; what it complains about, and what it asks the network for, fails the test."""
+    faults: list[str] = []
+    tabs: list[Tab] = []
+
+    def open_page(name: str, width: int = 1280, height: int = 900, **options: Any) -> Tab:
+        tab = browser.new_page(viewport={"width": width, "height": height}, **options)
+        tabs.append(tab)
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url))
+        tab.goto((build[0] / f"{name}.html").as_uri())
+        return tab
+
+    yield open_page
+    for tab in tabs:
+        tab.close()
+    assert faults == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_everyone_can_read_it(opened: Callable[..., Tab], name: str, mode: str) -> None:
+    """axe-core, in both colours: labels, contrast, order of headings, alternatives of pictures, what a key reaches."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    off = {rule: {"enabled": False} for rule in ("region", "empty-table-header")}  # the theme's logo; empty corners
+    options = {"runOnly": RULES[mode], "preload": False, "rules": off}
+    found = Axe().run(opened(name, color_scheme=mode), context=THEIRS, options=options).response["violations"]
+    assert {rule["id"]: [node["html"][:200] for node in rule["nodes"][:3]] for rule in found} == {}
+
+
+BROKEN = r"""() => [...document.querySelectorAll('table.opd td')].filter((cell) => {
+  const text = cell.firstChild;
+  if (!text || text.nodeType !== Node.TEXT_NODE || !/^[-+\u2212<]?[\d.,]+%?$/.test(text.data.trim())) return false;
+  const range = document.createRange();
+  range.selectNodeContents(text);
+  return range.getClientRects().length > 1;
+}).map((cell) => cell.textContent)"""
+"""Cells of tables that hold one number, in more than one line."""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_shows_it_whole(opened: Callable[..., Tab], name: str) -> None:
+    """390 pixels: nothing but a table moves sideways, no number is broken, and text in figures has 11 pixels."""
+    tab = opened(name, 390, 844)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert tab.evaluate(BROKEN) == []
+    for picture in tab.locator("article img[src$='.svg']").all():
+        width = picture.evaluate("image => image.getBoundingClientRect().width")
+        file = Path(unquote(urlsplit(str(picture.evaluate("image => image.src"))).path))
+        assert smallest_text(file.read_text(encoding="utf8"), width) >= 11, file.name
+
+
+def smallest_text(svg: str, width: float) -> float:
+    """The height in pixels of the smallest text of a figure that is shown `width` pixels wide."""
+    box = re.search(r'viewBox="0 0 ([\d.]+) ', svg)
+    assert box is not None
+    sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", svg)]
+    return min(sizes, default=99.0) * width / float(box[1])
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PAGES)
+def test_it_reads_without_scripts(opened: Callable[..., Tab], name: str) -> None:
+    tab = opened(name, java_script_enabled=False)
+    assert len(tab.locator("article").inner_text()) > 500
+    assert tab.locator("article h1").first.is_visible()
+
+
+@pytest.mark.browser
+def test_search_finds_what_people_wrote_first(opened: Callable[..., Tab]) -> None:
+    tab = opened("search")
+    for word in ("sparsity", "coverage", "rank"):
+        tab.goto(f"{tab.url.partition('?')[0]}?q={word}")
+        tab.locator("#search-results li").first.wait_for()
+        tab.wait_for_timeout(500)
+        pages = [link.get_attribute("href") or "" for link in tab.locator("#search-results li > a").all()]
+        assert pages[0].startswith(("book/", "notebooks/"))
+        assert not pages[0].startswith("book/api"), pages[:5]
+
+
+@pytest.mark.browser
+def test_a_digest_to_print(build: tuple[Path, str], tmp_path: Path) -> None:
+    command = [sys.executable, "book/printed.py", "digest", str(build[0]), str(tmp_path / "digest.pdf")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    count = re.search(r"digest\.pdf: (\d+) pages", done.stdout)
+    assert count is not None
+    assert 1 <= int(count[1]) <= 12
