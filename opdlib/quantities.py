@@ -74,7 +74,7 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], str]]] = {
         r"visibility|permutation|permutation_row|permutation_column|spectrum",
         lambda text: text.replace("_", " "),
     ),
-    "of": (r"[a-z_]+(?:\.[a-z0-9_.-]+)?", lambda text: text if text == "changed" else label(text)),
+    "of": (r"[a-z_]+(?:\.[a-z0-9_.-]+)?", lambda key: quantity(key).label),
     "above": (r"(?:_\d+e-\d+)?", lambda text: f" (above {short(float(text[1:]))})" if text else ""),
 }
 """Parameter of a key -> its pattern, and how it reads in a label."""

@@ -34,6 +34,7 @@ DIFFERENT = {
     "02_layers": "mlp_rel_norm",
     "04_rank": "stable_rank",
     "05_subspace": "joint_projection",
+    "08_nulls": "null_changed",
 }
 """Notebook about a pair -> one of its values for other pages, a number that no two pairs share."""
 

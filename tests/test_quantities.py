@@ -94,7 +94,7 @@ def test_a_record_without_what_it_needs_cannot_exist(lacking: str) -> None:
         ("accuracy", "accuracy"),
         ("nulls.permutation_row.coverage.low.0.1", "low coverage, 10%: permutation row"),
         ("explained.visibility.projection.joint.0.1.ratio", "joint projection, 10%: visibility over observed"),
-        ("explained.spectrum.changed.interval.low", "changed: spectrum over observed, from"),
+        ("explained.spectrum.changed.interval.low", "weights that changed: spectrum over observed, from"),
     ],
 )
 def test_labels(key: str, expected: str) -> None:

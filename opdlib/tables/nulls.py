@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from opdlib.quantities import flat
+from opdlib.quantities import as_text, flat, label, written
 from opdlib.results.open import Results
 from opdlib.tables import geometry
 from opdlib.tables.measured import magnitude
+from opdlib.tables.text import interval
+from opdlib.tables.written import headed
 
 NULLS = ("visibility", "permutation", "permutation_row", "permutation_column", "spectrum")
 NUMBERS = (
@@ -60,11 +62,29 @@ def verdicts(results: Results, keys: Sequence[str] = NUMBERS) -> pd.DataFrame:
             known = "exact_zero" if key == "changed" else key
             pair = [observed.get(known), observed.get(f"nulls.{null}.{known}")]
             numbers = [math.nan if n is None else 1 - n if key == "changed" else n for n in pair]
-            low, high = ratios[key]["interval"]
+            low, high = (math.nan if end is None else end for end in ratios[key]["interval"])
             ends = {"ratio": ratios[key]["ratio"], "low": low, "high": high, "verdict": ratios[key]["verdict"]}
             rows.append({"null": null, "quantity": key, "observed": numbers[0], "expected": numbers[1], **ends})
     columns = ["null", "quantity", "observed", "expected", "ratio", "low", "high", "verdict"]
     return results.labelled(pd.DataFrame(rows, columns=columns))
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`verdicts` for the eye, a row for each null and number."""
+
+    def ratio(value: float) -> str:
+        return as_text("ratio", value)
+
+    ends = zip(table["low"], table["high"], strict=True)
+    text = {
+        "null": [*table["null"].str.replace("_", " ")],
+        "observed": [*map(written, table["quantity"], table["observed"])],
+        "expected": [*map(written, table["quantity"], table["expected"])],
+        "expected / observed": [*map(ratio, table["ratio"])],
+        "interval": [interval(low, high, ratio) for low, high in ends],
+        "verdict": [*table["verdict"]],
+    }
+    return headed(pd.DataFrame(text, index=pd.Index(table["quantity"].map(label), name="number")))
 
 
 def shares(results: Results) -> pd.DataFrame:
