@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -59,6 +59,20 @@ number, ranks and exponents too; what is small (sines, drifts, thresholds) takes
 def as_text(kind: str, value: float) -> str:
     """A value for the eye, in the form of its kind; a dash for NaN."""
     return MISSING if math.isnan(value) else KINDS[kind](value)
+
+
+def as_column(kind: str, values: Iterable[float]) -> list[str]:
+    """Values that stand below each other: as `as_text`, each with the digits of the one that needs most."""
+    listed = [*values]
+    if KINDS[kind] is _percent:
+        digits = 4 if any(0 < abs(value) < 1e-3 for value in listed) else 2
+        text = [f"{100 * value:.{digits}f}%" for value in listed]
+    elif kind == "ratio":
+        digits = 2 if any(abs(value) < 100 for value in listed) else 0
+        text = [f"{value:.{digits}f}" for value in listed]
+    else:
+        text = [as_text(kind, value) for value in listed]
+    return [MISSING if math.isnan(value) else written for value, written in zip(listed, text, strict=True)]
 
 
 PARAMETERS: Mapping[str, tuple[str, Callable[[str], str]]] = {

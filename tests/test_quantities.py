@@ -136,3 +136,19 @@ def test_what_is_measured_is_what_the_tables_ask_for() -> None:
     """The metrics know no tables, so that these stand in both."""
     assert quantities.UPDATE_ATOL == masks.UPDATE_ATOL
     assert quantities.SHARES == subspace.SHARES
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "text"),
+    [
+        ("share", [0.5, 0.0004, math.nan, 0.0], ["50.0000%", "0.0400%", "-", "0.0000%"]),
+        ("norm", [1.5, 0.002, 0.0], ["150.00%", "0.20%", "0.00%"]),
+        ("ratio", [151.2, 74.39], ["151.20", "74.39"]),
+        ("ratio", [151.2, 200.6], ["151", "201"]),
+        ("small", [1e-5, 0.05], ["1e-5", "0.05"]),
+        ("count", [1234.0, 5.0], ["1,234", "5"]),
+        ("share", [], []),
+    ],
+)
+def test_a_column_has_one_precision(kind: str, values: list[float], text: list[str]) -> None:
+    assert quantities.as_column(kind, values) == text

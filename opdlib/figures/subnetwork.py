@@ -59,7 +59,7 @@ def difference(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(x, y, marker, color="black", mfc="white", ms=6, label=f"paper, {setting.removesuffix(' OPD')}")
         for place, density in zip(zip(x, y, strict=True), own["density"], strict=True):
             text = f"{100 * density:.3g}%"
-            ax.annotate(text, place, (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=9)
+            ax.annotate(text, place, (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=11)
     ax.margins(x=0.12)
     _finish(ax, "accuracy minus that of full OPD (points)")
 

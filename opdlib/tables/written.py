@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from opdlib.quantities import MISSING, as_text, find, label, short, short_percent, written
+from opdlib.quantities import MISSING, as_column, as_text, find, label, short, short_percent, written
 from opdlib.results.open import Results
 from opdlib.tables.geometry import spread
 from opdlib.tables.paper import OPD_STYLE
@@ -74,7 +74,7 @@ def by_module(views: Sequence[Results], keys: Sequence[str], column: str = "valu
         kind = COLUMNS.get(column) or _kind(key)
         for view, table in tables.items():
             own = table[table["quantity"] == key][column].reindex(modules.index)
-            found[f"{label(key)}, {view}"] = own.map(lambda x, kind=kind: as_text(kind, x))
+            found[f"{label(key)}, {view}"] = pd.Series(as_column(kind, own), own.index)
     shown = pd.DataFrame(found)
     shown.index = pd.Index([m if p == "language" else f"{p}: {m}" for p, m in shown.index], name="module", dtype=object)
     return headed(shown)
@@ -89,13 +89,20 @@ def by_row(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 def cells(table: pd.DataFrame, *columns: str, names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """These columns, the first as row labels, under their names: `names`, the label of a quantity, or their own."""
     called = {c: found.label if (found := find(c)) else c.replace("_", " ") for c in columns} | {**(names or {})}
-    text = {called[column]: [_cell(column, x) for x in table[column]] for column in columns}
+    text = {called[column]: _cells(column, [*table[column]]) for column in columns}
     return headed(pd.DataFrame(text).set_index(called[columns[0]]))
 
 
 def _kind(column: str) -> str:
     found = find(column)
     return found.kind if found else COLUMNS.get(column, "share")
+
+
+def _cells(column: str, values: Sequence[object]) -> list[str]:
+    numbers = [value for value in values if isinstance(value, float)]
+    if len(numbers) == len(values):
+        return as_column(_kind(column), numbers)
+    return [_cell(column, value) for value in values]
 
 
 def _cell(column: str, value: object) -> str:

@@ -43,7 +43,7 @@ def test_tables_for_the_eye(results: Results, stored: Results) -> None:
     assert written.cells(table, "pair", "k", "ratio", "svd_energy.1").loc["a"].to_dict() == {
         "k": "1,536",
         "ratio": "2.18",
-        "top 1": "50.00%",
+        "top 1": "50.0000%",
     }
     renamed = written.cells(table, "pair", "k", names={"pair": "mask", "k": "size"})
     assert (renamed.columns.name, list(renamed.columns)) == ("mask", ["size"])
