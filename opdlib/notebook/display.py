@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import warnings
+from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -75,6 +76,20 @@ def _drawn(canvas: Figure, kind: str, **metadata: None) -> bytes:
         canvas.savefig(stream, format=kind, metadata=metadata)
     picture = stream.getvalue()
     return picture[picture.index(b"<svg") :] if kind == "svg" else picture
+
+
+FINDING = {"paper": "The paper says", "here": "We find", "control": "Under control", "sure": "How sure"}
+"""Argument of `finding` -> the heading of its line."""
+
+
+def finding(paper: str, here: str, control: str, sure: str, **values: object) -> None:
+    """The box under the title of a page: what the paper says, what is found, what is left of it under its control, and
+    how sure that is. Four sentences as those of `say`."""
+    lines = dict(zip(FINDING.values(), (paper, here, control, sure), strict=True))
+    text = {heading: template.format(**values) for heading, template in lines.items()}
+    rows = "".join(f"<dt>{heading}</dt><dd>{escape(line)}</dd>" for heading, line in text.items())
+    plain = "\n".join(f"{heading}: {line}" for heading, line in text.items())
+    _display({"text/html": f'<dl class="finding">{rows}</dl>', "text/plain": plain}, {})
 
 
 def _display(data: dict[str, str], metadata: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from opdlib.checkpoints.names import BLOCKS, PARTS, module_order
 from opdlib.errors import RegistryError
 from opdlib.files import data_root, write_together
 from opdlib.registry.pairs import Pair, find_pair, registry
+from opdlib.results.flat import headline
 from opdlib.results.layout import PROVENANCE, SUMMARY, read_provenance, read_summary, results_folder
 
 
@@ -41,6 +42,11 @@ class Results:
         return read_summary(self.folder) if self.folder else dict(json.loads(self.files[SUMMARY]))
 
     @cached_property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of the summary under their dotted keys, those of its layers apart; None where one is undefined."""
+        return headline(self.summary)
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """What was compared, with digests, versions and reasons."""
         return read_provenance(self.folder) if self.folder else dict(json.loads(self.files[PROVENANCE]))
@@ -58,6 +64,11 @@ class Results:
             return find_pair(self.folder.resolve().relative_to(committed.resolve()).parts[0])
         specs = (self.provenance["source"]["spec"], self.provenance["trained"]["spec"])
         return next((p for p in registry().values() if (p.source, p.trained) == specs), None)
+
+    def verdict(self, null: str, key: str) -> str:
+        """Whether this null explains a number (`opdlib.stats`); empty where it says nothing about it, or was not
+        measured."""
+        return str(self.summary.get("explained", {}).get(null, {}).get(key, {}).get("verdict", ""))
 
     @property
     def title(self) -> str:

@@ -73,6 +73,12 @@ def wide(keys: Sequence[str]) -> pd.DataFrame:
     return table[LABELS].drop_duplicates().merge(values.rename_axis(columns=None), on="pair")
 
 
+def span(key: str) -> tuple[float, float]:
+    """The smallest and the largest value of this quantity among the paper's six OPD-style pairs; NaN if it has none."""
+    values = numbers().query("quantity == @key and regime in @OPD_STYLE")["value"]
+    return float(values.min()), float(values.max())
+
+
 def sparsity() -> pd.DataFrame:
     """Table 8: columns pair, regime, origin, view, rule, threshold, share in [0, 1]."""
     table = numbers().query("quantity in @_RULES").rename(columns={"value": "share"})

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from opdlib.quantities import MISSING
-from opdlib.registry.study import FULL, find_scale, study
+from opdlib.registry.pairs import Pair
+from opdlib.registry.study import FULL, find_run, find_scale, study
 from opdlib.results.study import open_study
 from opdlib.stats import mean_interval
 from opdlib.tables.written import headed
@@ -61,6 +62,15 @@ def runs(scale: str, arms: Sequence[str] = (), view: str = "bf16", root: Path | 
     known = open_study(scale, root).runs.rename(columns=CALLED)
     table = known.reindex(columns=[*dict.fromkeys([*known, *CALLED.values()])])
     return of_arms(table[table["view"] == view], scale, arms)
+
+
+def repeats(pair: Pair | None, quantity: str, view: str = "bf16") -> pd.Series:
+    """A number over all seeds of the arm that this pair is a run of; empty if it is no run of the study."""
+    found = find_run(pair.key) if pair else None
+    if found is None:
+        return pd.Series(dtype=float)
+    scale, arm, _ = found
+    return runs(scale.name, [arm.name], view).set_index("seed")[quantity].dropna()
 
 
 def along(scale: str, arms: Sequence[str] = (), root: Path | None = None) -> pd.DataFrame:

@@ -70,3 +70,14 @@ def test_a_sentence_has_its_numbers_filled_in() -> None:
     assert output["data"]["text/markdown"] == output["data"]["text/plain"] == "81.2% of them"
     with pytest.raises(KeyError):
         notebook.say("{share:.1%}")
+
+
+def test_the_box_under_a_title() -> None:
+    _, (output,) = shown(
+        lambda: notebook.finding(paper="{low:.0%} to all", here="a < b", control="none", sure="one run", low=0.5)
+    )
+    assert output["data"]["text/html"] == (
+        '<dl class="finding"><dt>The paper says</dt><dd>50% to all</dd><dt>We find</dt><dd>a &lt; b</dd>'
+        "<dt>Under control</dt><dd>none</dd><dt>How sure</dt><dd>one run</dd></dl>"
+    )
+    assert output["data"]["text/plain"].splitlines()[1] == "We find: a < b"

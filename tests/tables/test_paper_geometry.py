@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from opdlib.metrics.subspace import expected_projection, rank_of
@@ -47,6 +49,12 @@ def test_the_papers_tables_agree_with_each_other() -> None:
     for name, column in zip(names, columns, strict=True):
         scale = 1 if column == "stable_rank" else 100
         assert (scale * table[name]).to_list() == pytest.approx(printed[column].to_list(), rel=1e-12)
+
+
+def test_the_span_of_the_opd_style_pairs() -> None:
+    low, high = paper.span("svd_energy.16")
+    assert (100 * low, 100 * high) == pytest.approx((19.69, 40.94))
+    assert all(map(math.isnan, paper.span("hill_exponent")))
 
 
 def test_every_printed_number_is_there() -> None:

@@ -12,7 +12,18 @@ from opdlib.registry.pairs import find_pair, registry
 from opdlib.registry.study import FULL, study
 from opdlib.results.layout import State, state_of, summary_of
 from opdlib.tables import open_results
-from opdlib.tables.study import OTHER, SAME, UNDECIDED, at_norm, differences, over_seeds, shown, text_table, verdict
+from opdlib.tables.study import (
+    OTHER,
+    SAME,
+    UNDECIDED,
+    at_norm,
+    differences,
+    over_seeds,
+    repeats,
+    shown,
+    text_table,
+    verdict,
+)
 from opdlib.tables.study import along as along_of
 from opdlib.tables.study import runs as runs_of
 from opdlib.tables.text import interval
@@ -99,3 +110,9 @@ def opens_or_tells(name: str) -> None:
         return
     with pytest.raises(RegistryError, match=rf"^pair '{find_pair(name).key}': .* run: opd (measure|study) [^\n]*$"):
         open_results(name)
+
+
+def test_repeats_of_a_run_are_the_seeds_of_its_arm() -> None:
+    values = repeats(find_pair("pico-opd-s2"), "exact_zero")
+    assert list(values) == list(runs_of("pico", ["opd"])["exact_zero"])
+    assert len(repeats(find_pair("ds-qwen-opd"), "exact_zero")) == len(repeats(None, "exact_zero")) == 0
