@@ -8,19 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from opdlib.figures.theme import (
-    GREY,
-    INKS,
-    OFFLINE,
-    OPD,
-    PALE,
-    RLVR,
-    STYLE,
-    figure,
-    legend_above,
-    named_rows,
-    plain_axis,
-)
+from opdlib.figures.theme import GREY, INKS, OFFLINE, OPD, RLVR, STYLE, figure, legend_above, named_rows, plain_axis
 from opdlib.quantities import label, quantity
 
 GROUPS = {"opd": (OPD, "o"), "opd-ce": (OPD, "v"), "offline-rkl": (OFFLINE, "s"), "offline": (OFFLINE, "^")}
@@ -39,33 +27,6 @@ def rows(count: int) -> Axes:
         width, height = plt.rcParams["figure.figsize"]
         axes: Axes = plt.subplots(figsize=(width, max(height, 1.5 + 0.42 * count)))[1]
     return axes
-
-
-@figure
-def differences(table: pd.DataFrame, ax: Axes) -> None:
-    """Each arm minus OPD, in units of OPD's range over seeds, with its 95% interval; linear up to 1, then logarithmic.
-
-    Table: `opdlib.tables.study.differences`. An interval within the grey band is `the same`. Numbers without a range,
-    and differences that are undefined, have no point; a difference without an interval is hollow.
-    """
-    place, arms = _quantity_rows(ax, table), table["arm"].unique()
-    ax.axvspan(-1, 1, color=PALE, zorder=0)
-    ax.axvline(0, color="black", lw=0.8)
-    for number, arm in enumerate(arms):
-        colour, marker = GROUPS.get(str(arm), (GREY, "o"))
-        own = table[(table["arm"] == arm) & (table["range"] > 0)].dropna(subset=["difference"])
-        height = own["quantity"].map(place).astype(float) + 0.24 * (number - (len(arms) - 1) / 2)
-        scaled = own[["difference", "low", "high"]].div(own["range"], axis=0)
-        ax.hlines(height, scaled["low"], scaled["high"], color=colour, lw=1.6)
-        for hollow in (True, False):
-            kept = scaled["low"].isna() == hollow
-            called = str(arm) if len(own) and (kept.all() if hollow else kept.any()) else ""
-            fill = "white" if hollow else colour
-            ax.plot(scaled["difference"][kept], height[kept], marker, color=colour, mfc=fill, ms=6, label=called)
-    ax.set_xscale("symlog", linthresh=1, linscale=1)
-    plain_axis(ax.xaxis)
-    ax.set_xlabel("difference, in OPD's ranges")
-    legend_above(ax)
 
 
 @figure

@@ -141,20 +141,6 @@ def changed_by_size(table: pd.DataFrame, ax: Axes) -> None:
     legend_above(ax)
 
 
-@figure
-def deciles(table: pd.DataFrame, ax: Axes) -> None:
-    """P(changed) in percent, by tenth of the weights, smallest first; dashed what rounding alone would give.
-
-    Table: `subspace.deciles`.
-    """
-    if table["expected"].notna().any():
-        ax.plot(table["decile"], 100 * table["expected"], "--", color=GREY, label="expected from rounding alone")
-    ax.plot(table["decile"], 100 * table["share"], "o", color="black", label="measured")
-    ax.set_xticks(table["decile"])
-    ax.set(ylim=WHOLE, xlabel="tenth of the weights, smallest first", ylabel="weights that changed (%)")
-    legend_above(ax)
-
-
 def _pair_coverage(ax: Axes, table: pd.DataFrame, key: str) -> dict[Hashable, int]:
     places = dots(ax, table, "pair", key, key)
     ax.axvline(100 * float(quantity(key).chance), label="chance", **DOTTED)

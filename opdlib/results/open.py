@@ -43,7 +43,7 @@ class Results:
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
-        """The numbers of the summary under their dotted keys, those of its layers apart; None where one is undefined."""
+        """The numbers of the summary under their dotted keys, without those of its layers; None: undefined."""
         return headline(self.summary)
 
     @cached_property

@@ -9,8 +9,8 @@ import pandas as pd
 
 from opdlib.quantities import MASKS, SIDES, UPDATE_ATOL, key_of, short_percent
 from opdlib.results.open import Results
-from opdlib.tables import paper, paper_geometry
-from opdlib.tables.geometry import matrices, overview, spread
+from opdlib.tables import paper_geometry
+from opdlib.tables.geometry import matrices, spread
 
 
 def projection(results: Results, shares: Sequence[float], by: str = "model") -> pd.DataFrame:
@@ -62,39 +62,3 @@ def changed(results: Results) -> pd.DataFrame:
     above = (wide["density"] * size - wide["changed_in.low.0.2"] * bottom) / (size - bottom).where(size > bottom)
     found = wide.assign(**{"changed_above.0.2": above})[[*paper_geometry.SIZES]]
     return results.labelled(found.median().to_frame().T)
-
-
-def changed_by_arithmetic(results: Results) -> pd.DataFrame:
-    """`changed` by the arithmetic that the paper's printed numbers allow: medians of coverage times global density."""
-    covered = overview(results, paper_geometry.COVERAGES)
-    return results.labelled(paper_geometry.by_size(covered, pd.Series([1 - results.summary["exact_zero"]])))
-
-
-def deciles(magnitude: pd.DataFrame) -> pd.DataFrame:
-    """P(changed) by tenth of all coordinates, ordered by abs(source), from the binades of `tables.magnitude`.
-
-    Columns: decile (1 holds the smallest weights), from, to (the binades of its first and its last weight), share
-    (changed, in [0, 1]), expected (as in `tables.magnitude`; NaN where that is not known for most of the tenth).
-    A binade that a boundary cuts is shared out in proportion, as if all its weights had the same chance: an
-    approximation inside that binade, exact elsewhere.
-    """
-    table = magnitude.sort_values("magnitude")
-    edges = np.linspace(0, table["coordinates"].sum(), 11)
-    ends = table["coordinates"].cumsum().to_numpy()
-
-    def inside(counts: pd.Series) -> np.ndarray:
-        return np.diff(np.interp(edges, [0, *ends], [0, *counts.cumsum()]))
-
-    known = table["coordinates"].where(table["expected"].notna(), 0)
-    expected = inside(table["expected"].fillna(0) * known) / inside(known).clip(min=1)
-    first, last = (ends.searchsorted(at.clip(max=ends[-1])) for at in (edges[:-1] + 0.5, edges[1:] - 0.5))
-    whole = inside(table["coordinates"])
-    found = {
-        "decile": range(1, 11),
-        "from": table["magnitude"].to_numpy()[first],
-        "to": table["magnitude"].to_numpy()[last],
-        "share": inside(table["share"] * table["coordinates"]) / whole,
-        "expected": np.where(inside(known) > whole / 2, expected, np.nan),
-    }
-    labels = magnitude[paper.LABELS].iloc[[0] * 10].reset_index(drop=True)
-    return labels.join(pd.DataFrame(found))

@@ -15,7 +15,7 @@ import torch
 from matplotlib.axes import Axes
 
 from opdlib.figures import rank, subspace
-from opdlib.tables import Results, geometry, magnitude, paper, paper_geometry, stacked
+from opdlib.tables import Results, geometry, paper, paper_geometry, stacked
 from opdlib.tables import subspace as of_subspace
 from tests.conftest import pico_weights
 from tests.tables.results_of import deep_pair, results_of
@@ -45,7 +45,6 @@ def all_tables(views: list[Results]) -> dict[Draw, pd.DataFrame]:
         subspace.pair_principal: covered,
         subspace.pair_low: covered,
         subspace.changed_by_size: stacked(paper_geometry.changed(), *(of_subspace.changed(v) for v in views)),
-        subspace.deciles: of_subspace.deciles(magnitude(views[0], views[1] if len(views) > 1 else None)),
     }
 
 
@@ -68,7 +67,6 @@ DRAWN: dict[Draw, tuple[list[str], float]] = {
         ["changed_in.low.0.01", "changed_in.low.0.2", "changed_above.0.2", "changed_in.principal.0.1"],
         100,
     ),
-    subspace.deciles: (["share", "expected"], 100),
 }
 """Figure -> the columns that it draws in full, and the factor that they are drawn with."""
 FIGURES = [*DRAWN, rank.leading]

@@ -15,9 +15,6 @@ from opdlib.tables import study
 from opdlib.tables.matched import arms, norm, paper
 from tests.tables.matched_runs import write_runs
 
-ARMS = ("opd-ce", "offline-rkl", "offline")
-
-
 pytestmark = [pytest.mark.usefixtures("without_a_screen"), pytest.mark.slow]
 
 
@@ -29,11 +26,9 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def everything(results: Path) -> dict[str, tuple[Axes, pd.DataFrame]]:
     """Every figure of the page with its table."""
     runs, along = study.runs("pico", root=results), study.along("pico", root=results)
-    differences = arms.differing(arms.against_opd(runs, ARMS, arms.HEADLINE))
     factors = paper.factors(runs, arms.DRAWN)
     tables = {"near": norm.drawn(along, "stable_rank"), "together": norm.drawn_together(along, "sparsity.1e-05")}
     found = {name: (figures.against_norm(table), table) for name, table in tables.items()}
-    found["differences"] = figures.differences(differences, figures.rows(len(arms.HEADLINE))), differences
     found["contrast"] = figures.contrast(factors, figures.rows(len(arms.DRAWN))), factors
     return found
 
@@ -62,21 +57,12 @@ def test_they_draw_every_number(three: Path) -> None:
     }
     assert len(table[table["group"] == "paper"]) == 10
     assert has(ax, 100 * table["value"])
-    ax, table = found["differences"]
-    assert has(ax, (table["difference"] / table["range"])[table["range"] > 0])
     ax, table = found["contrast"]
     assert has(ax, table["value"])
     ends = [
         np.concatenate([s.ravel() for s in c.get_segments()]) for c in ax.collections if isinstance(c, LineCollection)
     ]
     assert np.isclose(np.concatenate(ends), table[table["change"] == "paper"]["high"].max()).any()
-
-
-def test_one_seed_is_drawn_hollow(tmp_path: Path) -> None:
-    ax, table = everything(write_runs(tmp_path, 1))["differences"]
-    assert table["low"].isna().all()
-    marked = [line for line in ax.lines if len(line.get_xdata()) and line.get_marker() not in ("None", "")]
-    assert all(line.get_markerfacecolor() == "white" for line in marked)
 
 
 @pytest.mark.parametrize("seeds", [0, 1, 3])

@@ -14,33 +14,21 @@ from opdlib.tables import study
 from opdlib.tables.matched import arms, margin, norm, paper, shown
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 from opdlib.train.objectives import DISTILLATIONS
-from tests.tables.matched_runs import BOTH, DATA, END, LOSS, along, runs, write_runs
+from tests.tables.matched_runs import END, along, write_runs
 
 
-def test_effects_are_what_was_built_in() -> None:
-    found = arms.effects(runs(), ["stable_rank"]).set_index("effect")["value"]
-    assert found["data"] == pytest.approx(DATA + BOTH / 2)
-    assert found["loss"] == pytest.approx(LOSS + BOTH / 2)
-    assert found["interaction"] == pytest.approx(BOTH)
-
-
-def test_effects_need_all_four_corners() -> None:
-    three = runs().query("arm != 'offline'")
-    found = arms.effects(three, ["stable_rank"]).query("effect in @arms.MAIN")
-    assert (found["seeds"] == 0).all()
-    assert found["value"].isna().all()
-    assert (found["verdict"] == UNDECIDED).all()
-
-
-def test_arms_are_compared_where_both_have_been() -> None:
+def test_the_norm_that_both_have_reached() -> None:
     assert norm.largest_common(along(), ["opd", "offline"]).to_dict() == {0: 0.004, 1: 0.004}
     partly = along().query("arm == 'opd' or seed == 0")
     assert norm.largest_common(partly, ["opd", "offline", "opd-ce"]).to_dict() == {0: 0.004}, "seed 1 has one arm alone"
-    found = norm.compared(along(), ["offline"], ["rel_norm", "stable_rank"])
-    assert list(found["quantity"]) == ["stable_rank"]
-    assert found["difference"].iloc[0] == pytest.approx(1.0)
-    assert norm.at_middle(along()).to_dict() == {0: 0.004, 1: 0.004}
-    assert norm.middle_error(along(), ["stable_rank"])["stable_rank"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_runs_over_one_source_are_drawn_together() -> None:
+    table = norm.over_source("smollm2")
+    scales = table["seed"].str.partition(" ")[0]
+    assert {"smollm2", "smollm2-h100"} <= set(scales)
+    assert not scales.str.startswith("pico").any()
+    assert {"opd", "adamw-1e-4"} <= set(table[table["arm"].isin(norm.rates())]["arm"])
 
 
 def test_the_part_of_rate_and_length() -> None:
@@ -79,15 +67,6 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_runs(tmp_path_factory.mktemp("five"), 5)
 
 
-def test_what_is_tested_varies_and_repeats_nothing(five: Path) -> None:
-    table = study.runs("pico", root=five)
-    assert "parameters" not in arms.numbers(table)
-    assert {"rank_share.1e-05", "projection_expected.joint.0.1"} <= set(arms.numbers(table))
-    tested = arms.tested(table)
-    assert {"rel_norm", "exact_zero", "stable_rank", "projection.joint.0.1"} <= set(tested)
-    assert not {"rank_share.1e-05", "projection_expected.joint.0.1", "sparsity.1e-05", "hill_exponent"} & set(tested)
-
-
 def test_runs_that_are_missing_are_counted_with_their_command(five: Path, tmp_path: Path) -> None:
     state = study.standing("pico", ["opd", "rlvr"], five)
     assert state[["planned", "finished"]].to_numpy().tolist() == [[5, 5], [5, 0]]
@@ -95,38 +74,6 @@ def test_runs_that_are_missing_are_counted_with_their_command(five: Path, tmp_pa
     partly = study.standing("smollm2", ["opd", "offline-long"], write_runs(tmp_path, 1, {"opd": 0.001}, "smollm2"))
     assert partly[["planned", "finished"]].to_numpy().tolist() == [[3, 1], [0, 0]]
     assert partly["missing"].to_list() == ["opd study smollm2 --arms opd", ""]
-
-
-def test_an_arm_that_learns_nothing_is_said_to(five: Path) -> None:
-    table = shown.accuracy(study.runs("pico", root=five))
-    assert table.loc["opd", "correct"] == f"45.20%{shown.PLUS_MINUS}0.20%"  # Student's, of 0.450 to 0.454
-    assert table.loc["opd", "Wilson, outermost"] == "42.00% to 48.40%"
-    assert table.loc["opd-k1", ["learned", "source"]].to_list() == ["no", "25.00%"]
-    assert table.loc["offline", ["learned", "tokens"]].to_list() == ["yes", "1,002"]
-
-
-def test_equal_at_the_end_or_only_at_equal_norm(five: Path) -> None:
-    """offline-rkl is opd over again; opd-ce differs by its norm alone; offline also by its stable rank."""
-    keys = ["rel_norm", "exact_zero", "stable_rank", "rank_share.1e-05"]
-    table, along = study.runs("pico", root=five), study.along("pico", root=five)
-    end = arms.differing(arms.against_opd(table, ["opd-ce", "offline"], keys))
-    assert "rank_share.1e-05" not in set(end["quantity"])
-    assert set(end.query("quantity != 'stable_rank'")["verdict"]) == {OTHER}
-    norms = {"one": norm.at_middle(along), "two": norm.largest_common(along, list(arms.CORNERS))}
-    assert norms["one"][4] == pytest.approx(0.01 * 1.04 / 2)
-    assert norms["two"][4] == pytest.approx(0.008 * 1.04)
-    at = {when: norm.compared(along, ["opd-ce", "offline"], keys, own) for when, own in norms.items()}
-    found = at["two"].set_index(["arm", "quantity"])["difference"]
-    assert found["offline", "stable_rank"] == pytest.approx(1.0, abs=0.01)
-    assert abs(found["opd-ce", "stable_rank"]) < 0.01
-    assert set(pd.concat(at.values()).query("arm == 'offline' and quantity == 'stable_rank'")["verdict"]) == {OTHER}
-    assert shown.across({"end": end, **at}, ["opd-ce"]).loc["relative norm", "opd-ce"] == "different / - / -"
-
-
-def test_an_arm_that_never_was_so_far_is_not_compared(five: Path) -> None:
-    along = study.along("pico", root=five)
-    far = pd.Series(dict.fromkeys(range(5), 0.5))
-    assert (norm.compared(along, ["offline"], ["stable_rank"], far)["seeds"] == 0).all()
 
 
 def test_factors_multiply_to_the_whole(five: Path) -> None:
@@ -149,21 +96,6 @@ def test_the_papers_rows_are_the_papers() -> None:
     assert table.loc["Qwen-Math Distill", "rel_norm"] == pytest.approx(0.11936)
     assert table.loc["DS-Qwen OPD", "sparsity.1e-05"] == pytest.approx(0.8258)
     assert table.loc["DS-Qwen OPD", "svd_energy.16"] == pytest.approx(0.2692)
-    assert norm.rank_correlation("rel_norm") == pytest.approx(1.0)
-
-
-def test_chance_and_the_count_after_holm() -> None:
-    rows = [
-        {"arm": "offline", "quantity": "a", "seeds": 5, "difference": 10.0, "low": 9.9, "high": 10.1, "verdict": OTHER},
-        {"arm": "offline", "quantity": "b", "seeds": 5, "difference": 1.0, "low": 0.1, "high": 1.9, "verdict": OTHER},
-        {"arm": "offline", "quantity": "c", "seeds": 5, "difference": 0.0, "low": -1.0, "high": 1.0, "verdict": SAME},
-        {"arm": "offline", "quantity": "d", "seeds": 1, "difference": 0.0, "low": math.nan, "high": math.nan}
-        | {"verdict": UNDECIDED},
-    ]
-    found = arms.counted(pd.DataFrame(rows)).iloc[0]
-    assert (found["tested"], found[SAME], found[OTHER], found[UNDECIDED]) == (3, 1, 2, 1)
-    assert found["by_chance"] == pytest.approx(0.15)
-    assert found["after_holm"] == 1
 
 
 def test_what_is_left_after_holm_is_marked(five: Path) -> None:
@@ -173,33 +105,19 @@ def test_what_is_left_after_holm_is_marked(five: Path) -> None:
     assert found.loc["relative norm", "opd-ce (5)"].startswith("different*: ")
 
 
-def test_effects_as_text(five: Path) -> None:
-    found = shown.effects(arms.effects(study.runs("pico", root=five), ["rel_norm", "stable_rank", "hill_exponent"]))
-    assert "(\N{MINUS SIGN}20.0% of OPD's)" in found.loc["relative norm", "loss (5)"]
-    assert found.loc["Hill exponent"].isin(["-"]).all()
-
-
 @pytest.mark.parametrize("seeds", [0, 1])
 def test_without_runs_or_with_one_seed_nothing_is_claimed(seeds: int, tmp_path: Path) -> None:
     write_runs(tmp_path, seeds)
-    table, along = study.runs("pico", root=tmp_path), study.along("pico", root=tmp_path)
-    others = ["opd-ce", "offline-rkl", "offline"]
-    end = arms.differing(arms.against_opd(table, others, arms.HEADLINE))
-    effects = arms.effects(table, arms.HEADLINE)
-    at = {"one": norm.compared(along, others, arms.HEADLINE, norm.at_middle(along))}
-    factors = paper.factors(table, arms.HEADLINE)
+    table, others = study.runs("pico", root=tmp_path), ["opd-ce", "offline-rkl", "offline"]
+    end = arms.against_opd(table, others, arms.DRAWN)
     tables = [
-        shown.means(table, arms.HEADLINE, others),
-        shown.compared(end, norm.middle_error(along, arms.HEADLINE)),
-        shown.effects(effects),
-        shown.across({"end": end, **at}, others),
-        shown.factors(factors),
-        shown.accuracy(table),
-        shown.counts(arms.counted(end)),
+        shown.means(table, arms.DRAWN, others),
+        shown.compared(end),
+        shown.margins(margin.against_opd(table, others, arms.DRAWN)),
+        shown.factors(paper.factors(table, arms.DRAWN)),
     ]
     assert not any("nan" in str(cell).split() for text in tables for cell in text.to_numpy().ravel())
     assert not end["verdict"].isin([OTHER]).any()
-    assert list(norm.at_middle(along)) == [END["opd"] / 2] * seeds
 
 
 def arms_of(numbers: dict[str, list[float]], key: str = "stable_rank") -> pd.DataFrame:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pandas as pd
 
-from opdlib.quantities import MISSING, as_text, label, written
-from opdlib.stats import mean_interval, wilson
+from opdlib.quantities import MISSING, label, written
 from opdlib.tables.matched.arms import BESIDE, after_holm, present
 from opdlib.tables.matched.paper import part_of_rate
 from opdlib.tables.study import OTHER, SAME, UNDECIDED, over_seeds, text_table
-from opdlib.tables.text import MINUS, interval, number, percent, with_interval
+from opdlib.tables.text import MINUS, number, percent, with_interval
 from opdlib.tables.written import headed
 
 PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
@@ -50,19 +49,11 @@ def means(table: pd.DataFrame, quantities: Sequence[str], arms: Sequence[str]) -
     return _by_quantity(found, "arm", lambda key, row: spread(key, row["value"], row["low"], row["high"]))
 
 
-def compared(table: pd.DataFrame, error: Mapping[str, float] | None = None) -> pd.DataFrame:
+def compared(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each quantity of `differences`, a column for each arm: the verdict, with an asterisk if it is left when
-    Holm corrects for all tests of the table, and the difference with its interval. `error`: `norm.middle_error`, a last
-    column."""
-    keys = table["quantity"].unique()
-    beside = {"interpolation": [written(key, error[key]) for key in keys]} if error is not None else None
-    return _by_quantity(_marked(table, "difference"), "arm", partial(_judged, value="difference"), beside)
-
-
-def effects(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each quantity, a column for each effect: its verdict, marked as in `compared`, its size with interval,
-    and what it is of OPD's number."""
-    return _by_quantity(_marked(table, "value"), "effect", partial(_judged, value="value"))
+    Holm corrects for all tests of the table, and the difference with its interval."""
+    marked = table.assign(verdict=table["verdict"] + after_holm(table).map({True: "*", False: ""}))
+    return _by_quantity(marked, "arm", _judged)
 
 
 def factors(table: pd.DataFrame) -> pd.DataFrame:
@@ -71,40 +62,6 @@ def factors(table: pd.DataFrame) -> pd.DataFrame:
     parts = {"rate and length in the whole": "all of it", "in the paper's": "paper"}
     beside = {heading: [percent(x, 0) for x in part_of_rate(table, whole)] for heading, whole in parts.items()}
     return _by_quantity(table, "change", _factor, beside)
-
-
-def across(tables: Mapping[str, pd.DataFrame], arms: Sequence[str]) -> pd.DataFrame:
-    """The verdicts of several comparisons side by side: a row a quantity, a column an arm, whose cells are the verdicts
-    in the order of `tables`, joined by ` / `; a dash where a comparison has none or no seed."""
-    keys = pd.concat(tables.values())["quantity"].unique()
-    found = [table[table["seeds"] > 0].set_index(["arm", "quantity"])["verdict"] for table in tables.values()]
-    there = [arm for arm in arms if any(arm in own.index.get_level_values("arm") for own in found)]
-    columns = {arm: [" / ".join(own.get((arm, key), MISSING) for own in found) for key in keys] for arm in there}
-    return text_table({"number": map(label, keys), **columns} if columns else {}, "number")
-
-
-def accuracy(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm of a table of runs: seeds, the mean accuracy with its interval over seeds, the outermost ends of the
-    runs' own intervals (Wilson's), the source's accuracy, whether it learned, and the mean number of tokens.
-
-    learned: `yes` if the interval of every run lies above that of the source (Wilson's, of as many problems), `no` if
-    none does, else `in some seeds`.
-    """
-    write, rows = partial(written, "accuracy"), []
-    for arm, own in runs.groupby("arm", sort=False):
-        source, n = float(own["source_accuracy"].iloc[0]), int(own["n"].iloc[0])
-        above = own["low"] > wilson(round(source * n), n)[1]
-        learned = "yes" if above.all() else "in some seeds" if above.any() else "no"
-        row = {"arm": arm, "seeds": len(own), "correct": spread("accuracy", *mean_interval(own["accuracy"]))}
-        row |= {"Wilson, outermost": interval(own["low"].min(), own["high"].max(), write), "source": write(source)}
-        rows.append(row | {"learned": learned, "tokens": as_text("count", own["tokens"].mean())})
-    return text_table(rows, "arm")
-
-
-def counts(table: pd.DataFrame) -> pd.DataFrame:
-    """`arms.counted` as text, a row an arm."""
-    text = table.assign(by_chance=[f"{x:.1f}" for x in table["by_chance"]]).set_index("arm")
-    return headed(text.rename(columns={"by_chance": "by chance, at most", "after_holm": "different after Holm"}))
 
 
 def margins(table: pd.DataFrame) -> pd.DataFrame:
@@ -146,16 +103,10 @@ def _by_quantity(table: pd.DataFrame, by: str, write: Write, beside: Text | None
     return text_table(labels | columns | (beside or {}) if any(table["seeds"] > 0) else {}, *labels)
 
 
-def _marked(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    return table.assign(verdict=table["verdict"] + after_holm(table, value).map({True: "*", False: ""}))
-
-
-def _judged(key: str, row: pd.Series, value: str) -> str:
-    """The verdict, the difference with its interval and, of an effect, what it is of OPD's number."""
-    text = spread(key, row[value], row["low"], row["high"], signed=True)
-    share = percent(row["share"], signed=True) if "share" in row else MISSING
-    part = "" if share == MISSING else f" ({share} of OPD's)"
-    return MISSING if text == MISSING else f"{row['verdict']}: {text}{part}"
+def _judged(key: str, row: pd.Series) -> str:
+    """The verdict, and the difference with its interval."""
+    text = spread(key, row["difference"], row["low"], row["high"], signed=True)
+    return MISSING if text == MISSING else f"{row['verdict']}: {text}"
 
 
 def _factor(_: str, row: pd.Series) -> str:
