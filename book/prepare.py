@@ -1,8 +1,8 @@
 """What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _conflicts_*.md, _run.md, _patch.md, one _train_*.md
-                                     a module below, one _quantities_*.md a subject of opdlib/quantities.yaml, one
-                                     _modules_*.md a folder of the library
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _grid.md, _conflicts_*.md, _run.md, _patch.md, one
+                                     _train_*.md a module below, one _quantities_*.md a subject of
+                                     opdlib/quantities.yaml, one _modules_*.md a folder of the library
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.svg, out of ROOT's executed notebook
 """
 
@@ -21,6 +21,7 @@ import pandas as pd
 import opdlib
 from opdlib import claims
 from opdlib.claims import verdict
+from opdlib.files import data_root
 from opdlib.quantities import MISSING, PARAMETERS, Quantity, families
 from opdlib.registry.pairs import DEFAULT, Pair, find_pair
 from opdlib.registry.study import find_run
@@ -72,6 +73,41 @@ def claims_table() -> str:
             *_table("pairs", ("Pair", "Paper", "Verdict", "What would test it"), pairs),
         ]
     )
+
+
+SYMBOLS = {"good": "✓", "part": "◐", "bad": "✗", "open": "○"}
+"""How a verdict of the grid looks -> its symbol, which stands beside the words and the colour."""
+
+
+def clause_grid() -> str:
+    """Markdown: one row a clause of the abstract, failures first: how many of its tested claims have the paper's
+    number, what is left under control, and how many of them noise and offline distillation pass, too."""
+    subjects = {claim.id: claim.pair for claim in claims.load()}
+    records = [record for record in claims.records() if not subjects[record["id"]]]
+    rows = []
+    for clause, says in pd.read_csv(data_root() / "paper" / "clauses.csv").itertuples(index=False):
+        own = [record for record in records if record["clause"] == clause]
+        tested = [record for record in own if record["number"] != verdict.NOT_TESTED]
+        come = sum(record["number"] == verdict.REPRODUCED for record in tested)
+        under = Counter(record["control"] for record in own if record["control"] != verdict.NONE)
+        stand, against = under[verdict.SURVIVES], under[verdict.EXPLAINED] + under[verdict.OPPOSITE]
+        number = _cell(f"{come} of {len(tested)}", come, len(tested) - come)
+        told = ", ".join(f"{under[word]} {word}" for word in verdict.CONTROL if under[word])
+        passes = [_share(tested, who) for who in ("noise", "offline", "rlvr", "sgd")]
+        order = (come / len(tested) if tested else 2.0, stand / (stand + against) if stand + against else 1.0)
+        rows.append((order, (f"[{clause}](claims.md) {says}", number, _cell(told, stand, against), *passes)))
+    heads = ("The abstract says", "Number", "Control", "noise", "offline", "RLVR", "SGD")
+    return "\n".join(_table("grid", heads, [row for _, row in sorted(rows, key=lambda row: row[0])]))
+
+
+def _cell(text: str, good: int, bad: int) -> str:
+    look = "open" if not good + bad else "good" if not bad else "part" if good else "bad"
+    return f'<span class="{look}">{SYMBOLS[look]} {text or MISSING}</span>'
+
+
+def _share(records: Sequence[dict[str, Any]], who: str) -> str:
+    told = [record["passes"][who] for record in records if record["passes"].get(who) is not None]
+    return f"{sum(told)} of {len(told)}" if told else MISSING
 
 
 def _table(kind: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -194,6 +230,7 @@ def main(part: str, root: Path) -> None:
     if part == "tables":
         results = open_results(DEFAULT)
         (root / "book" / "_claims.md").write_text(claims_table(), encoding="utf8")
+        (root / "book" / "_grid.md").write_text(clause_grid(), encoding="utf8")
         (root / "book" / "_conflicts_dtype.md").write_text(
             conflict_table(results, open_results(DEFAULT, "stored")), encoding="utf8"
         )

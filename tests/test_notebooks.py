@@ -152,13 +152,13 @@ def test_it_is_thin(path: Path) -> None:
 
 def test_values_for_other_pages() -> None:
     sparsity, layers = (glued(ROOT / f"notebooks/{name}.ipynb") for name in ("01_sparsity", "02_layers"))
-    shares = {"sparsity_1e_5", "exact_zero", "exact_zero_stored", "rel_norm", "top1_energy"}
+    shares = {"sparsity_1e_5", "exact_zero", "exact_zero_null", "exact_zero_stored", "rel_norm", "top1_energy"}
     shares |= {"changed_smallest", "changed_largest"}
     assert set(sparsity) == shares | {"parameters", "fig_pairs", "fig_threshold_curve", "fig_magnitude"}
     assert set(layers) == {"mlp_energy_share", "mlp_rel_norm", "attention_rel_norm", "fig_layer_module", "fig_blocks"}
     rank, subspace = (glued(ROOT / f"notebooks/{name}.ipynb") for name in ("04_rank", "05_subspace"))
     assert set(rank) == {
-        *("top16_energy", "top16_energy_stored", "stable_rank", "rank_share"),
+        *("top16_energy", "top16_energy_null", "top16_energy_stored", "stable_rank", "rank_share"),
         *("fig_spectrum", "fig_rank_pairs"),
     }
     assert set(subspace) == {
