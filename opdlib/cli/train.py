@@ -148,7 +148,7 @@ def study(
     if score or surgery:
         _ask(chosen, out, surgery, arms, seeds)
         return
-    from opdlib.results.study import missing, missing_along
+    from opdlib.results.missing import missing, missing_along
 
     runs = (missing_along if along else missing)(chosen, out, arms, seeds)
     print(f"{chosen.name}: {len(runs)} runs to do", flush=True)
