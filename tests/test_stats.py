@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import quantile_test
 
 from opdlib.errors import ParameterError
 from opdlib.stats import (
@@ -97,6 +98,9 @@ def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
     assert median_interval([3.0])[0] == 3
     assert all(math.isnan(end) for end in median_interval([1, 2, 3, 4, 5])[1:])
     assert all(math.isnan(number) for number in median_interval([]))
+    for n in (6, 7, 24, 25, 211, 3000):
+        known = quantile_test(range(n), q=0, p=0.5).confidence_interval(0.95)
+        assert median_interval(range(n))[1:] == (known.low, known.high)
 
 
 @pytest.mark.parametrize(
