@@ -7,6 +7,7 @@ The Makefile says which commit is built, and when it was made, in OPDLIB_COMMIT 
 from __future__ import annotations
 
 import os
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,20 @@ def cite(app: Sphinx, document: nodes.document) -> None:
     for number, file in enumerate(files):
         line += [nodes.Text(", ")] * bool(number) + [nodes.reference("", f"{file}.csv", refuri=f"{place}/{file}.csv")]
     title.parent.insert(title.parent.index(title) + 1, line)
+
+
+def keep_words(_: Sphinx, document: nodes.document) -> None:
+    """In tables of numbers no line ends inside a name like adamw-3e-6, or between a sign and its number."""
+    for table in document.findall(nodes.raw):
+        html = table.astext()
+        if 'class="dataframe opd"' in html:
+            html = re.sub(r"(?<=>)[^<>]*-[^<>]*(?=</th>)", _unbroken, html).replace("&lt; ", "&lt;&nbsp;")
+            table[:] = [nodes.Text(html)]
+
+
+def _unbroken(found: re.Match[str]) -> str:
+    words = (f'<span class="opd-word">{word}</span>' if "-" in word else word for word in found[0].split(" "))
+    return " ".join(words)
 
 
 def describe(app: Sphinx, page: str, _: str, context: dict[str, Any], document: nodes.document | None) -> None:
@@ -102,5 +117,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("config-inited", footer, priority=900)
     app.connect("doctree-read", cite)
+    app.connect("doctree-read", keep_words)
     app.connect("html-page-context", describe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
