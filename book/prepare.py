@@ -28,7 +28,7 @@ from opdlib.registry.study import find_run
 from opdlib.results.study import open_study
 from opdlib.tables import Results, conflicts, open_results
 
-TRAINING = ("losses", "masks", "objectives", "probes", "run", "tasks/gym", "tasks/hub")
+TRAINING = ("arithmetic", "losses", "masks", "objectives", "probes", "run", "tasks/gym", "tasks/hub")
 
 
 def claims_table() -> str:

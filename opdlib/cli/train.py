@@ -191,14 +191,15 @@ def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: b
 
 
 def _ask(scale: Scale, out: Path, surgery: bool, arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-    """Write the scale's answers or its surgery, with the kernels of its recipes."""
+    """Write the scale's answers or its surgery, with the kernels of full OPD, of the arms that compute with these."""
     from opdlib.registry.recipes import load_recipe
+    from opdlib.registry.study import FULL
     from opdlib.train import arithmetic
 
-    kernels = {load_recipe(arm.recipe).kernels for arm in scale.arms.values()}
-    if len(kernels) > 1:
-        raise ParameterError(f"scale {scale.name}: its recipes name several kernels, {', '.join(sorted(kernels))}")
-    arithmetic.choose(*kernels)  # before torch is loaded
+    kernels = {name: load_recipe(arm.recipe).kernels for name, arm in scale.arms.items()}
+    alike = {name: arm for name, arm in scale.arms.items() if kernels[name] == kernels[FULL]}
+    scale = scale.model_copy(update={"arms": alike})
+    arithmetic.choose(kernels[FULL])  # before torch is loaded
     if surgery:
         from opdlib.study.surgery import write_surgery
 

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, RegistryError
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import Arm, Scale, find_run
+from opdlib.registry.study import Arm, Scale
 from opdlib.results.study import open_study
 from opdlib.train import arithmetic
 
@@ -80,10 +80,10 @@ def two_steps(path: Path) -> str:
 
 def _committed(scale: Scale, key: str) -> tuple[Arm, int, dict[str, str]]:
     """Arm, seed and committed digests of a run."""
-    found = find_run(key)
-    if found is None or found[0].name != scale.name:
+    known = {arm.key(seed): (arm, seed) for arm, seed in scale.planned}
+    if key not in known:
         raise RegistryError(f"scale {scale.name}: no run {key!r}; see them with: opd study {scale.name} --list")
-    _, arm, seed = found
+    arm, seed = known[key]
     runs = open_study(scale.name).runs
     rows = runs[(runs["arm"] == arm.name) & (runs["seed"] == seed)]
     if rows.empty:

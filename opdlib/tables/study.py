@@ -70,7 +70,7 @@ def repeats(pair: Pair | None, quantity: str, view: str = "bf16") -> pd.Series:
     if found is None:
         return pd.Series(dtype=float)
     scale, arm, _ = found
-    return runs(scale.name, [arm.name], view).set_index("seed")[quantity].dropna()
+    return runs(scale.name, [arm.name], view).set_index("seed").get(quantity, pd.Series(dtype=float)).dropna()
 
 
 def along(scale: str, arms: Sequence[str] = (), root: Path | None = None) -> pd.DataFrame:

@@ -39,7 +39,7 @@ def rates() -> list[str]:
 
 def over_source(scale: str) -> pd.DataFrame:
     """`opdlib.tables.study.along` of every scale over the source of this one; a seed is named after its scale."""
-    names = [name for name, other in study().items() if other.source == find_scale(scale).source]
+    names = [name for name, other in study().items() if other.source_spec() == find_scale(scale).source_spec()]
     tables = [along_of(name) for name in names]
     named = [t.assign(seed=f"{name} " + t["seed"].astype(str)) for name, t in zip(names, tables, strict=True)]
     return pd.concat(named, ignore_index=True)
