@@ -74,6 +74,9 @@ def test_tables_agree_with_the_summary(results: Results) -> None:
         assert {t: shares[rule, float(t)] for t in summary[key]} == summary[key]
     blocks = tables.blocks(results).set_index("block")
     assert list(blocks.index) == [b for b in ("attention", "mlp", "embedding", "norm") if b in summary["blocks"]]
+    inside = blocks.drop(index=["embedding", "lm_head"], errors="ignore")
+    for of in ("energy", "parameter"):
+        blocks[f"inner_{of}_share"] = blocks[f"{of}_share"] / inside[f"{of}_share"].sum()
     for block, numbers in summary["blocks"].items():
         assert {k: blocks.loc[block, k] for k in numbers} == pytest.approx(numbers, rel=1e-12)
     layers = tables.layers(results).dropna(subset=["layer"])
