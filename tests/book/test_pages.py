@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from opdlib import claims, quantities
+from opdlib.registry.claims import CLAUSES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -194,8 +195,10 @@ def test_launch_button_opens_the_committed_file(page: Callable[[str], Page], nam
     assert (ROOT / f"{name}.ipynb").is_file()
 
 
-def test_index_shows_every_claim(page: Callable[[str], Page]) -> None:
-    text = page("book/index").text
+def test_every_claim_is_shown_and_the_front_page_has_every_clause(page: Callable[[str], Page]) -> None:
+    front = page("book/index").text
+    assert all(re.search(rf">\s*{clause}\s*<", front) for clause in CLAUSES)
+    text = page("book/claims").text
     for claim in claims.load():
         assert claim.pair is not None or re.search(rf">\s*{claim.id}\s*<", text), claim.id
     for title in {claim.pair.title for claim in claims.load() if claim.pair}:

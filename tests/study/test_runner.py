@@ -81,7 +81,7 @@ def test_a_study_from_nothing_to_tables(small: Scale, tmp_path: Path) -> None:
     found = StudyResults("pico", out / "pico")
     assert found.runs[["seed", "view"]].to_numpy().tolist() == [[s, v] for s in (0, 1) for v in ("bf16", "stored")]
     for view, place in (("bf16", "."), ("stored", "stored")):
-        written = tmp_path / "runs" / "train" / "pico-opd-s1" / "results" / place / "summary.json"
+        written = tmp_path / "runs" / "train" / "short" / "pico-opd-s1" / "results" / place / "summary.json"
         assert json.dumps(found.summary("opd", 1, view), indent=1) + "\n" == written.read_text()
     assert list(found.curves["step"]) == [1, 2, 1, 2]
     assert found.curves["momentum_cosine"].notna().tolist() == [True, False, True, False]
