@@ -21,8 +21,8 @@ import pandas as pd
 import opdlib
 from opdlib import claims
 from opdlib.claims import verdict
-from opdlib.files import data_root
 from opdlib.quantities import MISSING, PARAMETERS, Quantity, families
+from opdlib.registry.claims import clauses
 from opdlib.registry.pairs import DEFAULT, Pair, find_pair
 from opdlib.registry.study import find_run
 from opdlib.results.study import open_study
@@ -31,9 +31,8 @@ from opdlib.tables import Results, conflicts, open_results
 TRAINING = ("arithmetic", "losses", "masks", "objectives", "probes", "run", "tasks/gym", "tasks/hub")
 
 
-def claims_table() -> str:
+def claims_table(records: Sequence[dict[str, Any]]) -> str:
     """Markdown: every claim that was tested here with both verdicts, who else passes, then the paper's own pairs."""
-    records = claims.records()
     subjects = {claim.id: claim.pair for claim in claims.load()}
     texts = {row["id"]: row for row in claims.listed(records).to_dict("records")}
     counted = Counter(record["number"] for record in records if not subjects[record["id"]])
@@ -79,14 +78,13 @@ SYMBOLS = {"good": "✓", "part": "◐", "bad": "✗", "open": "○"}
 """How a verdict of the grid looks -> its symbol, which stands beside the words and the colour."""
 
 
-def clause_grid() -> str:
+def clause_grid(records: Sequence[dict[str, Any]]) -> str:
     """Markdown: one row a clause of the abstract, failures first: how many of its tested claims have the paper's
     number, what is left under control, and how many of them noise and offline distillation pass, too."""
     subjects = {claim.id: claim.pair for claim in claims.load()}
-    records = [record for record in claims.records() if not subjects[record["id"]]]
     rows = []
-    for clause, says in pd.read_csv(data_root() / "paper" / "clauses.csv").itertuples(index=False):
-        own = [record for record in records if record["clause"] == clause]
+    for clause, says in clauses().items():
+        own = [record for record in records if record["clause"] == clause and not subjects[record["id"]]]
         tested = [record for record in own if record["number"] != verdict.NOT_TESTED]
         come = sum(record["number"] == verdict.REPRODUCED for record in tested)
         under = Counter(record["control"] for record in own if record["control"] != verdict.NONE)
@@ -228,9 +226,9 @@ def glued_figure(notebook: Path, key: str) -> str:
 def main(part: str, root: Path) -> None:
     """Write one part into the book's source below `root`."""
     if part == "tables":
-        results = open_results(DEFAULT)
-        (root / "book" / "_claims.md").write_text(claims_table(), encoding="utf8")
-        (root / "book" / "_grid.md").write_text(clause_grid(), encoding="utf8")
+        results, records = open_results(DEFAULT), claims.records()
+        (root / "book" / "_claims.md").write_text(claims_table(records), encoding="utf8")
+        (root / "book" / "_grid.md").write_text(clause_grid(records), encoding="utf8")
         (root / "book" / "_conflicts_dtype.md").write_text(
             conflict_table(results, open_results(DEFAULT, "stored")), encoding="utf8"
         )

@@ -18,7 +18,6 @@ experts a matrix each.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +33,7 @@ from opdlib.checkpoints.patch import copy_companions, write_safetensors
 from opdlib.errors import MeasureError, ParameterError
 from opdlib.files import new_folder
 from opdlib.measurement.align import Match, align
-from opdlib.metrics.draws import binades, drawn_alike, largest
+from opdlib.metrics.draws import binades, drawn_alike, generator, largest
 from opdlib.metrics.eigen import LinAlgError, largest_first
 from opdlib.metrics.sparsity import count_of
 from opdlib.metrics.spectrum import gram_of
@@ -133,8 +132,7 @@ def edit(
     def contents() -> Iterator[memoryview]:
         for match in progress(alignment.matches):
             before, after = _read(source, match.source), _read(trained, match.trained)
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(match.source.encode()),)))
-            edited = _edited(rules, match.param, before, after, rng, complement)
+            edited = _edited(rules, match.param, before, after, generator(seed, match.source), complement)
             if restore_spectrum and edited.ndim >= 2 and bool((edited.double() != before.double()).any()):
                 edited = _with_spectrum_of(before, edited)
             start, difference = before.double(), edited.double() - before.double()

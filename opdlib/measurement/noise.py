@@ -6,11 +6,9 @@ It knows neither the weights nor a task. What it shares with a trained checkpoin
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,6 +17,7 @@ from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.patch import copy_companions
 from opdlib.files import new_folder
 from opdlib.measurement.align import Match, align
+from opdlib.metrics.draws import generator
 
 STEPS = 30
 """Halvings of the interval of scales, on a logarithmic axis."""
@@ -44,8 +43,8 @@ def noise(
         for match in progress(align(source, like).matches):
             before = source.read(match.source).bfloat16()
             change = like.read(match.trained).bfloat16().double() - before.double()
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(match.source.encode()),)))
-            noisy = noised(before, float(change.norm()), torch.from_numpy(rng.standard_normal(tuple(before.shape))))
+            draw = torch.from_numpy(generator(seed, match.source).standard_normal(tuple(before.shape)))
+            noisy = noised(before, float(change.norm()), draw)
             moved += float((noisy.double() - before.double()).square().sum())
             whole += float(before.double().square().sum())
             written[match.source] = noisy

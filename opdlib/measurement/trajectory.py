@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
 from opdlib.measurement.align import VIEWS, align, view_of
 from opdlib.measurement.geometry import by_size, has_geometry
+from opdlib.metrics.draws import generator
 from opdlib.metrics.eigen import LinAlgError
 from opdlib.metrics.sparsity import relative_norm
 from opdlib.metrics.spectrum import Spectrum, stable_rank, top_share
@@ -188,9 +187,8 @@ def control(
 ) -> list[tuple[float, float]]:
     """Similarity to the end of a walk of unrelated strides, left and right, after each: one draw for the matrix `name`.
     `kind` is one of CONTROLS."""
-    entropy = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), CONTROLS.index(kind)))
     kept = strides if kind == "spectra" else [Stride(stride.norm, ()) for stride in strides]
-    return walk_similarity(shape, kept, np.random.default_rng(entropy))
+    return walk_similarity(shape, kept, generator(seed, name, CONTROLS.index(kind)))
 
 
 def controls(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,11 @@ from torch import Tensor
 
 BINADES = 256
 """Exponents of a bf16 number."""
+
+
+def generator(seed: int, name: str, *more: int) -> np.random.Generator:
+    """What draws for the tensor `name`, whatever was drawn before it; `more` tells its draws from one another."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), *more)))
 
 
 def binades(weights: Tensor) -> NDArray[np.int16]:

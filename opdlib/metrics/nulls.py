@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from opdlib.metrics.draws import BINADES, binades
 from opdlib.metrics.kernels import MAGNITUDES
 
 GRID = torch.arange(0x7F80, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).double().numpy()
@@ -248,7 +249,7 @@ def permuted(
     before = source.double().flatten().numpy()
     delta = trained.double().flatten().numpy() - before
     magnitude = source.to(torch.bfloat16).abs().flatten().view(torch.int16).numpy().astype(np.int64)
-    classes = magnitude if within is None else (magnitude >> 7) + 256 * within.astype(np.int64)
+    classes = magnitude if within is None else binades(source) + BINADES * within.astype(np.int64)
     moved = before.copy()
     _shuffle(np.argsort(classes, kind="stable"), classes, delta, moved, rng)
     return torch.from_numpy(moved).reshape(source.shape).float()

@@ -26,7 +26,9 @@ or 0.002 for a coverage. Those about arms were written when runs could be seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import pandas as pd
@@ -40,8 +42,6 @@ from opdlib.registry.study import study
 
 Finding = Literal["sparsity", "layers", "optimizers", "rank", "subspace", "subnetwork", "matched"]
 FINDINGS: tuple[str, ...] = get_args(Finding)
-CLAUSES = tuple(f"A{number}" for number in range(1, 13))
-"""Of the abstract."""
 OPD, PAPER = "OPD", "paper"
 """Subjects that are neither a pair nor a scale."""
 
@@ -98,7 +98,7 @@ class Claim(BaseModel):
     model_config = STRICT
 
     id: str
-    clause: str = Field(pattern=r"A(?:[1-9]|1[0-2])")
+    clause: str
     finding: Finding
     statement: str
     locator: str
@@ -125,6 +125,8 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Claim:
+        if self.clause not in clauses():
+            raise ValueError(f"no clause {self.clause!r} in clauses.csv; there are {', '.join(clauses())}")
         if self.low is None and self.high is None:
             raise ValueError("the paper's range has neither low nor high")
         if self.control and not self.direction:
@@ -175,6 +177,13 @@ def claim_of(row: dict[str, str]) -> Claim:
         said = first["msg"].removeprefix("Value error, ")
         where = f"{first['loc'][0]} {first['input']!r} " if first["loc"] else ""
         raise RegistryError(f"claims.csv: {row.get('id')}: {where}{said}") from None
+
+
+@cache
+def clauses() -> Mapping[str, str]:
+    """What the abstract says, clause by clause, in our words: data/paper/clauses.csv."""
+    table = pd.read_csv(data_root() / "paper" / "clauses.csv", dtype=str)
+    return dict(zip(table["clause"], table["says"], strict=True))
 
 
 def load(finding: str | None = None) -> list[Claim]:

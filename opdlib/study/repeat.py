@@ -48,11 +48,13 @@ def repeat(scale: Scale, keys: Sequence[str], from_scratch: bool = False) -> Ite
             others += [] if same else [key]
             yield f"{key}: {'the committed weights' if same else 'OTHER weights than the committed ones'}"
     recipe = runs[0][1].recipe
-    for cpu in EMULATED.get(load_recipe(recipe).kernels, ()):
-        if not shutil.which(QEMU):
+    foreign, emulator = EMULATED.get(load_recipe(recipe).kernels, ()), shutil.which(QEMU)
+    here = emulated(recipe) if foreign and emulator else ""
+    for cpu in foreign:
+        if not emulator:
             yield f"two steps on {cpu}: not tried, {QEMU} is not installed (Debian: apt install qemu-user)"
             continue
-        same = emulated(recipe, cpu) == emulated(recipe)
+        same = emulated(recipe, cpu) == here
         others += [] if same else [f"two steps on {cpu}"]
         yield f"two steps on {cpu}: {'the same weights as here' if same else 'OTHER weights than here'}"
     if others:

@@ -16,7 +16,6 @@ tensor's.
 
 from __future__ import annotations
 
-import zlib
 from functools import partial
 from typing import Any
 
@@ -27,7 +26,7 @@ from transformers import TrainerCallback
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RecipeError
-from opdlib.metrics.draws import binades, drawn_alike
+from opdlib.metrics.draws import binades, drawn_alike, generator
 from opdlib.registry.recipes import Mask
 from opdlib.train.callbacks import unwrapped
 from opdlib.train.models import module_names
@@ -40,8 +39,7 @@ def training_masks(mask: Mask, source: Checkpoint, owner: Checkpoint, seed: int)
     for name in source.tensors:
         weights = source.read(name).to(torch.bfloat16)
         changed = (owner.read(name).to(torch.bfloat16).double() - weights.double()).abs() > mask.threshold
-        entropy = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),))
-        masks[name] = drawn_mask(mask.kind, changed, weights, np.random.default_rng(entropy))
+        masks[name] = drawn_mask(mask.kind, changed, weights, generator(seed, name))
     if not any(bool(inside.any()) for inside in masks.values()):
         raise RecipeError(
             f"mask of {owner.spec}: none of its weights differs from {source.spec} by more than threshold "
