@@ -1,4 +1,4 @@
-"""The sentences of the front page and of the essay are true of the numbers that stand in them, and of those that do not."""
+"""The sentences of the front page and of the essay are true of their numbers, written and unwritten."""
 
 from __future__ import annotations
 
