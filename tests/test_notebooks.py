@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ import nbformat
 import papermill as pm
 import pytest
 import torch
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 import opdlib
 from opdlib import notebook
@@ -169,23 +174,58 @@ def test_values_for_other_pages() -> None:
     assert all(0 <= number(sparsity[name]) <= 1 for name in shares)
 
 
-# Run by the plain command.
+# Run on models that they have never seen.
 
 
-def papermill(
-    folder: Path, source: Path, *options: str, **environment: str
-) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Run a copy of the notebook alone in an empty folder."""
-    folder.mkdir(exist_ok=True)
+class Kernel:
+    """Runs notebooks one after another in one process, each with an empty namespace, folder and cache: what they would
+    do alone, but for importing the same libraries again, which costs most of their time. nbval starts each alone."""
+
+    def __init__(self, **environment: str):
+        self.client = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", timeout=300)
+        self.environment = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"} | environment
+
+    def run(self, path: Path, folder: Path, /, **parameters: object) -> Path:
+        """Run a copy of the notebook in an empty folder, as papermill does with these parameters."""
+        folder.mkdir()
+        fresh = [
+            "import os",
+            f"os.chdir({str(folder)!r}); os.environ['OPDLIB_CACHE'] = {str(folder / 'cache')!r}",
+            "get_ipython().reset()",
+        ]
+        self._execute(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(fresh))]))
+        given = load_notebook_node(str(path))
+        self._execute(parameterize_notebook(given, parameters) if parameters else given)
+        nbformat.write(self.client.nb, folder / "out.ipynb")
+        return folder / "out.ipynb"
+
+    def _execute(self, given: Any) -> None:
+        self.client.nb = given
+        self.client.execute(env=self.environment, cleanup_kc=False)
+
+    def close(self) -> None:
+        with self.client.setup_kernel(cleanup_kc=True):
+            pass
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    """A kernel with the library of this tree."""
+    started = Kernel()
+    yield started
+    started.close()
+
+
+def papermill(folder: Path, source: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Run a copy of the notebook alone in an empty folder, by the plain command."""
+    folder.mkdir()
     shutil.copy(source, folder)
     out = folder / "out.ipynb"
     quiet = ["--no-progress-bar", "--log-level", "ERROR"]
     done = subprocess.run(
         [sys.executable, "-m", "papermill", source.name, out.name, *quiet, *options],
         cwd=folder,
-        env=os.environ
-        | {"OPDLIB_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-        | environment,
+        env=os.environ | {"OPDLIB_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -201,21 +241,17 @@ def text_of(path: Path) -> str:
     return "\n".join(str(o.data.get("text/plain", "")) for o in outputs)
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[str, ...]:
-    """A sharded bf16 source with a tied head, and a float32 trained side, as papermill's options."""
-    source = pico_weights()
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A sharded bf16 source with a tied head, and a float32 trained side, as parameters."""
+    source, folder = pico_weights(), tmp_path_factory.mktemp("pair")
     tied = {"tie_word_embeddings": True}
-    before = write_checkpoint(tmp_path / "before", source, shards=3, config=tied)
-    after = write_checkpoint(tmp_path / "after", moved(source, dtype=torch.float32), config=tied)
-    return "-p", "source", str(before), "-p", "trained", str(after)
+    before = write_checkpoint(folder / "before", source, shards=3, config=tied)
+    after = write_checkpoint(folder / "after", moved(source, dtype=torch.float32), config=tied)
+    return {"source": str(before), "trained": str(after)}
 
 
-@pytest.mark.notebook
-@each_of_pairs
-def test_checkpoints_never_seen_before(path: Path, pair: tuple[str, ...], tmp_path: Path) -> None:
-    done, out = papermill(tmp_path / "run", path, *pair)
-    assert done.returncode == 0, done.stderr
+def check_unseen(path: Path, out: Path) -> None:
     shown = text_of(out)
     assert "here, stored" in shown or path.stem != "01_sparsity"
     assert "SmolLM2" not in shown
@@ -227,60 +263,81 @@ def test_checkpoints_never_seen_before(path: Path, pair: tuple[str, ...], tmp_pa
 
 @pytest.mark.notebook
 @each_of_pairs
-def test_a_pair_in_which_nothing_changed(path: Path, tmp_path: Path) -> None:
-    same = str(write_checkpoint(tmp_path / "same", {"model.layers.0.mlp.up_proj.weight": torch.ones(4, 4).bfloat16()}))
-    done, out = papermill(tmp_path / "run", path, "-p", "source", same, "-p", "trained", same)
+def test_checkpoints_never_seen_before(path: Path, kernel: Kernel, pair: dict[str, str], tmp_path: Path) -> None:
+    check_unseen(path, kernel.run(path, tmp_path / "run", **pair))
+
+
+@pytest.mark.notebook
+def test_the_plain_command(pair: dict[str, str], tmp_path: Path) -> None:
+    done, out = papermill(
+        tmp_path / "run", FILES[0], *(word for name, value in pair.items() for word in ("-p", name, value))
+    )
     assert done.returncode == 0, done.stderr
+    check_unseen(FILES[0], out)
+
+
+@pytest.mark.notebook
+@each_of_pairs
+def test_a_pair_in_which_nothing_changed(path: Path, kernel: Kernel, tmp_path: Path) -> None:
+    same = str(write_checkpoint(tmp_path / "same", {"model.layers.0.mlp.up_proj.weight": torch.ones(4, 4).bfloat16()}))
+    out = kernel.run(path, tmp_path / "run", source=same, trained=same)
     assert "nothing changed between the two checkpoints" in text_of(out)
     assert "nan" not in text_of(out).replace("%", " ").split()
 
 
 @pytest.mark.notebook
 @each_of_the_study
-def test_the_other_scale(path: Path, tmp_path: Path) -> None:
+def test_the_other_scale(path: Path, kernel: Kernel, tmp_path: Path) -> None:
     """A page of the study shows whatever runs a scale has, none included, and refuses a scale that there is not."""
-    done, out = papermill(tmp_path / "run", path, "-p", "scale", "smollm2")
-    assert done.returncode == 0, done.stderr
+    out = kernel.run(path, tmp_path / "run", scale="smollm2")
     assert "nan" not in text_of(out).split()
     assert set(glued(out)) == set(glued(path))
-    done, _ = papermill(tmp_path / "wrong", path, "-p", "scale", "nano")
-    assert done.returncode != 0
-    assert "no scale 'nano' in study.yaml; choose one of: pico, smollm2" in done.stderr
+    with pytest.raises(
+        CellExecutionError, match=re.escape("no scale 'nano' in study.yaml; choose one of: pico, smollm2")
+    ):
+        kernel.run(path, tmp_path / "wrong", scale="nano")
 
 
 @pytest.mark.notebook
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("parameters", "message"),
     [
-        (["-p", "atoll", "1e-6"], "unknown parameter 'atoll'; did you mean 'atol'? This notebook takes: pair, source"),
-        (["-p", "atol", "3e-6"], "threshold 3e-06 was not measured; there are 1e-08, 1e-07, 1e-06, 1e-05, 0.0001"),
+        ({"atol": 3e-6}, "threshold 3e-06 was not measured; there are 1e-08, 1e-07, 1e-06, 1e-05, 0.0001"),
         (
-            ["-p", "pair", "smollm2-odp"],
+            {"pair": "smollm2-odp"},
             "no pair 'smollm2-odp', neither in pairs.yaml nor in study.yaml. Did you mean smollm2-opd",
         ),
     ],
 )
-def test_a_wrong_parameter_fails_under_the_plain_command(options: list[str], message: str, tmp_path: Path) -> None:
-    done, _ = papermill(tmp_path / "run", FILES[0], *options)
+def test_a_wrong_value_fails(parameters: dict[str, object], message: str, kernel: Kernel, tmp_path: Path) -> None:
+    with pytest.raises(CellExecutionError, match=re.escape(message)):
+        kernel.run(FILES[0], tmp_path / "run", **parameters)
+
+
+@pytest.mark.notebook
+def test_a_misspelled_parameter_fails_under_the_plain_command(tmp_path: Path) -> None:
+    """Papermill itself only warns."""
+    done, _ = papermill(tmp_path / "run", FILES[0], "-p", "atoll", "1e-6")
     assert done.returncode != 0
-    assert message in done.stderr
+    assert "unknown parameter 'atoll'; did you mean 'atol'? This notebook takes: pair, source" in done.stderr
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the built wheel in it, and a torch that cannot be imported."""
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """A kernel that finds the library in the built wheel, and a torch that cannot be imported."""
     site = tmp_path_factory.mktemp("site")
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run([sys.executable, *install], check=True, capture_output=True)
     (site / "torch.py").write_text("raise ImportError('this machine has no torch')\n")
-    return site
+    started = Kernel(PYTHONPATH=str(site))
+    yield started
+    started.close()
 
 
 @pytest.mark.notebook
 @each
-def test_alone_with_the_built_wheel(path: Path, installed: Path, tmp_path: Path) -> None:
+def test_alone_with_the_built_wheel(path: Path, installed: Kernel, tmp_path: Path) -> None:
     """With defaults: the published numbers, from what the wheel carries, without torch, patch or model."""
-    done, out = papermill(tmp_path / "run", path, PYTHONPATH=str(installed))
-    assert done.returncode == 0, done.stderr
+    out = installed.run(path, tmp_path / "run")
     notebook.clean(out)
     assert json.loads(out.read_text()) == json.loads(path.read_text())
