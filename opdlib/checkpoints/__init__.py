@@ -30,11 +30,11 @@ def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
     >>> base.read("model.norm.weight").shape
     torch.Size([16])
     """
+    from opdlib.checkpoints.formats import open_path
     from opdlib.checkpoints.hub import NAME, open_hub
-    from opdlib.checkpoints.local import open_local
 
     if isinstance(spec, Path):
-        return open_local(spec.expanduser(), str(spec))
+        return open_path(spec.expanduser(), str(spec))
     if not isinstance(spec, str):
         return spec
     if not spec.strip():
@@ -50,7 +50,7 @@ def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
         return open_patched(find(Path(location).expanduser()), spec)
     path = Path(spec).expanduser()
     if path.exists() or not NAME.fullmatch(spec):
-        return open_local(path, spec)
+        return open_path(path, spec)
     return open_hub(spec)
 
 

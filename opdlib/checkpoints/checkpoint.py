@@ -19,6 +19,16 @@ from opdlib.errors import CheckpointError
 HEAD = "lm_head.weight"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 
+DTYPES = {
+    "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool,
+    "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "U8": torch.uint8, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
+}  # fmt: skip
+"""Dtypes by their safetensors names."""
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -28,6 +38,11 @@ class TensorInfo:
     """Sizes, outermost first; () for a scalar."""
     dtype: str
     """The safetensors name of the stored dtype: BF16, F16, F32, ..."""
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> TensorInfo:
+        """What there is to say of a tensor that is at hand, or mapped."""
+        return cls(tuple(tensor.shape), NAMES.get(tensor.dtype, str(tensor.dtype)))
 
     @property
     def numel(self) -> int:
@@ -44,6 +59,10 @@ class Checkpoint(ABC):
     """A local folder with config.json and tokenizer files, where there is one."""
     tensors: Mapping[str, TensorInfo]
     """Every stored tensor, by name, as the headers list them."""
+    format: str
+    """What it is written in, for provenance: safetensors, torch, GGUF, ..."""
+    beside: tuple[str, ...] = ()
+    """Weights in other formats in the same folder, which are not read."""
     revision: str | None = None
     """The Hub commit that the files were taken from, 40 hex digits; None for anything that is not on the Hub."""
 
@@ -52,9 +71,10 @@ class Checkpoint(ABC):
         """The tensor `name`, in its stored shape and dtype. Only this tensor is held in memory."""
 
     def origin(self) -> dict[str, str]:
-        """Facts for the provenance of a measurement: spec, digest and, on the Hub, the commit."""
-        facts = {"spec": self.spec, "digest": self.digest()}
-        return facts | ({"revision": self.revision} if self.revision else {})
+        """Facts for the provenance of a measurement: spec, format, digest; the commit on the Hub; what lies beside."""
+        facts = {"spec": self.spec, "format": self.format, "digest": self.digest()}
+        known = {"revision": self.revision or "", "not read": "; ".join(self.beside)}
+        return facts | {key: value for key, value in known.items() if value}
 
     def info(self, name: str) -> TensorInfo:
         """What the header says of `name`. Raises CheckpointError if there is no such tensor."""

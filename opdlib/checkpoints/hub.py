@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from opdlib.checkpoints.local import COMPANIONS, WEIGHTS, LocalCheckpoint, open_local
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.formats import open_path
+from opdlib.checkpoints.local import COMPANIONS, WEIGHTS
 from opdlib.errors import CheckpointError
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
-def open_hub(spec: str) -> LocalCheckpoint:
+def open_hub(spec: str) -> Checkpoint:
     """Open `org/name` or `org/name@revision`, downloading what is not yet in the Hub's own cache.
 
     A branch or tag is resolved to its commit first; `revision` of the result is that commit. Raises CheckpointError
@@ -31,4 +33,4 @@ def open_hub(spec: str) -> LocalCheckpoint:
             "check the name, the revision and the network, or give a local folder"
         ) from error
     # A snapshot lies in a folder that is named after its commit.
-    return open_local(folder, spec, revision=folder.name)
+    return open_path(folder, spec, revision=folder.name)

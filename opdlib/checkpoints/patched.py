@@ -83,7 +83,7 @@ class PatchedCheckpoint(Checkpoint):
 
     def __init__(self, file: Path, source: Checkpoint, spec: str):
         self.spec, self.folder, self.tensors = spec, source.folder, source.tensors
-        self.file, self.source = file, source
+        self.file, self.source, self.format = file, source, f"patch over {source.format}"
         self.header = read_header(file)
         if source.digest() != self.header.source_digest:
             raise PatchError(

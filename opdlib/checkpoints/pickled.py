@@ -1,0 +1,149 @@
+"""Files of torch.save: pytorch_model.bin, .pt, .pth. Only torch's own reader of weights opens them, so nothing runs."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
+from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index
+from opdlib.errors import CheckpointError
+
+SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+TRAINER_STATE = (
+    *("optimizer", "optim_", "scheduler", "scaler", "rng_state", "random_states", "training_args", "adapter_"),
+)
+"""How the files begin that a trainer writes beside the weights."""
+ROOTS = ("model", "state_dict", "model_state_dict", "module", "app")
+"""Keys under which trainers put the weights among other things."""
+RENEWED = 1 << 28
+"""Bytes read from a mapped file after which it is mapped anew, so that what was read can leave the memory."""
+
+_globals = threading.Lock()  # torch keeps the list of what a pickle may name for the whole process
+
+
+class PickledFile:
+    """One file of torch.save. It is mapped: a tensor is read from disk when it is used. A file of torch before 1.6
+    cannot be mapped, and stays in memory as long as the object does."""
+
+    def __init__(self, path: Path, allowed: Sequence[Any] = ()):
+        self.path, self._allowed = path, tuple(allowed)
+        self._content, self._read = load(path, self._allowed), 0
+
+    def content(self, size: int = 0) -> Any:
+        """What the file holds; `size` says how many bytes of its tensors will be read now."""
+        self._read += size
+        if self._read > RENEWED and is_mapped(self.path):
+            self._content, self._read = load(self.path, self._allowed), size
+        return self._content
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_allowed": self._allowed}  # mapped again where it arrives
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], state["_allowed"])  # type: ignore[misc]
+
+
+class PickledCheckpoint(Checkpoint):
+    """The weights of files of torch.save. Raises CheckpointError for a pickle that wants more than tensors and plain
+    data, for one that holds no weights, and where files and index disagree."""
+
+    def __init__(self, spec: str, files: Files, folder: Path, revision: str | None = None):
+        self.spec, self.folder, self.revision, self.format = spec, folder, revision, "torch"
+        self._files: dict[str, PickledFile] = {}
+        self.tensors = {}
+        for path, listed in sorted(files.items()):
+            file = PickledFile(path)
+            weights = weights_of(file.content(), path)
+            check_shard(path, listed, weights, {name: held.path for name, held in self._files.items()})
+            for name, tensor in weights.items():
+                if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
+                    raise CheckpointError(
+                        f"{path}: {name} is a {type(tensor).__name__} of layout {tensor.layout}; wanted plain tensors, "
+                        "or the folder if this is the part of one process"
+                    )
+                self._files[name], self.tensors[name] = file, TensorInfo.of(tensor)
+
+    def read(self, name: str) -> torch.Tensor:
+        info = self.info(name)
+        if info.dtype not in DTYPES:
+            raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
+        file = self._files[name]
+        found: torch.Tensor = weights_of(file.content(info.numel * DTYPES[info.dtype].itemsize), file.path)[name]
+        return found.detach().contiguous()
+
+
+def load(path: Path, allowed: Sequence[Any] = ()) -> Any:
+    """What torch.load(weights_only=True) makes of `path`, mapped if it can be. `allowed` are classes that the pickle
+    may name besides tensors. Raises CheckpointError in one line."""
+    try:
+        with _globals, warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
+            warnings.simplefilter("ignore")  # of pickles that are old
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped(path))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: a pickle that wants more than weights ({_wanted(error)}), so it is refused and nothing of it was "
+            "run; if you trust it, save its state dict alone with torch.save, or as safetensors"
+        ) from error
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a whole pickle of torch.save ({reason[:120]}); copy or save the file again"
+        ) from error
+
+
+def is_mapped(path: Path) -> bool:
+    """Whether `path` is a zip archive, as torch writes since 1.6."""
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def weights_of(content: Any, place: Path) -> dict[str, Any]:
+    """The state dict in what a trainer saved: the mapping itself, or what stands under one of `ROOTS`. Its entries that
+    are no tensors are left out. Raises CheckpointError if there is none, or more than one."""
+    if isinstance(content, Mapping):
+        roots = [key for key in ROOTS if isinstance(content.get(key), Mapping) and content[key]]
+        if len(roots) == 1:
+            return weights_of(content[roots[0]], place)
+        if roots:
+            raise CheckpointError(f"{place}: weights under {' and '.join(roots)}; save the one that is meant alone")
+        tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        if tensors and all(isinstance(name, str) for name in tensors):
+            return tensors
+    found = f"keys {', '.join(map(str, [*content][:4]))}" if isinstance(content, Mapping) else type(content).__name__
+    raise CheckpointError(f"{place}: no weights in it ({found}); wanted a state dict, or one under {', '.join(ROOTS)}")
+
+
+def holds(path: Path) -> bool:
+    """Whether there is a pickle of weights at `path`: a file, an index of shards, or a folder with either."""
+    if path.is_dir():
+        return any(path.glob("*.bin.index.json")) or bool(_weights(path))
+    return path.suffix in SUFFIXES or path.name.endswith(".bin.index.json")
+
+
+def open_pickled(path: Path, spec: str, revision: str | None = None) -> PickledCheckpoint:
+    """Open a file of torch.save, an index of shards, or a folder with either, beside whatever a trainer left there.
+    Raises CheckpointError with what was found and what to do."""
+    if path.is_dir():
+        files = files_in(path, "pytorch_model.bin", sorted(path.glob("*.bin.index.json")), _weights(path))
+        return PickledCheckpoint(spec, files, path, revision)
+    files = files_of_index(path) if path.suffix == ".json" else {path: None}
+    return PickledCheckpoint(spec, files, path.parent, revision)
+
+
+def _weights(folder: Path) -> list[Path]:
+    files = (path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    return sorted(path for path in files if not path.name.startswith(TRAINER_STATE))
+
+
+def _wanted(error: Exception) -> str:
+    """What the pickle asked for, out of a message of many lines."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line or "WeightsUnpickler" in line), "")
+    return told[:160].partition(" was not an allowed")[0] or "no file of torch.save"

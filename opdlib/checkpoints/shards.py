@@ -1,0 +1,85 @@
+"""Which files of a folder are one checkpoint: a single file, or shards that an index lists or whose names prove it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from opdlib.errors import CheckpointError
+
+SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(safetensors|bin|pt|pth)")
+
+Files = Mapping[Path, list[str] | None]
+"""File -> the tensors that an index lists for it; None without an index."""
+
+
+def files_in(folder: Path, single: str, indices: Sequence[Path], weights: Sequence[Path]) -> Files:
+    """The files of the one checkpoint in `folder`: `single` is the name of a file that is a whole model by its name,
+    `weights` are all files that may be one. Raises CheckpointError where they may be several, or are not all there."""
+    whole = folder / single
+    if len(indices) > 1 or (indices and whole.exists()):
+        rivals = [p.name for p in indices] + [single] * whole.exists()
+        raise CheckpointError(
+            f"{folder}: holds {' and '.join(rivals)}, which may be two checkpoints; name the file you mean"
+        )
+    if indices:
+        return files_of_index(indices[0])
+    if whole.exists() or len(weights) == 1:
+        return {whole if whole.exists() else weights[0]: None}
+    return _unlisted(folder, weights)
+
+
+def files_of_index(index: Path) -> Files:
+    """The files beside `index` that it lists. Raises CheckpointError if it is damaged or a file is missing."""
+    try:
+        content = json.loads(index.read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{index}: not readable as JSON ({error}); copy the index again") from error
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: no 'weight_map' of tensor names to file names; copy the index again")
+    files: dict[Path, list[str]] = {}
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard:
+            raise CheckpointError(
+                f"{index}: {name!r} is said to lie in {shard!r}; wanted the plain name of a file beside it. "
+                "An index must not point outside its folder"
+            )
+        files.setdefault(index.parent / shard, []).append(name)
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing, though {index.name} lists it; copy or download the shard again")
+    return files
+
+
+def check_shard(path: Path, listed: Sequence[str] | None, held: Collection[str], places: Mapping[str, Path]) -> None:
+    """Raise CheckpointError unless the shard `path` holds what the index lists, and nothing that lies in another shard
+    too; `places` says where the tensors of the shards before it lie."""
+    if listed is not None and sorted(listed) != sorted(held):
+        stray = sorted(set(listed).symmetric_difference(held))
+        raise CheckpointError(
+            f"{path}: the index lists {len(listed)} tensors in this shard, the shard holds {len(held)}; "
+            f"they differ in {stray[0]!r}. Index and shards must come from one save; copy them again"
+        )
+    for name in held:
+        if name in places:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is also in {places[name].name}; a tensor belongs to one shard. "
+                "Remove the file that is not part of the checkpoint"
+            )
+
+
+def _unlisted(folder: Path, weights: Sequence[Path]) -> Files:
+    """Shards without an index are taken only if their own names prove that the set is complete."""
+    shards = [m for p in weights if (m := SHARD.fullmatch(p.name))]
+    if len(shards) == len(weights) and len({(m[1], int(m[3])) for m in shards}) == 1:
+        total = int(shards[0][3])
+        if missing := sorted(set(range(1, total + 1)) - {int(m[2]) for m in shards}):
+            raise CheckpointError(f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again")
+        return dict.fromkeys(weights)
+    raise CheckpointError(
+        f"{folder}: {len(weights)} files of weights and no index ({weights[0].name}, {weights[1].name}, ...); "
+        "name one file, or add the index that lists them"
+    )
