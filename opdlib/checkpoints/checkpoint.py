@@ -129,7 +129,12 @@ class Checkpoint(ABC):
         return self._digest
 
     @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """Tensor -> `tensor_digest`, of all. Reads everything once."""
+        return {name: self.tensor_digest(name) for name in sorted(self.tensors)}
+
+    @cached_property
     def _digest(self) -> str:
         headers = sorted(self.tensors.items())
-        rows = [[name, info.dtype, list(info.shape), self.tensor_digest(name)] for name, info in headers]
+        rows = [[name, info.dtype, list(info.shape), self.digests[name]] for name, info in headers]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()

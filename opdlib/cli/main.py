@@ -16,7 +16,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 import opdlib
-from opdlib.cli import claims, measure, patch, train
+from opdlib.cli import claims, measure, patch, shares, train
 from opdlib.errors import OpdError, ParameterError, needs_extra
 
 app = App(
@@ -33,6 +33,7 @@ app.register_install_completion_command(help="Let Tab complete commands and opti
 app.command(measure.measure, usage="Usage: opd measure (PAIR... | --source SPEC --trained SPEC) [OPTIONS]")
 for command in (measure.pairs, measure.summary, measure.overlap, train.evaluate, train.train, train.study):
     app.command(command)
+app.command(shares.merge)
 patches = App("patch", help="Make lossless sparse patches.\n\nexample: opd patch verify SOURCE FILE TRAINED")
 for action in (patch.make, patch.apply, patch.verify):
     patches.command(action)

@@ -49,6 +49,9 @@ def measure(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     check: bool = False,
     workers: int | None = None,
+    memory: str | None = None,
+    dask: str | None = None,
+    shard: str | None = None,
 ) -> None:
     """Measure pairs and write their results.
 
@@ -66,8 +69,12 @@ def measure(
         skip: tensors to leave out, by name or pattern
         device: where to compute
         check: fail unless the committed numbers come out
-        workers: threads (default: one per core); changes no number
+        workers: matrices at once (default: one per core); changes no number
+        memory: at most so many bytes, such as 8G; changes no number
+        dask: share the work among the workers of this scheduler, tcp://HOST:8786
+        shard: measure part I/N of the work, for opd merge to put together
     """
+    from opdlib.cli.shares import bytes_of, executor_of, measure_shards
     from opdlib.registry.pairs import Pair, find_pair
     from opdlib.results.layout import committed_folder
     from opdlib.results.measure import Order, measure_together, scales_of
@@ -79,6 +86,8 @@ def measure(
         raise ParameterError("--name goes with --source and --trained; a pair of the registry has its key")
     if check and given:
         raise ParameterError("--check compares with committed results, so it takes PAIR...")
+    if shard and (dask or check):
+        raise ParameterError("--shard measures a part on this machine; --dask and --check go without it")
     if source and trained:
         called = name or short_name(trained)
         wanted = [Pair(key=called, title=called, source=source, trained=trained, regime="")]
@@ -97,8 +106,15 @@ def measure(
         orders.setdefault(pair.source, []).append((pair, order))
     metrics = ("sparsity", *(() if only else ("geometry",)), *NULLS[nulls])
     options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
+    options["memory"] = bytes_of(memory) if memory else None
+    if shard:
+        measure_shards({open_checkpoint(s): [order for _, order in o] for s, o in orders.items()}, shard, options)
+        return
     for spec, together in orders.items():
-        done = measure_together(open_checkpoint(spec), [order for _, order in together], **options)
+        with executor_of(dask) as executor:
+            done = measure_together(
+                open_checkpoint(spec), [order for _, order in together], executor=executor, **options
+            )
         for (pair, order), measurement in zip(together, done, strict=True):
             for line in _left_out(measurement.alignment.left_out):
                 print(line)

@@ -6,33 +6,27 @@ or in which mask, at which share, tolerance or rank.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
 from opdlib.measurement.align import Match, view_of
-from opdlib.measurement.nulls import Noise, chances, draws, noise
+from opdlib.measurement.nulls import chances, draws, noise
 from opdlib.metrics import spectrum as of
-from opdlib.metrics.eigen import LinAlgError, one_blas_thread
+from opdlib.metrics.eigen import LinAlgError
 from opdlib.metrics.geometry import Chances, Geometry, geometries
 from opdlib.metrics.histogram import scan
 from opdlib.metrics.masks import Coverage
 from opdlib.metrics.subspace import expected_drift, rank_of
 
-T = TypeVar("T")
-
 CURVE = 24
 """Points of the spectrum that are kept, evenly spread over the logarithm of the rank index."""
-
-LARGE_SIDE, LARGE_WORK = 1024, 1 << 34
-"""A matrix gets all cores to itself from this shorter side on, because its Gram matrices fill memory and keep several
-cores busy, or from this many multiplications of a Gram product; smaller matrices share the cores out."""
 
 
 @dataclass(frozen=True)
@@ -109,48 +103,9 @@ class Target:
     trained: Checkpoint
     matches: Mapping[str, Match]
     """By the source's name."""
-    noises: Mapping[str, Noise] = field(default_factory=dict)
-    """By the source's name: the noise of every tensor that visibility speaks about."""
-
-
-def measure_geometry(
-    source: Checkpoint,
-    targets: Sequence[Target],
-    view: str,
-    device: torch.device,
-    workers: int,
-    store: Callable[[int, str, list[MatrixResult]], None],
-    nulls: Collection[str] = (),
-) -> Iterator[str]:
-    """Measure every matrix of every target, hand each result to `store(target, tensor, results)`, yield finished
-    tensors. `nulls` asks for the exact ones (`nulls`) and for a draw of each (`draws`).
-
-    Tensors outside, targets inside: a source matrix is decomposed once. Raises MeasureError for a matrix that no solver
-    can decompose.
-    """
-    shapes = {name: match.info.shape for target in targets for name, match in target.matches.items()}
-
-    def one(name: str) -> str:
-        for number, results in _tensor(source, targets, name, view, device, nulls).items():
-            store(number, name, results)
-        return name
-
-    yield from by_size(one, shapes, workers, alone=device.type != "cpu")
-
-
-def by_size(
-    one: Callable[[str], T], shapes: Mapping[str, tuple[int, ...]], workers: int, alone: bool = False
-) -> Iterator[T]:
-    """What `one` gives for each tensor. Large ones come first and one at a time (all of them if `alone`), on all cores;
-    then small ones, `workers` at a time, each on one core. So the arithmetic of a matrix depends on its shape alone,
-    and no number on `workers`."""
-    ordered = sorted(shapes, key=lambda name: (-work(shapes[name]), name))
-    large = [name for name in ordered if is_large(shapes[name]) or alone]
-    with one_blas_thread():
-        yield from map(one, large)
-        # torch counts the threads of its BLAS for each thread of the pool, so it is told in each of them.
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(one, [name for name in ordered if name not in large])
+    scales: Mapping[str, float] | None = None
+    """Source's name of a tensor -> root mean square of its delta before rounding, where it is known from elsewhere.
+    None where visibility is not asked for, or has nothing to say: in every view but bf16."""
 
 
 def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -159,20 +114,14 @@ def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
     return not torch.equal(a.to(common), b.to(common))
 
 
-def is_large(shape: tuple[int, ...]) -> bool:
-    """Whether a matrix of this shape is measured alone."""
-    return min(shape[-2:]) >= LARGE_SIDE or work(shape) >= LARGE_WORK
-
-
-def work(shape: tuple[int, ...]) -> int:
-    """Multiplications of a Gram product of one matrix of this shape: what its geometry costs, up to a factor."""
-    return max(shape[-2:]) * min(shape[-2:]) ** 2
-
-
-def _tensor(
+def measure_tensor(
     source: Checkpoint, targets: Sequence[Target], name: str, view: str, device: torch.device, nulls: Collection[str]
 ) -> dict[int, list[MatrixResult]]:
-    """The results of one tensor for every target that has it, expert by expert."""
+    """The results of one tensor for every target that has it (by its place), expert by expert.
+
+    Tensors outside, targets inside: a source matrix is decomposed once. `nulls` asks for the exact ones (`nulls`) and
+    for a draw of each (`draws`). Raises MeasureError for a matrix that no solver can decompose.
+    """
     stored = source.read(name)
     after = {n: t.trained.read(t.matches[name].trained) for n, t in enumerate(targets) if name in t.matches}
     results: dict[int, list[MatrixResult]] = {number: [] for number in after}
@@ -186,9 +135,10 @@ def _tensor(
         drawn: list[tuple[int, str, torch.Tensor]] = []
         for number, other in changed.items() if nulls else ():
             histogram = scan(matrix, view_of(other, view)).histogram
-            own = targets[number].noises.get(name)
-            if own and expert is not None:
-                own = noise(stored[place], other, histogram)
+            scales = targets[number].scales
+            own = None
+            if scales is not None:
+                own = noise(stored[place], other, histogram, scales.get(name) if expert is None else None)
             known.append(chances(histogram, own))
             if "draws" in nulls:
                 own_draws = draws(name, expert, matrix, other, view, own)
@@ -212,6 +162,11 @@ def _tensor(
                 expected[number][null] = (*kept, *exact)
             results[number].append(MatrixResult(name, expert, g.route, numbers_of(g), g.reasons, expected[number]))
     return results
+
+
+def geometry_key(name: str) -> str:
+    """The name of a tensor's geometry in a ledger; a tensor's own may hold what a file's must not."""
+    return f"geometry-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def has_geometry(shape: tuple[int, ...], name: str) -> str:

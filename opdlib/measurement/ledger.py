@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from opdlib.errors import ParameterError
 from opdlib.files import write_together
 
+MARKER = "identity.json"
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -27,10 +29,13 @@ class Ledger:
     def __init__(self, folder: Path, identity: Any):
         self._folder = folder
         text = json.dumps(identity, sort_keys=True)
-        marker = folder / "identity.json"
+        marker = folder / MARKER
         if not (marker.is_file() and marker.read_text(encoding="utf8") == text):
             shutil.rmtree(folder, ignore_errors=True)
             write_together(folder, {marker.name: text}, last=marker.name)
+
+    def __contains__(self, part: str) -> bool:
+        return self._file(part).is_file()
 
     def load(self, part: str) -> tuple[Any, Arrays] | None:
         """The records (JSON) and arrays of a finished part, None if it is not finished."""
@@ -47,6 +52,20 @@ class Ledger:
         np.savez(stream, allow_pickle=False, records=np.array(json.dumps(records)), **dict(arrays))
         name = self._file(part).name
         write_together(self._folder, {name: stream.getvalue()}, last=name)
+
+    def take(self, other: Path) -> None:
+        """Copy the finished parts of the ledger in `other`. Raises ParameterError if it is of another measurement,
+        OutputError if they cannot be written."""
+        marker = other / MARKER
+        if not marker.is_file():
+            raise ParameterError(f"{other}: no ledger of a measurement; wanted a folder that opd measure --shard wrote")
+        if marker.read_text(encoding="utf8") != (self._folder / MARKER).read_text(encoding="utf8"):
+            raise ParameterError(
+                f"{other}: of another measurement than {self._folder} (other weights, view or options); "
+                "merge shards that were started with the same options over the same checkpoints"
+            )
+        for file in sorted(other.glob("*.npz")):
+            write_together(self._folder, {file.name: file.read_bytes()}, last=file.name)
 
     def _file(self, part: str) -> Path:
         return self._folder / f"{part}.npz"

@@ -39,7 +39,7 @@ def noise(source: Tensor, trained: Tensor, histogram: DeltaHistogram, known: flo
     if not _on_grid(source):
         return Noise(float("nan"), OFF_GRID)
     if known is None and has_masters(trained):
-        known = float((trained.double() - source.double()).square().mean().sqrt())
+        known = float(trained.double().sub_(source).square_().mean().sqrt())
     if known is not None:
         return Noise(known, FP32)
     return Noise(of.scale_of_rounded_norm(histogram.magnitude_bins, histogram.magnitudes, histogram.energy), ROUNDED)

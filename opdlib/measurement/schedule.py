@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from tqdm.auto import tqdm
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import ParameterError
-from opdlib.measurement.align import VIEWS, Alignment, align
-from opdlib.measurement.geometry import MatrixResult, Target, from_json, has_geometry, measure_geometry, work
+from opdlib.measurement.align import VIEWS, Alignment
+from opdlib.measurement.geometry import MatrixResult, from_json
 from opdlib.measurement.ledger import Ledger
-from opdlib.measurement.nulls import Noise
-from opdlib.measurement.sparsity import TensorResult, sparsity_pass
+from opdlib.measurement.parts import Finished, Part, Plan, by_work, measure_here, measure_there
+from opdlib.measurement.sparsity import Pass, TensorResult, sparsity_pass
 from opdlib.metrics.histogram import DeltaHistogram
 
 FORMAT = 3
@@ -107,96 +108,181 @@ def measure_all(
     metrics: Sequence[str] = METRICS,
     device: str = "auto",
     workers: int | None = None,
+    memory: int | None = None,
+    executor: Executor | None = None,
     progress: bool | None = False,
 ) -> list[Measurement]:
     """Measure pairs over one source: all are aligned first, then come their histograms, then their geometry.
 
-    `workers` (default: the machine's cores) share the work; no number depends on it. `device` auto takes a GPU for the
-    geometry if there is one. Metric `nulls` adds what rounding and magnitude alone would give, `draws` their spectra by
-    a draw each; both go with whatever else is measured. `progress` True shows a bar, None only on a terminal. Raises
-    AlignmentError, MeasureError (NaN, Inf, dtype, a matrix that cannot be decomposed), ParameterError, OutputError.
+    `workers` (default: the machine's cores) share the work, as many at once as fit into `memory` bytes, the process
+    included. An `executor` shares it among its own workers instead, which may be on other machines: they open the same
+    specs. No number depends on either. `device` auto takes a GPU for the geometry if there is one. Metric `nulls` adds
+    what rounding and magnitude alone would give, `draws` their spectra by a draw each; both go with whatever else is
+    measured. `progress` True shows a bar, None only on a terminal. Raises AlignmentError, MeasureError (NaN, Inf,
+    dtype, a matrix that cannot be decomposed, workers that are gone), ParameterError, OutputError.
     """
-    for value, known, what in ((view, VIEWS, "view"), *((m, EVERYTHING, "metric") for m in metrics)):
-        if value not in known:
-            raise ParameterError(f"{what} {value!r}; wanted one of {', '.join(known)}")
-    if workers is not None and workers < 1:
-        raise ParameterError(f"workers {workers}; wanted a number from 1 up")
-    chosen, count = _device(device), workers or os.cpu_count() or 1
-    runs = [_Run(source, job, view, metrics, align(source, job.trained, job.skip)) for job in jobs]
-    with ThreadPoolExecutor(count) as pool:
-        passes = []
-        for run in runs:
-            with _bar(run.job.name, run.alignment.parameters, " weights", progress) as bar:
-                scales = run.job.scales if "nulls" in metrics else None
-                passes.append(
-                    sparsity_pass(source, run.job.trained, run.alignment, view, pool, run.ledger, bar, scales)
-                )
-    geometry: Sequence[tuple[MatrixResult, ...] | None] = [None] * len(runs)
-    if "geometry" in metrics:
-        noises = [{t.match.source: t.noise for t in found.tensors if t.noise} for found in passes]
-        nulls = {"nulls", "draws"} & set(metrics)
-        geometry = _geometry(source, runs, view, chosen, count, progress, noises, nulls)
-    return [
-        Measurement(
-            name=run.job.name,
-            view=view,
-            metrics=tuple(metrics),
-            device=str(chosen),
-            origins=run.origins,
-            skip=run.job.skip,
-            alignment=run.alignment,
-            tensors=found.tensors,
-            histogram=found.histogram,
-            top=found.top,
-            matrices=matrices,
-        )
-        for run, found, matrices in zip(runs, passes, geometry, strict=True)
-    ]
+    count = _workers(workers)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory())) if executor else None
+        runs = _Runs(source, jobs, view, metrics, device, progress, scratch)
+        if executor:
+            runs.finish("parts", runs.plan.parts, lambda left: measure_there(runs.plan, left, executor, runs.keep))
+        passes = runs.sparsity(count)
+        if "geometry" in metrics:
+            runs.finish("geometry", runs.plan.geometry, runs.here(count, memory))
+        return runs.measurements(passes)
 
 
-class _Run:
-    def __init__(self, source: Checkpoint, job: Job, view: str, metrics: Sequence[str], alignment: Alignment):
-        self.job, self.alignment = job, alignment
-        self.origins = {"source": source.origin(), "trained": job.trained.origin()}
-        ours = identity(self.origins["source"]["digest"], self.origins["trained"]["digest"], view, job.skip, metrics)
-        known = {"scales": sorted(job.scales.items())} if job.scales else {}
-        self.ledger = Ledger(job.ledger, ours | known) if job.ledger else None
-
-
-def _geometry(
+def measure_share(
     source: Checkpoint,
-    runs: Sequence[_Run],
-    view: str,
-    device: torch.device,
-    workers: int,
-    progress: bool | None,
-    noises: Sequence[Mapping[str, Noise]],
-    nulls: Collection[str],
-) -> list[tuple[MatrixResult, ...]]:
-    found: list[dict[str, list[MatrixResult]]] = [{} for _ in runs]
-    targets = []
-    for run, known, own in zip(runs, found, noises, strict=True):
-        matches = {m.source: m for m in run.alignment.matches if not has_geometry(m.info.shape, m.source)}
-        for name in matches:
-            part = run.ledger.load(_part(name)) if run.ledger else None
-            if part is not None:
-                known[name] = [from_json(row) for row in part[0]]
-        targets.append(Target(run.job.trained, {n: m for n, m in matches.items() if n not in known}, own))
-    shapes = {n: m.info.shape for t in targets for n, m in t.matches.items()}
+    jobs: Sequence[Job],
+    number: int,
+    of: int,
+    *,
+    view: str = "bf16",
+    metrics: Sequence[str] = METRICS,
+    device: str = "auto",
+    workers: int | None = None,
+    memory: int | None = None,
+    progress: bool | None = False,
+) -> tuple[int, int]:
+    """Measure every `of`-th part into the ledgers of `jobs`, beginning with part `number` (from 1) in order of work.
 
-    def store(number: int, name: str, results: list[MatrixResult]) -> None:
-        if ledger := runs[number].ledger:
-            ledger.store(_part(name), [asdict(r) for r in results], {})
-        found[number][name] = results
-
-    with _bar("geometry", sum(map(work, shapes.values())), " flop", progress) as bar:
-        for name in measure_geometry(source, targets, view, device, workers, store, nulls):
-            bar.update(work(shapes[name]))
-    return [tuple(r for name in sorted(known) for r in known[name]) for known in found]
+    Returns the parts of this share, and all there are. For options and errors see `measure_all`.
+    """
+    if not 1 <= number <= of:
+        raise ParameterError(f"shard {number}/{of}; wanted i/n with i from 1 to n, such as 1/{max(of, 1)}")
+    runs = _Runs(source, jobs, view, metrics, device, progress)
+    own = by_work(runs.plan.parts)[number - 1 :: of]
+    runs.finish(f"shard {number}/{of}", own, runs.here(_workers(workers), memory))
+    return len(own), len(runs.plan.parts)
 
 
-def _part(name: str) -> str:
-    return f"geometry-{hashlib.sha256(name.encode()).hexdigest()[:16]}"  # a name may hold what a file name must not
+def gather(
+    source: Checkpoint, job: Job, ledgers: Sequence[Path], view: str, metrics: Sequence[str], device: str
+) -> list[Part]:
+    """Copy what other ledgers of this measurement have into that of `job`; returns the parts that are missing still.
+
+    Raises ParameterError for a ledger of another measurement; for other errors see `measure_all`.
+    """
+    runs = _Runs(source, [job], view, metrics, device, progress=False)
+    runs.take(ledgers)
+    return runs.missing(runs.plan.parts)
+
+
+class _Runs:
+    """Pairs over one source, each with its ledger, or a memory of its own."""
+
+    def __init__(
+        self,
+        source: Checkpoint,
+        jobs: Sequence[Job],
+        view: str,
+        metrics: Sequence[str],
+        device: str,
+        progress: bool | None,
+        scratch: Path | None = None,
+    ):
+        for value, known, what in ((view, VIEWS, "view"), *((m, EVERYTHING, "metric") for m in metrics)):
+            if value not in known:
+                raise ParameterError(f"{what} {value!r}; wanted one of {', '.join(known)}")
+        trained, skip, scales = [j.trained for j in jobs], [j.skip for j in jobs], [j.scales for j in jobs]
+        self.plan = Plan(source, trained, skip, scales, view, metrics, _device(device))
+        self._jobs, self._progress = jobs, progress
+        self._origins = [{"source": source.origin(), "trained": job.trained.origin()} for job in jobs]
+        folders = [job.ledger or (scratch / str(n) if scratch else None) for n, job in enumerate(jobs)]
+        self._ledgers = [Ledger(f, self._identity(n)) if f else None for n, f in enumerate(folders)]
+        self._kept: list[dict[str, Any]] = [{} for _ in jobs]
+
+    def _identity(self, number: int) -> dict[str, Any]:
+        job, digests = self._jobs[number], [facts["digest"] for facts in self._origins[number].values()]
+        known = {"scales": sorted(job.scales.items())} if job.scales else {}
+        return identity(digests[0], digests[1], self.plan.view, job.skip, self.plan.metrics) | known
+
+    def missing(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts that some pair lacks, for those pairs alone."""
+        lacking = [(part, tuple(n for n in part.pairs if not self._has(n, part.key))) for part in parts]
+        return [replace(part, pairs=pairs) for part, pairs in lacking if pairs]
+
+    def _has(self, number: int, key: str) -> bool:
+        ledger = self._ledgers[number]
+        return key in (ledger or self._kept[number])
+
+    def take(self, ledgers: Sequence[Path]) -> None:
+        """Copy what these have into the ledger of the first pair."""
+        own = self._ledgers[0]
+        assert own is not None, "parts are gathered in a folder"
+        for folder in ledgers:
+            own.take(folder)
+
+    def keep(self, part: Part, finished: Sequence[Finished]) -> None:
+        """Into the ledger of each pair of the part, or its memory."""
+        for number, (records, arrays) in zip(part.pairs, finished, strict=True):
+            if ledger := self._ledgers[number]:
+                ledger.store(part.key, records, arrays)
+            else:
+                self._kept[number][part.key] = records
+
+    def here(self, workers: int, memory: int | None) -> Callable[[Sequence[Part]], Iterator[Part]]:
+        """Measures parts on this machine; one at a time on a GPU."""
+        count = workers if self.plan.device == "cpu" else 1
+        return lambda parts: measure_here(self.plan, parts, count, memory, self.keep)
+
+    def finish(self, title: str, parts: Sequence[Part], measure: Callable[[Sequence[Part]], Iterator[Part]]) -> None:
+        """Measure those of `parts` that are missing, under a bar."""
+        left = self.missing(parts)
+        with _bar(title, sum(part.work for part in left), " flop", self._progress) as bar:
+            for part in measure(left):
+                bar.update(part.work)
+
+    def sparsity(self, workers: int) -> list[Pass]:
+        """The sparsity pass of each pair, a tensor at a time, which the workers share."""
+        with ThreadPoolExecutor(workers) as pool:
+            passes = []
+            for number, job in enumerate(self._jobs):
+                alignment, scales = self.plan.alignments[number], self.plan.scales_of(number)
+                with _bar(job.name, alignment.parameters, " weights", self._progress) as bar:
+                    view, ledger = self.plan.view, self._ledgers[number]
+                    passes.append(
+                        sparsity_pass(self.plan.source, job.trained, alignment, view, pool, ledger, bar, scales)
+                    )
+            return passes
+
+    def measurements(self, passes: Sequence[Pass]) -> list[Measurement]:
+        """Put together what is measured."""
+        return [
+            Measurement(
+                name=job.name,
+                view=self.plan.view,
+                metrics=tuple(self.plan.metrics),
+                device=self.plan.device,
+                origins=self._origins[number],
+                skip=job.skip,
+                alignment=self.plan.alignments[number],
+                tensors=found.tensors,
+                histogram=found.histogram,
+                top=found.top,
+                matrices=self._matrices(number) if "geometry" in self.plan.metrics else None,
+            )
+            for number, (job, found) in enumerate(zip(self._jobs, passes, strict=True))
+        ]
+
+    def _matrices(self, number: int) -> tuple[MatrixResult, ...]:
+        keys = [part.key for part in self.plan.geometry if number in part.pairs]
+        return tuple(from_json(row) for key in keys for row in self._records(number, key))
+
+    def _records(self, number: int, key: str) -> Any:
+        if ledger := self._ledgers[number]:
+            known = ledger.load(key)
+            assert known is not None, "what is measured is in the ledger"
+            return known[0]
+        return self._kept[number][key]
+
+
+def _workers(asked: int | None) -> int:
+    if asked is not None and asked < 1:
+        raise ParameterError(f"workers {asked}; wanted a number from 1 up")
+    return asked or os.cpu_count() or 1
 
 
 def _bar(name: str, size: int, unit: str, progress: bool | None) -> tqdm[Any]:
@@ -204,9 +290,9 @@ def _bar(name: str, size: int, unit: str, progress: bool | None) -> tqdm[Any]:
     return tqdm(total=size, unit=unit, unit_scale=True, desc=name, disable=hidden)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> str:
     if name not in ("auto", "cpu", "cuda"):
         raise ParameterError(f"device {name!r}; wanted auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise ParameterError("device cuda: there is none on this machine; use auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
 from opdlib.measurement.align import Alignment, Delta, Match, read_delta
-from opdlib.measurement.ledger import Ledger
+from opdlib.measurement.ledger import Arrays, Ledger
 from opdlib.measurement.nulls import Noise, noise
 from opdlib.metrics.histogram import DeltaHistogram, Finer, Members, NonFiniteError, Scan, scan, total
 from opdlib.metrics.nulls import Visibility, visibility
@@ -64,13 +64,13 @@ def sparsity_pass(
     somebody knows it) comes what visibility expects. Raises MeasureError for NaN and Inf."""
     results: list[TensorResult] = []
     histogram = total([])
-    for number, matches in enumerate(_groups(alignment)):
-        part = f"sparsity-{number:05d}"
+    for number, matches in enumerate(groups(alignment)):
+        part = sparsity_key(number)
         known = ledger.load(part) if ledger else None
         if known is None:
-            measured, own = _measure_group(source, trained, matches, view, pool, scales)
+            measured, own = measure_group(source, trained, matches, view, pool, scales)
             if ledger:
-                ledger.store(part, [_to_json(r) for r in measured], _to_arrays(own))
+                ledger.store(part, *to_ledger(measured, own))
         else:
             measured = [_from_json(m, row) for m, row in zip(matches, known[0], strict=True)]
             own = _from_arrays(known[1])
@@ -81,7 +81,12 @@ def sparsity_pass(
     return Pass(tuple(results), histogram, top)
 
 
-def _groups(alignment: Alignment) -> Iterator[list[Match]]:
+def sparsity_key(number: int) -> str:
+    """The name of a group in a ledger."""
+    return f"sparsity-{number:05d}"
+
+
+def groups(alignment: Alignment) -> Iterator[list[Match]]:
     """Consecutive tensors of at least GROUP coordinates: fixed, so that sums are added in the same order every time."""
     group: list[Match] = []
     size = 0
@@ -95,14 +100,15 @@ def _groups(alignment: Alignment) -> Iterator[list[Match]]:
         yield group
 
 
-def _measure_group(
+def measure_group(
     source: Checkpoint,
     trained: Checkpoint,
-    matches: list[Match],
+    matches: Sequence[Match],
     view: str,
-    pool: Executor,
+    pool: Executor | None,
     scales: Mapping[str, float] | None,
 ) -> tuple[list[TensorResult], DeltaHistogram]:
+    """One part of the pass: a result for each tensor, and the histogram of all. For arguments see `sparsity_pass`."""
     results, histograms = [], []
     for match in matches:
         delta = read_delta(source, trained, match, view)
@@ -119,7 +125,7 @@ def _measure_group(
     return results, total(histograms)
 
 
-def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, pool: Executor) -> Scan:
+def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, pool: Executor | None) -> Scan:
     try:
         return scan(delta.source, delta.trained, pool)
     except NonFiniteError as error:
@@ -149,6 +155,11 @@ def _members(
         delta = read_delta(source, trained, match, view)
         finer.add(delta.source, delta.trained)
     return finer.members()
+
+
+def to_ledger(results: Sequence[TensorResult], histogram: DeltaHistogram) -> tuple[Any, Arrays]:
+    """What a ledger keeps of a group: records and arrays."""
+    return [_to_json(r) for r in results], _to_arrays(histogram)
 
 
 def _to_json(result: TensorResult) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from torch import Tensor
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
 from opdlib.measurement.align import VIEWS, align, view_of
-from opdlib.measurement.geometry import by_size, has_geometry
+from opdlib.measurement.cores import over_cores
+from opdlib.measurement.cost import work
+from opdlib.measurement.geometry import has_geometry
 from opdlib.metrics.draws import generator
 from opdlib.metrics.eigen import LinAlgError
 from opdlib.metrics.sparsity import relative_norm
@@ -104,8 +106,8 @@ def measure_step(
             found[view] = _Part(int((delta == 0).sum()), delta.numel(), sums, matrices)
         return found
 
-    shapes = {name: (1, *info.shape) for name, info in infos.items()}  # vectors have a size too
-    parts = [*by_size(one, shapes, workers or os.cpu_count() or 1)]
+    sizes = {name: work((1, *info.shape)) for name, info in infos.items()}  # vectors have a size too
+    parts = [*over_cores(one, sizes, workers or os.cpu_count() or 1)]
     return {view: _whole([part[view] for part in parts]) for view in views}
 
 
@@ -202,4 +204,4 @@ def controls(
     def one(name: str) -> tuple[str, list[tuple[float, float]]]:
         return name, control(name, kind, shapes[name], strides[name])
 
-    return dict(by_size(one, {name: shapes[name] for name in strides}, workers or os.cpu_count() or 1))
+    return dict(over_cores(one, {name: work(shapes[name]) for name in strides}, workers or os.cpu_count() or 1))

@@ -17,8 +17,9 @@ the other.
 from __future__ import annotations
 
 import ctypes
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,14 +38,35 @@ _REDUCED_TOGETHER = 32
 """Columns of a step of dsytrd."""
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
+class _OneThread:
+    """One thread as long as anybody is inside; who leaves last brings back what the first one found."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limit = Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit.enter_context(_blas().limit(limits=1))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.close()
+
+
+_ONE_THREAD = _OneThread()
+
+
+def one_blas_thread() -> AbstractContextManager[None]:
     """The BLAS of NumPy and SciPy on one thread, until left; torch has its own and is not touched.
 
     Several threads of it do not make a reduction faster on small matrices, and they fight for the cores with those that
-    call it. The whole process is meant, so the first thread to enter decides, and what others enter has no effect.
+    call it. The whole process is meant, so it stays with one until all who entered have left.
     """
-    limit: AbstractContextManager[Any] = _blas().limit(limits=1)
-    return limit
+    return _ONE_THREAD
 
 
 @cache

@@ -8,6 +8,7 @@ import math
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -41,14 +42,16 @@ def measure(
     skip: Sequence[str] = (),
     device: str = "auto",
     workers: int | None = None,
+    memory: int | None = None,
+    executor: Executor | None = None,
     progress: bool | None = False,
 ) -> Results:
     """Measure what training changed between two checkpoints; the numbers stay in memory until they are saved.
 
     `name` is what tables call the pair (default: the last part of the trained checkpoint's path). View bf16 rounds both
     to bf16 before it subtracts, `stored` takes them as they are. `metrics` are sparsity, geometry, nulls and draws (not
-    by default); `skip` leaves tensors out, by name or pattern. For the rest see `measure_all` in
-    `opdlib.measurement.schedule`.
+    by default); `skip` leaves tensors out, by name or pattern. `executor`, any of `concurrent.futures`, shares the work
+    among its workers, on this machine or on others. For the rest see `measure_all` in `opdlib.measurement.schedule`.
 
     >>> import opdlib
     >>> measured = opdlib.measure("base", "trained", skip=["*norm*"], metrics=["sparsity"])
@@ -73,6 +76,8 @@ def measure(
         metrics=metrics,
         device=device,
         workers=workers,
+        memory=memory,
+        executor=executor,
         progress=progress,
     )
     return Results(None, name, files=files_of(measured))
@@ -123,6 +128,11 @@ class Order:
     """See `opdlib.measurement.schedule.Job`."""
 
 
+def job_of(order: Order) -> Job:
+    """The order as the measurement sees it, with its ledger in its folder."""
+    return Job(order.name, order.trained, order.skip, order.folder / LEDGER, order.scales)
+
+
 def measure_together(
     source: Checkpoint, orders: Sequence[Order], *, view: str = "bf16", metrics: Sequence[str] = METRICS, **options: Any
 ) -> list[Measurement]:
@@ -137,8 +147,7 @@ def measure_together(
             ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics)
             if read_provenance(order.folder).get("identity") != ours:
                 summary.unlink()
-    jobs = [Job(order.name, order.trained, order.skip, order.folder / LEDGER, order.scales) for order in orders]
-    measurements = measure_all(source, jobs, view=view, metrics=metrics, **options)
+    measurements = measure_all(source, list(map(job_of, orders)), view=view, metrics=metrics, **options)
     for order, measurement in zip(orders, measurements, strict=True):
         write_together(order.folder, files_of(measurement, order.note), last=SUMMARY)
         shutil.rmtree(order.folder / LEDGER, ignore_errors=True)

@@ -247,8 +247,8 @@ def test_the_ledger_is_used_and_gives_the_same_numbers(
     assert len(groups) > 3
     groups[1].unlink()
     calls = []
-    real = opdlib.measurement.sparsity._measure_group
-    monkeypatch.setattr(opdlib.measurement.sparsity, "_measure_group", lambda *a: calls.append(1) or real(*a))
+    real = opdlib.measurement.sparsity.measure_group
+    monkeypatch.setattr(opdlib.measurement.sparsity, "measure_group", lambda *a: calls.append(1) or real(*a))
     resumed = measure_pair(*pair, name="pico", ledger=tmp_path / "ledger")
     assert len(calls) == 1, "only the missing group is measured again"
     assert same(whole, resumed)

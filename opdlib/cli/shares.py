@@ -1,0 +1,71 @@
+"""One measurement on many machines: by a scheduler, or as shards that are merged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from opdlib.errors import ParameterError
+
+if TYPE_CHECKING:
+    from opdlib.checkpoints.checkpoint import Checkpoint
+    from opdlib.results.measure import Order
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def bytes_of(memory: str) -> int:
+    """Bytes that a number with or without a unit means: 8G is 8 * 2^30. Raises ParameterError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", memory.strip().upper())
+    if found is None or not float(found[1]):
+        raise ParameterError(f"--memory {memory}; wanted a number of bytes, such as 8000000000 or 8G")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+@contextmanager
+def executor_of(dask: str | None) -> Iterator[Executor | None]:
+    """The workers of a Dask scheduler; None, for this machine's own cores, without an address."""
+    if dask is None:
+        yield None
+        return
+    from opdlib.measurement import machines
+
+    with machines.dask(dask) as executor:
+        yield executor
+
+
+def measure_shards(orders: Mapping[Checkpoint, Sequence[Order]], shard: str, options: Mapping[str, Any]) -> None:
+    """Measure shard I/N of the orders over each source, and say what was done."""
+    from opdlib.results.shards import measure_shard
+
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if found is None:
+        raise ParameterError(f"--shard {shard}; wanted I/N, such as 2/5 for the second of five")
+    for source, together in orders.items():
+        parts, whole = measure_shard(source, together, int(found[1]), int(found[2]), **options)
+        for order in together:
+            print(f"{order.name}: shard {shard}, {parts} of {whole} parts; in {order.folder}")
+
+
+def merge(*shards: Path, out: Annotated[Path, Parameter(alias="-o")], workers: int | None = None) -> None:
+    """Put the shards of one measurement together.
+
+    example: opd merge runs/shard-1 runs/shard-2 -o runs/whole
+
+    Args:
+        shards: folders that opd measure --shard wrote, in any order
+        out: results folder
+        workers: threads (default: one per core)
+    """
+    from opdlib.results.shards import merge
+
+    if not shards:
+        raise ParameterError("merge takes the folders of shards; see opd merge --help")
+    measured = merge(list(shards), out, workers=workers, progress=None)
+    print(f"{measured.name}: {len(shards)} shards, {len(measured.tensors)} tensors; results in {out}")

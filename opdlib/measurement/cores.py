@@ -1,0 +1,71 @@
+"""Tensors over the cores of this machine: largest first, each on one core, as many at once as its memory has room for.
+
+One core for each is what keeps the bits: a BLAS gives other last digits on two threads than on one. It is also what
+uses the machine: half of a tridiagonal reduction is bound by memory and gains nothing from a second core, while threads
+that measure one tensor each are hardly ever in each other's way, since everything that takes long here lets go of
+Python's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from opdlib.errors import ParameterError
+from opdlib.metrics.eigen import one_blas_thread
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+def over_cores(
+    one: Callable[[K], T],
+    work: Mapping[K, int],
+    workers: int,
+    memory: int | None = None,
+    bytes_of: Mapping[K, int] | None = None,
+) -> Iterator[T]:
+    """What `one` gives for each name, in the order of their work, most first, `workers` at a time.
+
+    With `memory`, in bytes, the next that fits is taken whenever one is done: what runs takes no more than that
+    together, by `bytes_of`. Raises ParameterError if one alone takes more, and what `one` raises.
+    """
+    ordered = sorted(work, key=lambda name: (-work[name], str(name)))
+    room, needs = _room(memory, bytes_of)
+    for name in ordered:
+        if needs.get(name, 0) > room:
+            raise ParameterError(
+                f"memory {memory}: {name} needs {needs[name]} bytes beside the {memory_in_use()} that this process "
+                f"takes already; wanted at least {needs[name] + memory_in_use()}"
+            )
+    waiting, running, done = list(ordered), dict[Future[T], K](), dict[K, T]()
+    # torch counts the threads of its BLAS for each thread of the pool, so it is told in each of them.
+    with one_blas_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for name in ordered:
+            while name not in done:
+                while len(running) < workers and (fits := next((n for n in waiting if needs.get(n, 0) <= room), None)):
+                    waiting.remove(fits)
+                    room -= needs.get(fits, 0)
+                    running[pool.submit(one, fits)] = fits
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    ended = running.pop(future)
+                    room += needs.get(ended, 0)
+                    done[ended] = future.result()
+            yield done.pop(name)
+
+
+def _room(memory: int | None, needs: Mapping[K, int] | None) -> tuple[float, Mapping[K, int]]:
+    if memory is None or needs is None:
+        return float("inf"), {}
+    return memory - memory_in_use(), needs
+
+
+def memory_in_use() -> int:
+    """Bytes of memory that this process takes now; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf8").splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
