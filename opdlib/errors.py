@@ -5,9 +5,30 @@ prints it as it is. Each class is also the standard exception that fits it, so c
 one: derive from `OpdError` and from one standard exception, and say in the docstring when it is raised.
 """
 
+LONGEST_WORD, LONGEST_LINE = 300, 3000
+"""Characters that are shown of a name, and of a message."""
+
 
 class OpdError(Exception):
     """Root of all errors that opdlib raises on purpose."""
+
+    def __str__(self) -> str:
+        return one_line(str(self.args[0]) if self.args else "")
+
+
+def one_line(text: str) -> str:
+    """The text in one line for a terminal, with the names in it that files chose: what cannot be printed is escaped,
+    and of a very long word or text the middle is left out.
+
+    >>> one_line("tensor 'a\\rb'")
+    "tensor 'a\\\\rb'"
+    """
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return _shortened(" ".join(_shortened(word, LONGEST_WORD) for word in escaped.split(" ")), LONGEST_LINE)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 3 :]}"
 
 
 class CheckpointError(OpdError, ValueError):
@@ -28,9 +49,6 @@ class PatchError(OpdError, ValueError):
 
 class RegistryError(OpdError, KeyError):
     """A pair, table or results folder is unknown or malformed."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class ParameterError(OpdError, ValueError):

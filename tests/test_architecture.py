@@ -14,7 +14,7 @@ import opdlib
 PACKAGE = Path(opdlib.__file__).parent
 
 FLOORS = (
-    ("errors", "files", "quantities"),
+    ("errors", "foreign", "files", "quantities"),
     ("metrics",),
     ("checkpoints", "registry", "stats"),
     ("measurement",),

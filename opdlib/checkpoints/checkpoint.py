@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from opdlib.errors import CheckpointError
+from opdlib.foreign import read_object
 
 HEAD = "lm_head.weight"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
@@ -91,13 +92,7 @@ class Checkpoint(ABC):
         path = self.folder / "config.json" if self.folder else None
         if path is None or not path.is_file():
             return {}
-        try:
-            config = json.loads(path.read_text(encoding="utf8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path}: not readable as JSON ({error}); repair or remove it") from error
-        if not isinstance(config, dict):
-            raise CheckpointError(f"{path}: holds a {type(config).__name__}, wanted a JSON object; repair or remove it")
-        return config
+        return read_object(path, CheckpointError, "repair or remove it")
 
     @cached_property
     def tied(self) -> Mapping[str, str]:

@@ -35,6 +35,8 @@ def open_path(path: Path, spec: str, revision: str | None = None) -> Checkpoint:
     wanted = f"wanted one of: {'; '.join(f.looks for f in FORMATS)}"
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder; {wanted}")
+    if not (path.is_dir() or path.is_file()):
+        raise CheckpointError(f"{path}: is no regular file; {wanted}")
     if present := [known for known in FORMATS if known.holds(path)]:
         checkpoint = present[0].open(path, spec, revision)
         checkpoint.beside = tuple(other.looks for other in present[1:])

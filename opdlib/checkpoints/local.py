@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
 from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index
 from opdlib.errors import CheckpointError
+from opdlib.foreign import foreign
 
 WEIGHTS = "*.safetensors"
 COMPANIONS = ("*.json", "*.jinja", "*.model", "tokenizer*", "merges.txt", "vocab.txt")
@@ -51,7 +52,8 @@ class LocalCheckpoint(Checkpoint):
         if dtype is None:
             raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
         if start == stop:
-            return torch.empty(info.shape, dtype=dtype)
+            with foreign(f"{self.spec}: {name}", CheckpointError, "no such shape can be held, leave the tensor out"):
+                return torch.empty(info.shape, dtype=dtype)
         page = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         with file.open("rb") as stream:
             # Copy on write: the file cannot be changed through the tensor, which torch takes for writable.
@@ -79,14 +81,12 @@ def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheck
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     """The header as it stands, and where the data begin; safetensors itself judges whether the file is whole."""
-    try:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is no regular file; wanted a safetensors file, copy or download it again")
+    with foreign(f"{path}: not a whole safetensors file", CheckpointError, "copy or download the file again"):
         with safe_open(path, framework="pt"):
             pass
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}); copy or download the file again"
-        ) from error
     return header, 8 + length

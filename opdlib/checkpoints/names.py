@@ -7,6 +7,7 @@ parameter's block is then `other`, visible in every table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,6 +45,9 @@ VISION_WORDS = ("visual", "vision_tower", "vision_model", "vision_encoder", "mul
 
 PREFIXES = (("model.language_model.", "model."), ("language_model.", ""), ("model.visual.", "visual."))
 """Prefix -> what it stands for: the same weights saved by different versions of a library."""
+
+NUMBER = re.compile("[0-9]{1,6}")
+"""What numbers a layer or an expert; longer ones are words."""
 
 _BLOCK_OF = {word: block for block, words in MODULES.items() for word in words}
 
@@ -100,7 +104,7 @@ def module_order(modules: Iterable[str]) -> list[str]:
 
 def _number_after(segments: list[str], words: tuple[str, ...]) -> int | None:
     for word, number in pairwise(segments):
-        if word in words and number.isdecimal():
+        if word in words and NUMBER.fullmatch(number):
             return int(number)
     return None
 

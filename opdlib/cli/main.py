@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import opdlib
 from opdlib.cli import claims, measure, patch, shares, train
-from opdlib.errors import OpdError, ParameterError, needs_extra
+from opdlib.errors import OpdError, ParameterError, needs_extra, one_line
 
 app = App(
     "opd",
@@ -78,13 +78,14 @@ def _launch(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=T
 def _complain(error: Exception, debug: bool) -> int:
     if debug:
         raise error
-    print(f"opd: {' '.join(_said(error).split())}", file=sys.stderr)
+    print(f"opd: {one_line(_said(error))}", file=sys.stderr)
     return 2
 
 
 def _said(error: Exception) -> str:
     if isinstance(error, CycloptsError):
-        return f"{str(error).rstrip('.')}; see {' '.join(('opd', *(error.command_chain or ())))} --help"
+        said = " ".join(str(error).split()).rstrip(".")
+        return f"{said}; see {' '.join(('opd', *(error.command_chain or ())))} --help"
     if isinstance(error, ModuleNotFoundError) and not isinstance(error, OpdError):
         return str(needs_extra(error))
     if isinstance(error, OSError) and not isinstance(error, OpdError):

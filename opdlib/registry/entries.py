@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
+from opdlib.foreign import read_yaml
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 """An entry has no other keys than those of its model, and is not changed once it is read."""
@@ -17,25 +17,10 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Loader(yaml.SafeLoader):
-    """SafeLoader that does not let a repeated key overwrite the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_entries(name: str) -> dict[str, Any]:
     """The entries of the YAML file `name` of data/, by key. Raises RegistryError if it is no mapping or names a key
     twice."""
-    try:
-        content = yaml.load((data_root() / name).read_text(encoding="utf8"), Loader=Loader)
-    except yaml.YAMLError as error:
-        why = " ".join(str(error).split())
-        raise RegistryError(f"{name}: not readable as YAML ({why}); repair the file") from error
+    content = read_yaml(data_root() / name, RegistryError, "repair the file")
     return mapping(content, name)
 
 

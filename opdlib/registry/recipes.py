@@ -11,11 +11,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from opdlib.errors import RecipeError
-from opdlib.registry.entries import Loader
+from opdlib.foreign import read_yaml
 from opdlib.registry.tasks import find_data
 
 PARENT = "recipe:"
@@ -23,6 +22,10 @@ PARENT = "recipe:"
 
 LARGEST_RATE = {"adamw": 1, "rmsprop": 1, "sgd": 1000, "sgdm": 1000}
 """An adaptive step is the learning rate itself in every coordinate; a plain one scales with the gradient."""
+
+LARGEST_COUNT, LARGEST_RUN = 10_000_000, 100_000_000
+"""What is counted in a recipe, and all completions of a run: more is a slip of the pen, and would fill the memory with
+problems before the first step."""
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -46,7 +49,7 @@ class _Common(BaseModel):
 
     model_config = _STRICT
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=100)
     """Names the run folder."""
     student: str = Field(min_length=1)
     """Checkpoint spec of the model that is trained, the source of the pair; or `recipe:NAME`; or `fresh:NAME`, random
@@ -55,9 +58,9 @@ class _Common(BaseModel):
     """A name from `opdlib.registry.tasks`; one with images needs image-text models and a teacher."""
     seed: int = Field(ge=0, lt=2**31)
     """Draws the training problems and the sampled tokens."""
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=LARGEST_COUNT)
     """Optimizer updates."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=LARGEST_COUNT)
     """Completions an update; every update sees new problems until the task's space repeats."""
     accumulate: int = Field(default=1, ge=1)
     """Forward passes that share a batch, over all processes."""
@@ -74,7 +77,7 @@ class _Common(BaseModel):
     activation_checkpointing: bool = False
     """True: the backward pass computes each layer's activations again instead of keeping them: the same numbers in less
     memory and more time."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads. The last bits of a sum depend on them, so a run that must be repeated to the bit on another machine
     says how many; absent: as many as torch takes."""
     kernels: Literal["any-x86", "intel-avx2", "native"] = "native"
@@ -84,15 +87,15 @@ class _Common(BaseModel):
     """zero: every gradient is replaced by 0 before the optimizer sees it; a control."""
     mask: Mask | None = None
     """Absent: every weight is trained."""
-    save_every: int = Field(ge=1)
+    save_every: int = Field(ge=1, le=LARGEST_COUNT)
     """Updates between checkpoints from which a killed run resumes."""
-    keep_every: int | None = Field(default=None, ge=1)
+    keep_every: int | None = Field(default=None, ge=1, le=LARGEST_COUNT)
     """Updates between weights that are kept and measured (steps/N); absent: only the last are."""
-    probe_every: int | None = Field(default=None, ge=1)
+    probe_every: int | None = Field(default=None, ge=1, le=LARGEST_COUNT)
     """Updates between looks at optimizer and weights (`opdlib.train.probes`); absent: none."""
-    evaluate_every: int | None = Field(default=None, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1, le=LARGEST_COUNT)
     """Updates between evaluations on the held-out problems; absent: only at the end."""
-    evaluation_size: int = Field(ge=1)
+    evaluation_size: int = Field(ge=1, le=LARGEST_COUNT)
     """Held-out problems that source, teacher and student answer at the end."""
     evaluation_seed: int = Field(ge=0, lt=2**31)
 
@@ -106,6 +109,13 @@ class _Common(BaseModel):
         if data is not None and not data.training:
             raise ValueError("it has no training problems, and is for evaluation only")
         return task
+
+    @field_validator("batch_size")
+    @classmethod
+    def _lasts(cls, batch: int, info: ValidationInfo) -> int:
+        if batch * info.data.get("steps", 1) > LARGEST_RUN:
+            raise ValueError(f"wanted at most {LARGEST_RUN:,} completions in all steps")
+        return batch
 
     @field_validator("accumulate", "generations", check_fields=False)
     @classmethod
@@ -136,9 +146,9 @@ class SftRecipe(_Common):
 class _Sampling(_Common):
     """What every objective needs that trains on sampled completions."""
 
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=LARGEST_COUNT)
     """Longest sampled completion."""
-    temperature: float = Field(gt=0)
+    temperature: float = Field(ge=1e-3, le=1e3)
     """Of the sampling and of the distributions in the loss."""
     rollout: Literal["transformers", "vllm"] = "transformers"
     """What samples the completions; vllm needs a GPU, which it shares with the training."""
@@ -175,7 +185,7 @@ class TopKRecipe(DistillRecipe):
     """Forward KL on the teacher's most likely tokens (paper, Table 6: k = 32)."""
 
     objective: Literal["opd-topk"]  # type: ignore[assignment]  # narrower on purpose
-    top_k: int = Field(ge=1)
+    top_k: int = Field(ge=1, le=LARGEST_COUNT)
     """Tokens of the teacher that the loss sees at each position."""
 
 
@@ -204,12 +214,9 @@ _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminato
 
 def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Raises RecipeError naming file, key, value found and what is allowed."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf8"), Loader=Loader)
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such recipe; see data/recipes for the ones that exist") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not path.exists():
+        raise RecipeError(f"{path}: no such recipe; see data/recipes for the ones that exist")
+    content = read_yaml(path, RecipeError, "wanted a recipe as in data/recipes")
     return check_recipe(content, str(path))
 
 

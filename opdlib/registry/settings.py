@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from opdlib.errors import ParameterError
+from opdlib.foreign import Loader, foreign
 from opdlib.quantities import short
 from opdlib.registry.pairs import DEFAULT, find_pair
 from opdlib.registry.study import find_scale
@@ -32,7 +33,8 @@ def _text(value: Any) -> str:
 
 def _listed(value: Any) -> list[Any]:
     """papermill's `-p` hands over lists as text: it is read as YAML."""
-    read = yaml.safe_load(value) if isinstance(value, str) else value
+    with foreign("a list", ParameterError, "wanted values as in [a, b]"):
+        read = yaml.load(value, Loader=Loader) if isinstance(value, str) else value
     return list(read) if isinstance(read, list | tuple) else [] if read is None else [read]
 
 

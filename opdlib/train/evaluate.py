@@ -11,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import ParameterError
+from opdlib.errors import CheckpointError, ParameterError
+from opdlib.foreign import foreign
 from opdlib.stats import wilson
 from opdlib.train.models import load_config, load_model, load_reader, scoring_device, shows_images, tokenizer_of
 from opdlib.train.prompts import encode, end_tokens
@@ -107,13 +108,15 @@ def answer_model(model: Any, reader: Any, task: str, problems: Sequence[Problem]
     for start in tqdm(range(0, len(problems), chosen.batch), desc="evaluate", unit="batch", disable=None):
         batch = problems[start : start + chosen.batch]
         encoded = {name: tensor.to(model.device) for name, tensor in encode(list(batch), chosen, reader).items()}
-        output = model.generate(
-            **encoded,
-            max_new_tokens=chosen.max_new_tokens,
-            do_sample=False,
-            eos_token_id=stops,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        with foreign(tokenizer.name_or_path, CheckpointError, "repair its generation_config.json"):
+            output = model.generate(
+                **encoded,
+                max_new_tokens=chosen.max_new_tokens,
+                do_sample=False,
+                eos_token_id=stops,
+                pad_token_id=tokenizer.pad_token_id,
+                trust_remote_code=False,
+            )
         texts = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
         for problem, text in zip(batch, texts, strict=True):
             said.append(Answer(problem.prompt, problem.reference, text, chosen.is_correct(text, problem.reference)))

@@ -1,5 +1,8 @@
 """Between checkpoints and transformers: a model from tensors, tensors from a model, same names.
 
+Nothing that lies in a checkpoint is run (`CODE`), and no model is built before its configuration is known to describe
+the tensors that are there.
+
 Of models that are shown images the names on the Hub are older than the module's: `visual.*` and `model.layers.*` are
 `model.visual.*` and `model.language_model.*` in it. transformers' own table says which is which; a checkpoint may hold
 either, and what is trained from it keeps the names of its source.
@@ -7,17 +10,22 @@ either, and what is trained from it keeps the names of its source.
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors.torch import save_file
+from transformers.generation import GenerationMode
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import CheckpointError, MissingDependencyError
+from opdlib.errors import CheckpointError
+from opdlib.foreign import foreign
 
 PROCESSOR_FILES = (
     "processor_config.json",
@@ -26,6 +34,14 @@ PROCESSOR_FILES = (
     "chat_template.json",
 )
 """What a processor is loaded from beside its tokenizer's files."""
+
+
+CODE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+"""How transformers is told that a checkpoint is data: code beside it, or on the Hub, is neither run nor asked about."""
+MOST = 1 << 20
+"""Layers, heads or experts that a configuration may count: transformers makes lists of them before it looks further."""
+KERNELS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+COUNTS = re.compile(r"(num|n)_.*|.*layers?|depth")
 
 
 def shows_images(config: Any) -> bool:
@@ -46,19 +62,73 @@ def module_names(config: Any, stored: Iterable[str]) -> dict[str, str]:
     from transformers.core_model_loading import WeightRenaming, apply_renamings
 
     with torch.device("meta"):
-        module = transformers.AutoModelForImageTextToText.from_config(config)
+        module = _built(config)
     own = module.state_dict().keys()
     renamings = [step for step in get_model_conversion_mapping(module) if isinstance(step, WeightRenaming)]
     return {name: name if name in own else apply_renamings(name, renamings) for name in stored}
 
 
 def load_config(checkpoint: Checkpoint) -> Any:
-    """The transformers config of a checkpoint. Raises CheckpointError if there is none that transformers knows."""
+    """The transformers config of a checkpoint. Raises CheckpointError if there is none that transformers knows, or one
+    that names code or counts beyond reason."""
     folder = _folder(checkpoint)
+    for key, value in _said(checkpoint.config):
+        if KERNELS.fullmatch(key) and "/" in str(value):
+            raise CheckpointError(f"{folder / 'config.json'}: {key} is {value!r}, code from the Hub; remove the key")
+        if COUNTS.fullmatch(key) and isinstance(value, int) and value > MOST:
+            raise CheckpointError(f"{folder / 'config.json'}: {key} is {value}; wanted at most {MOST}")
+    with _transformers(checkpoint, "config.json"):
+        return transformers.AutoConfig.from_pretrained(folder, **CODE)
+
+
+def _said(content: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of a JSON document with its value, at whatever depth."""
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        yield key, value
+        yield from _said(value)
+
+
+def _built(config: Any, **options: Any) -> Any:
+    """The module that `config` describes, with random weights."""
+    auto = transformers.AutoModelForImageTextToText if shows_images(config) else transformers.AutoModelForCausalLM
+    return auto.from_config(config, trust_remote_code=False, **options)
+
+
+def _check_fit(checkpoint: Checkpoint, config: Any) -> None:
+    """Raises CheckpointError if `config` describes another model than the tensors: told from a module without weights,
+    which is given up when it has more parts than those tensors can fill."""
+    most, parts = 1000 + 50 * len(checkpoint.tensors), itertools.count()
+
+    def enough(*_: Any) -> None:
+        if next(parts) > most:
+            raise ValueError(f"describes more parts than the {len(checkpoint.tensors)} tensors fill")
+
+    hook = torch.nn.modules.module.register_module_module_registration_hook(enough)
     try:
-        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unusable(checkpoint, "config.json", error) from error
+        with _transformers(checkpoint, "config.json"), torch.device("meta"):
+            module = _built(config)
+            wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+            beside = sum(buffer.numel() for name, buffer in module.named_buffers() if name not in wanted)
+    finally:
+        hook.remove()
+    names = module_names(config, checkpoint.tensors)
+    found = {names[name]: info.shape for name, info in checkpoint.tensors.items()}
+    unequal = [name for name in sorted({*wanted} & {*found}) if wanted[name] != found[name]]
+    wrong = [
+        *sorted({*wanted} - {*found, *checkpoint.tied}),
+        *sorted({*found} - {*wanted}),
+        *(f"{name}, {list(found[name])} for {list(wanted[name])}" for name in unequal),
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.spec}: config.json describes another model than the tensors; "
+            f"{len(wrong)} names differ, the first is {wrong[0]}"
+        )
+    if beside > MOST + sum(info.numel for info in checkpoint.tensors.values()):
+        raise CheckpointError(
+            f"{checkpoint.spec}: config.json asks for {beside} numbers beside the tensors; "
+            "wanted no more than there are weights"
+        )
 
 
 def load_model(checkpoint: Checkpoint) -> Any:
@@ -68,25 +138,15 @@ def load_model(checkpoint: Checkpoint) -> Any:
     CheckpointError if config.json is missing or does not fit the tensors.
     """
     config = load_config(checkpoint)
+    _check_fit(checkpoint, config)
     config.name_or_path = ""  # else the folder's path would travel into everything that is saved
     names = module_names(config, checkpoint.tensors)
+    with _transformers(checkpoint, "config.json"):
+        model = _built(config, dtype=torch.float32)
     if shows_images(config):
-        model = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
         # What transformers saves on the way keeps the module's names: it resumes from no others, and does not say so.
         model._weight_conversions = []
-    else:
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    state = {names[name]: checkpoint.read(name).float() for name in checkpoint.tensors}
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.spec}: {' '.join(str(error).split())}") from error
-    wrong = sorted(set(missing) - set(checkpoint.tied)) + sorted(unexpected)
-    if wrong:
-        raise CheckpointError(
-            f"{checkpoint.spec}: config.json describes another model than the tensors; "
-            f"{len(wrong)} names differ, the first is {wrong[0]}"
-        )
+    model.load_state_dict({names[name]: checkpoint.read(name).float() for name in checkpoint.tensors}, strict=False)
     model.generation_config = _generation_config(checkpoint)
     return model
 
@@ -110,16 +170,9 @@ def load_reader(checkpoint: Checkpoint, images: bool = False) -> Any:
     """What turns prompts into a model's input: the tokenizer, or with `images` the processor, padding on the left.
     Raises CheckpointError if the checkpoint has none, MissingDependencyError if it needs another package."""
     loader, part = (transformers.AutoProcessor, "processor") if images else (transformers.AutoTokenizer, "tokenizer")
-    try:
-        reader = loader.from_pretrained(_folder(checkpoint), local_files_only=True, padding_side="left")
-    except ImportError as error:
-        why = " ".join(str(error).split())[:200]
-        raise MissingDependencyError(
-            f"{checkpoint.spec}: its {part} needs a package that is not installed ({why}); for most processors, "
-            "torchvision: pip install torchvision"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise _unusable(checkpoint, part, error) from error
+    folder = _folder(checkpoint)
+    with _transformers(checkpoint, part):
+        reader = loader.from_pretrained(folder, padding_side="left", **CODE)
     if images and not isinstance(
         reader, transformers.ProcessorMixin
     ):  # transformers falls back to the tokenizer, and is silent
@@ -127,6 +180,8 @@ def load_reader(checkpoint: Checkpoint, images: bool = False) -> Any:
             f"{checkpoint.spec}: found a tokenizer and no processor for images; put preprocessor_config.json there"
         )
     tokenizer = tokenizer_of(reader)
+    if not isinstance(tokenizer.eos_token_id, int):
+        raise CheckpointError(f"{checkpoint.spec}: its tokenizer has no end of sequence; name one as eos_token")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return reader
@@ -147,7 +202,7 @@ def save_state(state: dict[str, torch.Tensor], source: Checkpoint, folder: Path,
     config.dtype = dtype
     config.save_pretrained(folder)
     _generation_config(source).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(origin, local_files_only=True).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(origin, **CODE).save_pretrained(folder)
     for file in PROCESSOR_FILES:
         if (origin / file).is_file():
             shutil.copyfile(origin / file, folder / file)
@@ -160,15 +215,22 @@ def _folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def _unusable(checkpoint: Checkpoint, part: str, error: Exception) -> CheckpointError:
-    why = " ".join(str(error).split())[:200]
-    return CheckpointError(
-        f"{checkpoint.spec}: transformers cannot use its {part}, put one that it knows there ({why})"
+def _transformers(checkpoint: Checkpoint, part: str) -> AbstractContextManager[None]:
+    return foreign(
+        f"{checkpoint.spec}: transformers cannot use its {part}", CheckpointError, "put one that it knows there"
     )
 
 
 def _generation_config(checkpoint: Checkpoint) -> Any:
+    """Raises CheckpointError for one that transformers does not know, or that asks for more than the next token."""
     folder = _folder(checkpoint)
-    if (folder / "generation_config.json").is_file():
-        return transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return transformers.GenerationConfig()
+    if not (folder / "generation_config.json").is_file():
+        return transformers.GenerationConfig()
+    with _transformers(checkpoint, "generation_config.json"):
+        config = transformers.GenerationConfig.from_pretrained(folder, **CODE)
+        mode = config.get_generation_mode()
+    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+        raise CheckpointError(
+            f"{folder / 'generation_config.json'}: asks for {mode.value}; wanted greedy search or sampling"
+        )
+    return config

@@ -5,20 +5,23 @@ Everything that can be refused is refused here, before a model is loaded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import AutoConfig, AutoTokenizer
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import KINDS, PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
 from opdlib.registry.weights import Weights, find_weights
 from opdlib.train.fresh import FRESH, find_architecture
-from opdlib.train.models import load_config, shows_images
+from opdlib.train.models import load_config, load_reader, shows_images, tokenizer_of
 from opdlib.train.run_folder import COMPLETE
 from opdlib.train.tasks import find_task
+
+PLAIN = re.compile(r"[A-Za-z0-9][\w.-]*")
+DEEPEST = 6
+"""Recipes that stand on each other, at most."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +89,28 @@ def plan(path: Path, recipe: Recipe, folder: Path, from_scratch: bool = False, a
     unless `from_scratch`. Raises RecipeError for a circle, a missing recipe, or models that do not fit each other or
     the task.
     """
-    above = (*above, recipe.name)
+    nested, above = bool(above), (*above, path.stem, recipe.name)
     parents = {}
     for role, named in names(recipe).items():
         if named is None or not named.startswith(PARENT):
             continue
         parent = named.removeprefix(PARENT)
+        if not PLAIN.fullmatch(parent):
+            raise RecipeError(f"{path}: {role} is {named!r}; wanted the plain name of a recipe beside this one")
         if parent in above:
             raise RecipeError(f"{path}: {role} {named!r} leads back to itself")
+        if len(above) > 2 * DEEPEST:
+            raise RecipeError(f"{path}: {role} is {named!r}, the {DEEPEST + 1}th recipe in a row; wanted fewer")
         beside = path.with_name(f"{parent}.yaml")
         if not beside.is_file():
             raise RecipeError(f"{path}: {role} is {named!r}, but there is no {beside.name} beside it")
         theirs = load_recipe(beside)
+        if theirs.name in above:
+            raise RecipeError(f"{beside}: is called {theirs.name}, as is a recipe that needs it; give it another name")
         if role == "mask":
             theirs = check_recipe(theirs.model_dump(exclude_none=True) | {"seed": recipe.seed}, str(beside))
         parents[role] = plan(beside, theirs, folder.parent / f"{theirs.name}-s{theirs.seed}", from_scratch, above)
-    needed = len(above) > 1 and not from_scratch and not (folder / COMPLETE).exists()
+    needed = nested and not from_scratch and not (folder / COMPLETE).exists()
     run = Run(path, recipe, folder, parents, find_weights(recipe) if needed else None)
     if find_task(recipe.task).images:
         _sighted(run)
@@ -163,13 +172,13 @@ def _same_vocabulary(run: Run) -> None:
 
 def _vocabulary(spec: str) -> tuple[dict[str, int], int]:
     """The tokens of a checkpoint's tokenizer, and its rows of logits."""
-    folder = None if spec.startswith(FRESH) else open_checkpoint(spec).folder
-    if folder is None or not (folder / "config.json").is_file():
+    checkpoint = None if spec.startswith(FRESH) else open_checkpoint(spec)
+    if checkpoint is None or checkpoint.folder is None or not (checkpoint.folder / "config.json").is_file():
         raise RecipeError(
             f"{spec}: no config.json and tokenizer to compare vocabularies by; put them beside the tensors"
         )
-    rows: int = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().vocab_size
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True).get_vocab(), rows
+    rows: int = load_config(checkpoint).get_text_config().vocab_size
+    return tokenizer_of(load_reader(checkpoint)).get_vocab(), rows
 
 
 def _same_source(run: Run) -> None:

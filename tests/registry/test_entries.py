@@ -13,7 +13,7 @@ from opdlib.registry.entries import read_entries
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: {}\nb: {}\na: {}\n", r"pairs\.yaml: not readable as YAML \(key 'a' occurs twice"),
+        ("a: {}\nb: {}\na: {}\n", r"pairs\.yaml: not readable as YAML: key 'a' occurs twice"),
         ("a: [\n", r"pairs\.yaml: not readable as YAML"),
         ("- a\n", r"pairs\.yaml: wanted a mapping"),
     ],

@@ -76,7 +76,7 @@ def test_the_embedded_run_is_what_the_book_says() -> None:
         ({"objective": "offline", "rollout": "vllm"}, r"objective is 'offline'; .*the teacher samples; leave rollout"),
         ({"vllm_memory": 0.3}, r"vllm_memory is 0.3; .*say rollout: vllm"),
         ({"teacher": None}, r"key 'teacher' is missing"),
-        ({"temperature": 0.0}, r"temperature is 0.0; input should be greater than 0"),
+        ({"temperature": 0.0}, r"temperature is 0.0; input should be greater than or equal to 0.001"),
     ],
     ids=str,
 )

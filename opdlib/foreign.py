@@ -1,0 +1,101 @@
+"""The boundary to files that somebody else made, and to the packages that read them.
+
+A file may hold anything, and so a package that reads it may raise anything. `foreign` is put around such a call, never
+around code of ours: what the package raises becomes one of our errors, in one line that names the file. Files are read
+here only if they are files: a pipe would be waited for, a device has no end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from opdlib.errors import MissingDependencyError, OpdError
+
+LONGEST_REASON = 300
+"""Characters of a foreign message that are passed on."""
+
+
+@contextmanager
+def foreign(place: object, kind: type[OpdError], do: str) -> Iterator[None]:
+    """A call of another package, about the file `place`: what it raises becomes a `kind`, with what to `do`.
+
+    Errors of ours pass, and so does what is no matter of the file: an interrupt, the end of the process. A package that
+    is not there is a MissingDependencyError.
+    """
+    try:
+        yield
+    except OpdError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{place}: needs a package that is not installed or too old ({reason(error)}); install it with pip"
+        ) from error
+    except Exception as error:  # theirs, of whatever kind
+        raise kind(f"{place}: {reason(error)}; {do}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # how a package that is written in Rust gives up
+            raise
+        raise kind(f"{place}: {reason(error)}; {do}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What an error of another package says, in one line and not at length; its name where it says nothing."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}..."
+
+
+def read_text(file: Path, kind: type[OpdError], do: str) -> str:
+    """The text of a file, which must be one, in UTF-8. Raises a `kind` that says what to `do`."""
+    if file.exists() and not file.is_file():
+        raise kind(f"{file}: is no regular file; {do}")
+    with foreign(file, kind, do):
+        return file.read_text(encoding="utf8")
+
+
+def read_json(file: Path, kind: type[OpdError], do: str) -> Any:
+    """What a JSON file holds. Raises a `kind` that says what to `do`."""
+    text = read_text(file, kind, do)
+    with foreign(f"{file}: not readable as JSON", kind, do):
+        return json.loads(text)
+
+
+def read_object(file: Path, kind: type[OpdError], do: str) -> dict[str, Any]:
+    """What a JSON file holds, which must be an object. Raises a `kind` that says what to `do`."""
+    content = read_json(file, kind, do)
+    if not isinstance(content, dict):
+        raise kind(f"{file}: holds a {type(content).__name__}, wanted a JSON object; {do}")
+    return content
+
+
+class Loader(yaml.SafeLoader):
+    """SafeLoader that does not let a repeated key overwrite the first, and takes every value as it is written: a few
+    aliases of aliases stand for more than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.get_mark()
+            raise yaml.constructor.ConstructorError(None, None, "an alias is not allowed, write the value", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            seen = set()
+            for key in (self.construct_object(key, deep=True) for key, _ in node.value):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
+                seen.add(key)
+        return found
+
+
+def read_yaml(file: Path, kind: type[OpdError], do: str) -> Any:
+    """What a YAML file holds. Raises a `kind` that says what to `do`."""
+    text = read_text(file, kind, do)
+    with foreign(f"{file}: not readable as YAML", kind, do):
+        return yaml.load(text, Loader=Loader)
