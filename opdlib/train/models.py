@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from transformers.generation import GenerationMode
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import CheckpointError
-from opdlib.foreign import foreign
+from opdlib.errors import CheckpointError, MissingDependencyError
+from opdlib.foreign import foreign, reason
 
 PROCESSOR_FILES = (
     "processor_config.json",
@@ -172,7 +172,13 @@ def load_reader(checkpoint: Checkpoint, images: bool = False) -> Any:
     loader, part = (transformers.AutoProcessor, "processor") if images else (transformers.AutoTokenizer, "tokenizer")
     folder = _folder(checkpoint)
     with _transformers(checkpoint, part):
-        reader = loader.from_pretrained(folder, padding_side="left", **CODE)
+        try:
+            reader = loader.from_pretrained(folder, padding_side="left", **CODE)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"{checkpoint.spec}: its {part} needs a package that is not installed ({reason(error)}); for most "
+                "processors, torchvision: pip install torchvision"
+            ) from error
     if images and not isinstance(
         reader, transformers.ProcessorMixin
     ):  # transformers falls back to the tokenizer, and is silent
