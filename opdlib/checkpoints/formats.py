@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from opdlib.checkpoints import local, pickled
+from opdlib.checkpoints import adapter, gguf, local, pickled
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import CheckpointError
 
@@ -24,8 +24,10 @@ class Format:
 
 
 FORMATS = (
+    Format("adapter_config.json (PEFT LoRA over its base)", adapter.holds, adapter.open_adapter),
     Format("*.safetensors", local.holds, local.open_local),
     Format("pytorch_model.bin, *.pt, *.pth", pickled.holds, pickled.open_pickled),
+    Format("*.gguf", gguf.holds, gguf.open_gguf),
 )
 """In the order in which they are looked for: what stands first wins over what lies in the same folder."""
 

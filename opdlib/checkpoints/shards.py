@@ -10,7 +10,7 @@ from pathlib import Path
 from opdlib.errors import CheckpointError
 from opdlib.foreign import read_object
 
-SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(safetensors|bin|pt|pth)")
+SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(safetensors|bin|pt|pth|gguf)")
 
 Files = Mapping[Path, list[str] | None]
 """File -> the tensors that an index lists for it; None without an index."""
