@@ -26,6 +26,7 @@ from papermill.parameterize import parameterize_notebook
 import opdlib
 from opdlib import notebook
 from opdlib.notebook.cleaning import PICTURES
+from opdlib.registry.study import study
 from tests.conftest import moved, pico_weights, write_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -153,6 +154,49 @@ def test_it_is_thin(path: Path) -> None:
         tree = ast.parse(cell.source)
         assert not [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.While)], cell.id
         assert not re.search(r"rcParams|plt\.", cell.source), cell.id
+
+
+WRITTEN = ("paper", "here", "control", "sure")
+"""Arguments of `notebook.finding` that are sentences."""
+
+
+def sentences(path: Path) -> Iterator[str]:
+    """The templates that a notebook fills: what `say` and `finding` are given, and what is kept for them in names."""
+    for cell in [c for c in cells(path) if "remove-cell" not in tags(c)]:
+        for node in ast.walk(ast.parse(cell.source)):
+            found: list[ast.AST] = []
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("notebook.say", "notebook.finding"):
+                found = [*node.args, *(word.value for word in node.keywords if word.arg in WRITTEN)]
+            elif isinstance(node, ast.Assign):
+                found = [node.value] if "notebook." not in ast.unparse(node.value) else []
+            texts = [n.value for part in found for n in ast.walk(part) if isinstance(n, ast.Constant)]
+            yield from (text for text in texts if isinstance(text, str) and " " in text.strip() and "==" not in text)
+
+
+@each
+def test_sentences_have_their_numbers_and_names_filled_in(path: Path) -> None:
+    """Digits stand in names like bf16 alone; arms and scales are values, so that other runs show theirs."""
+    names = {name for scale in study().values() for name in (scale.name, *(a for a in scale.arms if "-" in a))}
+    for text in sentences(path):
+        written = re.sub(r"\{[^{}]*\}", "", text)
+        assert not re.search(r"\b\d", written), text
+        assert not [name for name in names if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", written)], text
+
+
+@each
+def test_prose_names_no_scale(path: Path) -> None:
+    """Which runs a page shows is said once, in its parameters."""
+    for cell in cells(path, "markdown"):
+        assert not [name for name in study() if f"`{name}`" in cell.source], cell.id
+
+
+@each
+def test_a_page_is_short(path: Path) -> None:
+    prose = [c.source for c in cells(path, "markdown") if "remove-cell" not in tags(c)]
+    assert sum(len(text.split()) for text in prose) <= 1500
+    shown = [o for c in cells(path) for o in c.outputs if 'class="dataframe' in o.get("data", {}).get("text/html", "")]
+    assert len(shown) <= 8
+    assert not [c.id for c in cells(path) if len(c.source.splitlines()) > 15]
 
 
 def test_values_for_other_pages() -> None:
@@ -289,7 +333,7 @@ def test_a_pair_in_which_nothing_changed(path: Path, kernel: Kernel, tmp_path: P
 @each_of_the_study
 def test_the_other_scale(path: Path, kernel: Kernel, tmp_path: Path) -> None:
     """A page of the study shows whatever runs a scale has, none included, and refuses a scale that there is not."""
-    out = kernel.run(path, tmp_path / "run", scale="smollm2")
+    out = kernel.run(path, tmp_path / "run", scale="pico")
     assert "nan" not in text_of(out).split()
     assert set(glued(out)) == set(glued(path))
     with pytest.raises(

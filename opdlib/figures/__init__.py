@@ -1,4 +1,4 @@
-"""Figures as functions of a table: `f(table, ax=None) -> Axes`. No titles: a caption says what a figure shows."""
+"""Figures as functions of a table: `f(table, ax=None) -> Axes`. A caption says what it shows, a title whose runs."""
 
 from __future__ import annotations
 

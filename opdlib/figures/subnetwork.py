@@ -33,8 +33,9 @@ def accuracy(table: pd.DataFrame, ax: Axes) -> None:
         own = table[table["arm"] == arm]["accuracy"]
         ax.plot(100 * own, [place + 0.22] * len(own), ".", color=MARKS[arm][0], alpha=0.6, ms=5)
         _mean(ax, place, arm, *mean_interval(own))
-    for number, source in enumerate(sorted(set(table["source_accuracy"]))):
-        ax.axvline(100 * source, label="source" if number == 0 else None, **DOTTED)
+    for source in sorted(set(table["source_accuracy"])):
+        ax.axvline(100 * source, **DOTTED)
+        ax.annotate("source", (100 * source, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
     _finish(ax, "held-out problems solved (%)")
 
 
@@ -61,7 +62,7 @@ def difference(table: pd.DataFrame, ax: Axes) -> None:
             text = f"{100 * density:.3g}%"
             ax.annotate(text, place, (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=11)
     ax.margins(x=0.12)
-    _finish(ax, "accuracy minus that of full OPD (points)")
+    _finish(ax, "accuracy minus full OPD's (points)")
 
 
 @figure
@@ -97,24 +98,6 @@ def overlap(table: pd.DataFrame, ax: Axes) -> None:
         ax.plot(at, rows["place"], "|", color=colour, ms=13, mew=3, label=label)
     ax.set_xlim(-2, 102)
     _finish(ax, "share of full OPD's changes (%)")
-
-
-@figure
-def ratio(table: pd.DataFrame, ax: Axes) -> None:
-    """How many times as many changes two runs share as each kind of chance gives; at the dotted line no more than that.
-
-    Table: as for `overlap`. Means over pairs of runs of other seeds; the paper's are hollow, over its own baseline.
-    """
-    table = _comparisons(ax, table)
-    rows = table[table["shown"]]
-    ax.axvline(1, **DOTTED)
-    own = rows[rows["pair"].isna()]
-    for number, (baseline, (colour, marker)) in enumerate(CHANCE.items()):
-        height, label = own["place"] + 0.2 * (number - 1), f"over {baseline}"
-        ax.plot(own[f"ratio_{baseline}"], height, marker, color=colour, ms=6, label=label)
-    _paper(ax, rows, rows["ratio_global"])
-    ax.set_xlim(left=0.8)
-    _finish(ax, "shared changes over those of chance")
 
 
 def _arms(ax: Axes, table: pd.DataFrame, arms: list[str]) -> dict[str, int]:

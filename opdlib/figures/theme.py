@@ -69,6 +69,15 @@ def legend_above(ax: Axes, columns: int = 2, over: float = 1.0, right: bool = Fa
         ax.legend(loc=place, bbox_to_anchor=at, ncols=columns, frameon=False, borderaxespad=0.3)
 
 
+AT_EDGE: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "bottom", "fontsize": 11}
+"""How a text stands at the right edge of the axes, above a line."""
+
+
+def named(ax: Axes, name: str, x: float, y: float, above: float, colour: str) -> None:
+    """A name in the colour of what it names, `above` points over its foot at (x, y): instead of a legend."""
+    ax.annotate(name, (x, y), (0, above), textcoords="offset points", ha="center", fontsize=11, color=colour)
+
+
 def named_rows(ax: Axes, names: Sequence[str]) -> None:
     """Rows of names instead of a vertical axis, the first on top."""
     ax.set_yticks(range(len(names)), names)

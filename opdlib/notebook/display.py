@@ -49,13 +49,16 @@ def glue(name: str, value: float | str | None) -> None:
     )
 
 
-def figure(name: str, ax: Axes, alt: str) -> None:
+def figure(name: str, ax: Axes, alt: str, title: str = "") -> None:
     """Show the figure that `ax` belongs to, store it under `name` for other pages, and close it. `alt` says in a
-    sentence what is drawn, true for every pair; it stands in for the picture where that is not seen. The picture is an
-    SVG whose text is text, beyond `POINTS` marks a PNG."""
+    sentence what is drawn, true for every pair; it stands in for the picture where that is not seen. `title` says whose
+    runs are drawn, where a page shows several models. The picture is an SVG whose text is text, beyond `POINTS` marks a
+    PNG."""
     canvas = ax.figure
     if not isinstance(canvas, Figure):
         raise TypeError(f"{name}: the axes lie in a {type(canvas).__name__}, wanted a figure of their own")
+    if title:
+        canvas.suptitle(title, fontsize=12, fontweight="bold")
     kind, data = "image/svg+xml", _drawn(canvas, "svg", Date=None, Creator=None).decode()
     if data.count("<use ") > POINTS:
         kind, data = "image/png", base64.b64encode(_drawn(canvas, "png", Software=None)).decode()

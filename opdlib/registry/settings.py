@@ -65,6 +65,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 OptionalText = Annotated[Text | None, BeforeValidator(lambda value: None if value == "" else value)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 Numbers = Annotated[tuple[Annotated[float, BeforeValidator(_number)], ...], BeforeValidator(_listed)]
+OptionalScale = Annotated[str | None, BeforeValidator(lambda value: find_scale(_text(value)).name)]
 
 
 class Settings(BaseModel):
@@ -90,13 +91,20 @@ class Settings(BaseModel):
     """Numbers of leading singular values that are tabulated, whole."""
     tolerances: Numbers = ()
     """Sizes of a singular value relative to the largest, from which it counts for the rank."""
-    scale: Annotated[str | None, BeforeValidator(lambda value: find_scale(_text(value)).name)] = None
+    scale: OptionalScale = None
     """A scale of the study, on the pages that show many runs instead of a pair."""
+    beside: OptionalScale = None
+    """Another scale, whose runs stand beside those of `scale`."""
 
     @property
     def compared(self) -> dict[str, Any]:
         """What is compared: the keywords of `opdlib.notebook.load`."""
         return {name: getattr(self, name) for name in ("pair", "source", "trained", "skip")}
+
+    @property
+    def scales(self) -> list[str]:
+        """The scales whose runs are shown, each once, the one that leads first."""
+        return [*dict.fromkeys(name for name in (self.scale, self.beside) if name is not None)]
 
     def table(self) -> pd.DataFrame:
         """What was chosen, for the reader: one row a parameter that is in use."""

@@ -17,11 +17,13 @@ import pandas as pd
 
 from opdlib.quantities import MISSING
 from opdlib.registry.pairs import Pair
-from opdlib.registry.study import FULL, find_run, find_scale, study
+from opdlib.registry.study import FULL, find_run, find_scale
 from opdlib.results.study import open_study
 from opdlib.stats import mean_interval
 from opdlib.tables.written import headed
 
+ENOUGH = 3
+"""Seeds from which an arm is judged; fewer have numbers and no verdict."""
 SAME, OTHER, UNDECIDED = "no detectable difference", "different", "inconclusive"
 RULE = (
     "> Two arms are compared seed by seed, because they share everything that a seed draws: the problems and their "
@@ -33,11 +35,6 @@ RULE = (
 """The rule of sameness, as a quotation for pages."""
 CALLED = {f"student.{name}": name for name in ("accuracy", "low", "high", "n")} | {"source.accuracy": "source_accuracy"}
 """Column of the study's runs -> its name in `runs`."""
-
-
-def scales(first: str) -> list[str]:
-    """This scale, then the others that stand beside it on a page."""
-    return [first, *(name for name, scale in study().items() if name != first and not scale.apart)]
 
 
 def standing(scale: str, arms: Sequence[str], root: Path | None = None) -> pd.DataFrame:
@@ -170,6 +167,19 @@ def text_table(content: Sequence[Mapping[str, Any]] | Mapping[str, Any], index: 
     if table.empty:
         return headed(pd.DataFrame({"": ["no runs yet"]}, index=pd.Index([MISSING], name=index)))
     return headed(table.fillna(MISSING).astype(str).astype(object).set_index(index))
+
+
+def below(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Text tables of several scales, one below the other, with the scale in the column `model`; those without runs are
+    left out, unless all are."""
+    there = {scale: table for scale, table in tables.items() if "" not in table}
+    if not there:
+        return next(iter(tables.values()))
+    named = [table.assign(model=scale) for scale, table in there.items()]
+    known = pd.concat(named).fillna(MISSING)
+    known = known[["model", *known.columns.drop("model")]]
+    known.index.name, known.columns.name = None, named[0].columns.name or named[0].index.name
+    return known
 
 
 Columns = dict[str, str | tuple[Any, ...]]

@@ -5,50 +5,40 @@ Tables for the reader: one row a fact, everything that occurs joined by semicolo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from opdlib.quantities import MISSING
 from opdlib.tables import study
 from opdlib.tables.written import headed
 
 DIGITS = 16
 """First hex digits of a digest that are shown."""
-PACKAGES = ("opdlib", "torch", "transformers", "trl")
-"""What `origins` tells of the packages."""
 
 Run = Mapping[str, Any]
 
 
-def provenance(scale: str, arms: Sequence[str], root: Path | None = None) -> pd.DataFrame:
-    """How many runs, over which source and teachers (digests), with which code, packages and machine.
-
-    Empty if there are none.
-    """
-    table = _joined(scale, arms, root, _made)
-    return table if len(table) > 1 else pd.DataFrame()
-
-
-def origins(scale: str, arms: Sequence[str], root: Path | None = None) -> pd.DataFrame:
-    """How many runs, over which source and teachers (digests), how good those are on which held-out problems, and with
-    which packages."""
-    return _joined(scale, arms, root, _judged)
+def provenance(scales: str | Sequence[str], arms: Sequence[str], root: Path | None = None) -> pd.DataFrame:
+    """How many runs, over which source and teachers (digests), with which code, packages and machine: a column for each
+    scale that has runs. Empty if none has."""
+    known = [_joined(scale, arms, root) for scale in ([scales] if isinstance(scales, str) else scales)]
+    there = [table for table in known if len(table) > 1]
+    return headed(pd.concat(there, axis=1).fillna(MISSING).rename_axis("what")) if there else pd.DataFrame()
 
 
-def _joined(
-    scale: str, arms: Sequence[str], root: Path | None, facts_of: Callable[[Run], dict[str, str]]
-) -> pd.DataFrame:
+def _joined(scale: str, arms: Sequence[str], root: Path | None) -> pd.DataFrame:
     table = study.runs(scale, [*arms], root=root)
     table = table.sort_values("arm", key=lambda names: names.map([*arms].index), kind="stable")
     found: dict[str, dict[str, None]] = {}
     for run in table.to_dict("records"):
         known = {str(name): fact for name, fact in run.items() if fact != "" and not pd.isna(fact)}
-        for name, fact in (_digests(known) | facts_of(known)).items():
+        for name, fact in (_digests(known) | _made(known)).items():
             found.setdefault(name, {})[fact] = None
     rows = {"runs": str(len(table))} | {name: "; ".join(values) for name, values in found.items()}
-    return headed(pd.DataFrame({scale: [*rows.values()]}, index=pd.Index([*rows], name="what")))
+    return pd.DataFrame({scale: rows})
 
 
 def _digests(run: Run) -> dict[str, str]:
@@ -57,25 +47,10 @@ def _digests(run: Run) -> dict[str, str]:
 
 
 def _made(run: Run) -> dict[str, str]:
+    packages = sorted(name for name in run if name.startswith("packages."))
     changed = " (with uncommitted changes)" if run.get("git.dirty") else ""
     return {
         **({"code": f"{run['git.commit'][:8]}{changed}"} if "git.commit" in run else {}),
-        "packages": _packages(run, sorted(name.partition(".")[2] for name in run if name.startswith("packages."))),
+        "packages": ", ".join(f"{name.partition('.')[2]} {run[name]}" for name in packages),
         "device": f"{run['device']}, {run['threads']} threads",
     }
-
-
-def _judged(run: Run) -> dict[str, str]:
-    return {
-        "held-out problems": f"{run['n']} ({run['task']})",
-        **{f"{side}'s accuracy": f"{run[column]:.1%}" for side, column in SCORES.items() if column in run},
-        "python": run["python"],
-        "trained with": _packages(run, PACKAGES),
-    }
-
-
-SCORES = {"source": "source_accuracy", "teacher": "teacher.accuracy"}
-
-
-def _packages(run: Run, names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {run[f'packages.{name}']}" for name in names if f"packages.{name}" in run)

@@ -144,6 +144,7 @@ def test_a_fixed_margin_with_pooled_variance() -> None:
     shown_ = shown.margins(found.reset_index())
     assert shown_.loc["stable rank", "degrees of freedom"] == "4, paired"
     assert shown_.loc["stable rank", "sft (3)"].startswith("different: 3.0")
+    assert shown_.loc["stable rank", "rlvr (1)"].startswith("1 ("), "no verdict of one seed"
 
 
 def test_unrelated_seeds_are_not_paired_and_shares_take_odds() -> None:

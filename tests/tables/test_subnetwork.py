@@ -23,7 +23,6 @@ class Page:
     root: Path
 
     def __post_init__(self) -> None:
-        self.standing = study.standing("pico", tuple(masked.TRAINS), self.root)
         self.runs = masked.runs("pico", self.root)
         self.means = masked.over_seeds(self.runs)
         self.paired = compared.paired(self.runs)
@@ -41,18 +40,11 @@ class Page:
 
     def shown(self) -> list[pd.DataFrame]:
         tables = [
-            (self.means, written.ACCURACIES),
-            (self.means, written.CONTENTS),
+            (self.means, written.MASKS),
             (self.paired, written.COMPARED),
-            (self.beside, written.BESIDE),
             (stacked(self.highest, overlap.published()), written.OVERLAPS),
         ]
-        return [
-            *(study.shown(table, columns) for table, columns in tables),
-            written.standing(self.standing),
-            written.distances(self.means, self.ends),
-            written.ratios(stacked(self.overlaps, overlap.published())),
-        ]
+        return [*(study.shown(table, columns) for table, columns in tables), written.distances(self.means, self.ends)]
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +71,6 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Page:
 # Runs and masks.
 
 
-def test_what_is_missing_is_told_with_its_command(five: Page, single: Page) -> None:
-    assert list(five.standing["finished"]) == [5] * 6
-    assert "command for the rest" not in written.standing(five.standing)
-    shown = written.standing(single.standing)
-    assert shown.loc["mask-random", "state"] == "not run"
-    assert shown.loc["mask-random", "command for the rest"] == "opd study pico --arms mask-random"
-    assert (shown.loc["opd", "seeds"], shown.loc["opd", "state"]) == ("1 of 5", "partly run")
-    other = written.standing(study.standing("smollm2", tuple(masked.TRAINS), single.root))
-    assert other.loc["mask-random", "seeds"] == "not in this scale"
-
-
-def test_scales_with_masked_runs_are_shown(five: Page, empty: Page) -> None:
-    assert masked.scales("smollm2", five.root) == ["smollm2", "pico"]
-    assert masked.scales("smollm2", empty.root) == ["smollm2"]
-
-
 def test_runs_have_their_masks_and_their_distance(five: Page) -> None:
     row = five.runs.set_index(["arm", "seed"]).loc[("mask-rlvr", 1)]
     assert (row["density"], row["in_own"], row["own_energy"]) == (0.2, 0.6, 0.5)
@@ -110,7 +86,6 @@ def test_what_a_mask_keeps_of_the_gain(five: Page, single: Page) -> None:
     assert means.loc["mask-own", "accuracy"] == pytest.approx(0.51, abs=2e-3)
     assert means.loc["mask-random", "kept"] == pytest.approx(0.17 / 0.27, abs=0.01)
     assert means.loc["opd", "kept"] == 1
-    assert means.loc["mask-random", "per_distance"] == pytest.approx(0.17 / 0.2, abs=0.01)
     own = single.means.set_index("arm").loc["mask-own"]
     assert math.isnan(own["low"])
     assert own["kept"] == pytest.approx((0.25 - LOST["mask-own"]) / 0.25, abs=0.01)
@@ -198,6 +173,19 @@ def test_an_empty_mask_has_no_ratio(tmp_path: Path) -> None:
     table = overlap.overlaps("pico", tmp_path)
     assert table["ratio_global"].isna().all()
     assert table["excess"].isna().all()
+
+
+def test_what_tensors_and_sizes_explain_of_an_overlap(five: Page, empty: Page) -> None:
+    # Full OPD twice: 0.84 shared, 0.25 by global chance, 0.33 within magnitudes; RLVR 0.40, SFT 0.60.
+    assert overlap.explained(five.highest).tolist() == pytest.approx([0.08 / 0.59, 0.08 / 0.15, 0.08 / 0.35])
+    less = five.highest.assign(o1=five.highest["o1"].where(five.highest["arm"] != "rlvr", 0.2))
+    assert overlap.explained(less).empty, "one shares no more than chance"
+    assert overlap.explained(empty.highest).empty
+
+
+def test_few_seeds_have_no_verdict(five: Page, single: Page) -> None:
+    assert set(written.distances(five.means, five.ends)["verdict"]) == {"-", "above", "below"}
+    assert set(written.distances(single.means, single.ends)["verdict"]) == {"-"}
 
 
 # Beside the paper.

@@ -11,9 +11,8 @@ import pandas as pd
 from opdlib.quantities import MISSING, label, written
 from opdlib.tables.matched.arms import BESIDE, after_holm, present
 from opdlib.tables.matched.paper import part_of_rate
-from opdlib.tables.study import OTHER, SAME, UNDECIDED, over_seeds, text_table
+from opdlib.tables.study import ENOUGH, over_seeds, text_table
 from opdlib.tables.text import MINUS, number, percent, with_interval
-from opdlib.tables.written import headed
 
 PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 Text = dict[str, list[str]]
@@ -65,28 +64,20 @@ def factors(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def margins(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each quantity of `margin.against_opd`, a column for each arm: the verdict and the factor with its
-    interval; what differences are none; degrees of freedom, and whether runs were paired."""
+    """A row for each quantity of `margin.against_opd`, a column for each arm: the verdict, if it has enough seeds, and
+    the factor with its interval; what differences are none; degrees of freedom, and whether runs were paired."""
     columns, keys = Text(), table["quantity"].unique()
     first = table.drop_duplicates("quantity").set_index("quantity").loc[keys]
     for arm, own in table.groupby("arm", sort=False):
         rows = own.set_index("quantity")
-        cells = [
-            f"{row['verdict']}: {_factor('', row.rename({'factor': 'value'}))}" for _, row in rows.loc[keys].iterrows()
-        ]
+        said = rows["verdict"] + ": " if own["seeds"].max() >= ENOUGH else pd.Series("", rows.index)
+        cells = [f"{said[key]}{_factor('', rows.loc[key].rename({'factor': 'value'}))}" for key in keys]
         columns[f"{arm} ({int(own['seeds'].max())})"] = [MISSING if text.endswith(MISSING) else text for text in cells]
     columns["margin"] = [MISSING if math.isnan(x) else f"{1 / x:.3g} to {x:.3g}" for x in first["margin"]]
     how = zip(first["freedom"], first["paired"], strict=True)
     columns["degrees of freedom"] = [f"{freedom}, {'paired' if paired else 'unpaired'}" for freedom, paired in how]
     name = f"number (seeds), {int(table['p'].notna().sum())} tests"
     return text_table({name: [*map(label, keys)]} | columns if len(keys) else {}, name)
-
-
-def operating(table: pd.DataFrame) -> pd.DataFrame:
-    """`margin.operating` as text."""
-    text = table.assign(**{word: [percent(x, 0) for x in table[word]] for word in (SAME, OTHER, UNDECIDED)})
-    shift = [f"{x:g} SD" for x in table["shift"]]
-    return headed(text.assign(shift=shift).astype(str).rename(columns={"shift": "true difference"}).set_index("rule"))
 
 
 def _by_quantity(table: pd.DataFrame, by: str, write: Write, beside: Text | None = None) -> pd.DataFrame:

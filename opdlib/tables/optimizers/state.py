@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -46,13 +47,16 @@ def settled_cv(first: float) -> float:
     return math.sqrt(square) if square >= 0 else math.nan
 
 
-def nulls(states: pd.DataFrame) -> pd.DataFrame:
-    """One row for each of `STATES`, in the paper and in `opd`: state, run, first, last, null (what last would be of
-    unrelated gradients, or by averaging alone)."""
-    own = states[states["arm"] == FULL].pivot_table("value", "state", "quantity", aggfunc="first")
+def nulls(states: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row for each of `STATES`, in the paper and in `opd` of each scale (name -> its `states`): state, run (`paper`
+    or the scale), first, last, null (what last would be of unrelated gradients, or by averaging alone)."""
     rows = []
     for state in STATES:
-        for run, ends in {"paper": published_state(state), FULL: own.to_dict("index").get(state)}.items():
+        runs = {"paper": published_state(state)}
+        for scale, table in states.items():
+            own = table[(table["arm"] == FULL) & (table["state"] == state)]
+            runs[scale] = dict(zip(own["quantity"], own["value"], strict=True))
+        for run, ends in runs.items():
             if ends:
                 null = unrelated_cosine(math.inf) if state == "momentum_cosine" else settled_cv(ends["first"])
                 rows.append([state, run, ends["first"], ends["last"], null])

@@ -6,12 +6,10 @@ difference from `opd`. Shares are fractions in [0, 1]; intervals are Student's o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from opdlib.registry.recipes import load_recipe
@@ -53,29 +51,13 @@ def labelled(table: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
     return arms[arms["gradient"] != "zero"][LABELS].merge(table, on="arm", how="inner")
 
 
-def with_masters(runs: pd.DataFrame, scale: str, root: Path | None = None) -> pd.DataFrame:
-    """Runs of `study.runs` with a column stored: the share of weights that are unchanged in the fp32 masters."""
-    masters = study.runs(scale, list(runs["arm"].unique()), "stored", root)
-    stored = masters.reindex(columns=["arm", "seed", "exact_zero"]).rename(columns={"exact_zero": "stored"})
-    return runs.merge(stored, on=["arm", "seed"], how="left")
-
-
-def learning(curves: pd.DataFrame, runs: pd.DataFrame, quantity: str, every: int = 10) -> pd.DataFrame:
+def learning(curves: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """A quantity of labelled curves against the step: its mean over seeds, and the lowest and the highest seed.
 
-    Columns: those of `LABELS`, step, seeds, value, low, high. A loss is first averaged over `every` steps of each run,
-    because every step has other problems; accuracy has the source's at step 0. Empty if nothing was logged.
+    Columns: those of `LABELS`, step, seeds, value, low, high, quantity. Empty if nothing was logged.
     """
-    keys = [*LABELS, "seed", "step"]
-    known = curves[[*keys, quantity]].dropna(subset=[quantity])
-    if quantity == "loss":
-        known = known.assign(step=np.ceil(known["step"] / every) * every)
-        known = known.groupby(keys, sort=False)[quantity].mean().reset_index()
-    if quantity == "accuracy" and len(known):
-        start = runs[runs["arm"].isin(known["arm"])][[*LABELS, "seed", "source_accuracy"]].assign(step=0)
-        known = pd.concat([start.rename(columns={"source_accuracy": quantity}), known], ignore_index=True)
-    grouped = known.groupby([*LABELS, "step"], sort=False)[quantity]
-    return grouped.agg(seeds="size", value="mean", low="min", high="max").reset_index()
+    grouped = curves.dropna(subset=[quantity]).groupby([*LABELS, "step"], sort=False)[quantity]
+    return grouped.agg(seeds="size", value="mean", low="min", high="max").reset_index().assign(quantity=quantity)
 
 
 def published() -> pd.DataFrame:
@@ -95,24 +77,11 @@ def paths(scale: str, arms: pd.DataFrame, root: Path | None = None) -> pd.DataFr
     return labelled(joined.reindex(columns=[*keys, "accuracy", *DELTA]), arms)
 
 
-def path_means(paths: pd.DataFrame) -> pd.DataFrame:
-    """The numbers of `paths`, mean over the seeds of each arm and step, with the labels and without seed."""
-    return paths.drop(columns="seed").groupby([*LABELS, "step"], sort=False).mean().reset_index()
-
-
-def steps_taken(curves: pd.DataFrame) -> pd.DataFrame:
-    """How far an update goes and how straight all of them are, from the probes: one row a run.
-
-    Columns: arm, seed, step_length (mean norm of an update; between probes it is taken to be linear), distance (fp32,
-    from the source, at the last probe), straightness (distance over the sum of the lengths: 1 on a straight line,
-    1/sqrt(steps) in a random walk; NaN if nothing moved).
-    """
-    rows = []
-    for (arm, seed), run in curves.dropna(subset=["update_norm"]).groupby(["arm", "seed"], sort=False):
-        way = run["update_norm"].iloc[0] + np.trapezoid(run["update_norm"], run["step"])
-        distance = run["distance"].iloc[-1]
-        rows.append([arm, seed, way / run["step"].iloc[-1], distance, distance / way if way else math.nan])
-    return pd.DataFrame(rows, columns=["arm", "seed", "step_length", "distance", "straightness"])
+def path_means(paths: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """One number of `paths` and the norm, mean over the seeds of each arm and step: `LABELS`, step, rel_norm, value,
+    quantity."""
+    known = paths.assign(value=paths[quantity])[[*LABELS, "step", "rel_norm", "value"]]
+    return known.groupby([*LABELS, "step"], sort=False).mean().reset_index().assign(quantity=quantity)
 
 
 def wide(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:

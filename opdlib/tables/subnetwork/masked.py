@@ -30,7 +30,7 @@ RUNS = [
     *(*RUN, "accuracy", "source_accuracy", "gain", "density", "in_own", "own_energy", "changed"),
     *("rel_norm", "distance", "moved_outside"),
 ]
-MEANS = ["gain", "density", "in_own", "own_energy", "changed", "rel_norm", "distance", "per_distance"]
+MEANS = ["gain", "density", "in_own", "own_energy", "changed", "rel_norm", "distance"]
 ALONG = [*RUN, "step", "distance", "accuracy"]
 PUBLISHED = {
     "full-OPD mask": OWN,
@@ -42,11 +42,6 @@ PUBLISHED = {
     "full": FULL,
 }
 """The paper's name of a run -> the arm of ours that asks the same."""
-
-
-def scales(first: str, root: Path | None = None) -> list[str]:
-    """`first`, and after it every other scale in which a mask was trained in."""
-    return [name for name in study.scales(first) if name == first or len(study.runs(name, [*TRAINS][1:], root=root))]
 
 
 def masks(scale: str, root: Path | None = None) -> pd.DataFrame:
@@ -79,9 +74,9 @@ def runs(scale: str, root: Path | None = None) -> pd.DataFrame:
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """One row an arm of `runs`: arm, trains, seeds, accuracy, low, high (95%, NaN of a single seed), kept (its gain
     over full OPD's, of the seeds that both have), then means: gain, density, in_own, own_energy, changed, rel_norm,
-    distance, per_distance (gain over distance)."""
+    distance."""
     full = table[table["arm"] == FULL].set_index("seed")["gain"]
-    table = table.assign(per_distance=table["gain"] / table["distance"], whole=table["seed"].map(full))
+    table = table.assign(whole=table["seed"].map(full))
     rows = []
     for arm, own in table.groupby("arm", sort=False):
         both = own[own["whole"].notna()]

@@ -34,8 +34,7 @@ MEANS = [
     *(f"ratio_{baseline}" for baseline in BASELINES),
     "excess",
 ]
-ENDS = {"o1": "o1", "ratio": "ratio_global"}
-RANGES = {f"{end}_{side}": (of, how) for end, of in ENDS.items() for side, how in (("low", "min"), ("high", "max"))}
+RANGES = {"o1_low": "min", "o1_high": "max"}
 KINDS = {"observed": "", "random": "global_"}
 PRINTED = {f"{share}_{kind}_pct": f"{of}{share}" for kind, of in KINDS.items() for share in ("o1", "o2")}
 TURNED = {"first_mask": "second_mask"} | {f"o1_{kind}_pct": f"o2_{kind}_pct" for kind in KINDS}
@@ -58,14 +57,14 @@ def by_comparison(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: arm, name, seed (`same seed` or `other seed`; two runs of full OPD are always of other seeds), atol, pairs,
     then means over pairs: density_a, density_b, o1, o2, jaccard, <baseline>_o1, <baseline>_o2, ratio_<baseline>,
-    excess; and the smallest and largest of o1 and ratio_global: o1_low, o1_high, ratio_low, ratio_high. A range and no
-    interval: pairs that share a run are not independent.
+    excess; and the smallest and largest o1: o1_low, o1_high. A range and no interval: pairs that share a run are not
+    independent.
     """
     seed = (table["seed_a"] == table["seed_b"]).map({True: SAME_SEED, False: OTHER_SEED})
     rows = []
     for (arm, which, atol), own in table.assign(seed=seed).groupby(["arm_b", "seed", "atol"], sort=False):
         row = {"arm": arm, "name": NAMES[str(arm)], "seed": which, "atol": atol, "pairs": len(own)}
-        row |= {end: own[column].agg(how) for end, (column, how) in RANGES.items()}
+        row |= {end: own["o1"].agg(how) for end, how in RANGES.items()}
         rows.append(row | own[MEANS].mean().to_dict())
     return pd.DataFrame(rows, columns=["arm", "name", "seed", "atol", "pairs", *MEANS, *RANGES])
 
@@ -74,6 +73,15 @@ def at_highest(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `by_comparison` at the highest threshold, that of the own mask; none of an empty table."""
     highest: pd.DataFrame = table[table["atol"] == table["atol"].max()].reset_index(drop=True)
     return highest
+
+
+def explained(highest: pd.DataFrame) -> pd.Series:
+    """How much of what two runs of other seeds share beyond global chance a preference for the same tensors and
+    magnitudes explains, by comparison; empty unless each shares more than global chance gives."""
+    other = highest[highest["seed"] == OTHER_SEED]
+    beyond = other["o1"] - other["global_o1"]
+    found: pd.Series = (other["magnitude_o1"] - other["global_o1"]) / beyond
+    return found if (beyond > 0).all() else found[:0]
 
 
 def published() -> pd.DataFrame:
