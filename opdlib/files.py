@@ -1,17 +1,27 @@
-"""Where files lie, and the one way to write them: whole or not at all.
+"""Where files lie, and the one way to write them: by one process at a time, whole or not at all.
 
 opdlib's own data lies beside the package in a wheel, beside the repository's root in a checkout; what is made for a
-user goes to a cache folder. A file or folder is written beside its place, under a hidden name that ends in .part, and
-renamed: a full disk or a kill leaves what was there before.
+user goes to a cache folder. Who writes a file or folder holds its lock. It is written beside its place, brought to the
+disk and renamed, so that a full disk or a kill leaves what was there before. All of this has hidden names:
+
+| beside `x` | what it is |
+| --- | --- |
+| `.x.lock` | locked by the process that writes `x`, and says which that is |
+| `.x.part` | what is being written |
+| `.x.replaced` | what was there, until all of it that stays has moved over |
+
+A killed process loses its lock; what it left goes when the next one takes it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import platform
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,87 +55,188 @@ def cache_root() -> Path:
     return Path(chosen) if chosen else platformdirs.user_cache_path("opdlib")
 
 
+def beside(place: Path, kind: str) -> Path:
+    """The hidden name beside `place` for what belongs to it."""
+    return place.with_name(f".{place.name}.{kind}")
+
+
 @contextmanager
-def new_file(target: Path) -> Iterator[BinaryIO]:
-    """A file to write; it becomes `target`, replacing what was there, if nothing is raised. Raises OutputError."""
-    with _staged(target) as staging:
-        with staging.open("wb") as stream:
+def locked(target: Path, work: str = "", wait: bool = False) -> Iterator[Path]:
+    """The right to write `target`, a file or folder, until left; gives its real path.
+
+    No other process or thread has it meanwhile. `work` is what others are told that ask for it: they wait for it with
+    `wait`, else OutputError names who has it, and since when. OutputError as well where nothing can be written.
+    """
+    place = Path(os.path.realpath(target))
+    with explained(target):
+        if place == Path.cwd() or place.is_mount():
+            raise OutputError(
+                f"{target}: cannot be replaced as a whole, since it is the folder you stand in or a disk of its own; "
+                "choose a folder in it"
+            )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        held = _lock(target, beside(place, "lock"), work, wait)
+    try:
+        with explained(target):
+            _settle(place)
+        yield place
+    finally:
+        with suppress(OSError):
+            _settle(place)
+        with suppress(OSError):
+            beside(place, "lock").unlink()  # before it is let go, so that nobody locks what is gone
+        os.close(held)
+
+
+@contextmanager
+def new_file(target: Path, wait: bool = False) -> Iterator[BinaryIO]:
+    """A file to write; it becomes `target`, replacing what was there, if nothing is raised. For `wait` see `locked`.
+    Raises OutputError."""
+    with locked(target, wait=wait) as place, explained(target):
+        with beside(place, "part").open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        staging.replace(target)
+        beside(place, "part").replace(place)
+        _sync(place.parent)
 
 
 def write_file(target: Path, content: str | bytes) -> None:
     """Write `target` whole. Raises OutputError."""
-    with new_file(target) as stream:
+    with new_file(target, wait=True) as stream:
         stream.write(_bytes(content))
 
 
 @contextmanager
-def new_folder(target: Path, replace: bool = False, shared: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """A folder to fill; it becomes `target` if nothing is raised. What was there must be empty, or is replaced with
-    `replace`. `shared` is said of a place where other processes may build the same. Raises OutputError."""
-    if not replace and target.exists() and (target.is_file() or any(target.iterdir())):
-        raise OutputError(f"{target}: is in the way; give a new folder, or a file that ends in .safetensors")
-    with _staged(target, shared) as staging:
-        staging.mkdir()
-        yield staging
+    `replace`. Raises OutputError."""
+    with locked(target) as place, explained(target):
+        if not replace and place.exists() and (place.is_file() or any(place.iterdir())):
+            raise OutputError(f"{target}: is in the way; give a new folder, or a file that ends in .safetensors")
+        with _filled(place) as staging:
+            yield staging
         if replace:
-            shutil.rmtree(target, ignore_errors=True)
-        staging.replace(target)
+            shutil.rmtree(place, ignore_errors=True)
+        beside(place, "part").replace(place)
+        _sync(place.parent)
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
-    """The folder `target` in the cache, made by `build(empty_folder)` if it is not there yet. Raises OutputError."""
+    """The folder `target` in the cache, made by `build(empty_folder)` if it is not there yet; where another process
+    builds it, that is waited for. Raises OutputError."""
     if not target.is_dir():
         try:
-            with new_folder(target, shared=True) as folder:
-                build(folder)
+            with locked(target, wait=True) as place, explained(target):
+                if not place.is_dir():
+                    with _filled(place) as staging:
+                        build(staging)
+                    beside(place, "part").replace(place)
+                    _sync(place.parent)
         except OutputError as error:
-            if not target.is_dir():  # else another process was faster, and its folder is as good as ours
-                raise OutputError(f"{error}: set OPDLIB_CACHE to another folder") from error
+            raise OutputError(f"{error}: set OPDLIB_CACHE to another folder") from error
     return target
 
 
-def write_together(folder: Path, files: Mapping[str, str | bytes], last: str) -> None:
-    """Write `files` (name -> content) into `folder`, the one named `last` at the end. Until all are written the earlier
-    files are untouched; if that fails, there is no new `last`. Raises OutputError."""
-    with _staged(folder / last, shared=True) as staging:
-        staging.mkdir()
-        for name, content in files.items():
-            (staging / name).write_bytes(_bytes(content))
-        (folder / last).unlink(missing_ok=True)
-        for name in [*(n for n in files if n != last), last]:
-            (staging / name).replace(folder / name)
+def write_together(place: Path, files: Mapping[str, str | bytes], instead_of: Collection[str] = ()) -> None:
+    """Write `files` (name -> content) into the folder `place`, whose lock the caller holds: all of them at once, for
+    the folder is replaced. What else lies in it stays, but for files of the names `instead_of`. Raises OutputError."""
+    with explained(place):
+        with _filled(place) as staging:
+            for name, content in files.items():
+                (staging / name).write_bytes(_bytes(content))
+        if place.is_dir():
+            place.rename(beside(place, "replaced"))
+        staging.replace(place)
+        _settle(place, instead_of)
+        _sync(place.parent)
 
 
 def _bytes(content: str | bytes) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
-@contextmanager
-def _staged(target: Path, shared: bool = False) -> Iterator[Path]:
-    """A free name beside `target` to build it under; what is still there afterwards is removed. Where no other process
-    writes the same, the name is always the same one, so that nothing stays of a killed process."""
-    staging = target.with_name(f".{target.name}{f'.{uuid.uuid4().hex}' if shared else ''}.part")
+def _lock(target: Path, lock: Path, work: str, wait: bool) -> int:
+    """Take the lock, and write into it who has it; the open file that holds it."""
+    while True:
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _same(held, lock):
+                with suppress(OSError):  # a full disk: others are told less
+                    os.ftruncate(held, 0)
+                    os.write(held, _holder(work))
+                return held
+        except BlockingIOError:
+            holder = lock.read_text(encoding="utf8", errors="replace").strip() if lock.exists() else ""
+            os.close(held)
+            raise OutputError(
+                f"{target}: is being written by {holder or 'another process'}; wait for it or choose another place"
+            ) from None
+        except BaseException:
+            os.close(held)
+            raise
+        os.close(held)  # of a process that was done in this moment: its lock is gone from the folder
+
+
+def _same(held: int, lock: Path) -> bool:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(staging)
-        yield staging
+        return os.path.samestat(os.fstat(held), lock.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(work: str) -> bytes:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"process {os.getpid()} on {platform.node()} since {since}{f' ({work})' if work else ''}\n".encode()
+
+
+@contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """Whatever the system says against writing `target` becomes an OutputError that names it."""
+    try:
+        yield
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(
             f"{target}: cannot be written ({error.strerror or error}) and was not; free space or choose another place"
         ) from error
+
+
+@contextmanager
+def _filled(place: Path) -> Iterator[Path]:
+    """An empty folder to fill, all of it on the disk when this is left."""
+    staging = beside(place, "part")
+    staging.mkdir()
+    yield staging
+    for path in [*staging.rglob("*"), staging]:
+        _sync(path)
+
+
+def _settle(place: Path, instead_of: Collection[str] = ()) -> None:
+    """End what was begun, or undo it: if the new folder has its place, what stays of the old one follows; else the old
+    one gets its place back."""
+    old = beside(place, "replaced")
+    if old.is_dir() and not place.exists():
+        old.rename(place)
+    elif old.is_dir():
+        for path in old.iterdir():
+            if path.name not in instead_of and not os.path.lexists(place / path.name):
+                path.rename(place / path.name)
+        shutil.rmtree(old)
+    staging = beside(place, "part")
+    if staging.is_dir() and not staging.is_symlink():
+        shutil.rmtree(staging)
+    else:
+        staging.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder, before anything that relies on it."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError) if path.is_dir() else nullcontext():  # some network disks cannot do it for folders
+            os.fsync(opened)
     finally:
-        _remove(staging)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        os.close(opened)

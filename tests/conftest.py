@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.patch import make
+from opdlib.results.layout import PROVENANCE, sealed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -156,6 +157,14 @@ def patched(tmp_path: Path) -> tuple[Path, Path, Path]:
     b = write_checkpoint(tmp_path / "trained", trained)
     make(open_checkpoint(str(a)), open_checkpoint(str(b)), tmp_path / "x.safetensors")
     return a, b, tmp_path / "x.safetensors"
+
+
+def reseal(folder: Path, **changed: object) -> None:
+    """Change what the provenance of results says, and have it know every file beside it as it is now."""
+    known = json.loads((folder / PROVENANCE).read_text(encoding="utf8")) | changed
+    (folder / PROVENANCE).write_text(
+        sealed(known, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}), encoding="utf8"
+    )
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

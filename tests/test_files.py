@@ -1,13 +1,16 @@
-"""Files and folders appear whole or not at all."""
+"""Files and folders appear whole or not at all, and one process at a time writes them."""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from opdlib.errors import OutputError
-from opdlib.files import build_once, new_folder, write_file, write_together
+from opdlib.files import build_once, locked, new_folder, write_file, write_together
 
 
 def names(folder: Path) -> list[str]:
@@ -15,7 +18,8 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / ".a.json.part").write_text("half")
+    for left in (".a.json.part", ".a.json.lock", ".b.lock"):
+        (tmp_path / left).write_text("half")
     (tmp_path / ".b.part").mkdir()
     (tmp_path / ".b.part" / "half").touch()
     write_file(tmp_path / "a.json", "whole")
@@ -41,22 +45,53 @@ def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
 
 
 def test_files_that_belong_together(tmp_path: Path) -> None:
-    write_together(tmp_path, {"a.csv": "1", "last.json": "1"}, last="last.json")
-    with pytest.raises(OutputError, match=r"last\.json: cannot be written"):
-        write_together(tmp_path, {"a.csv": "2", "no/such/folder": "2", "last.json": "2"}, last="last.json")
-    assert {name: (tmp_path / name).read_text() for name in names(tmp_path)} == {"a.csv": "1", "last.json": "1"}
+    """They replace what they are said to, keep what else is there, and fail without a trace."""
+    with locked(tmp_path / "a") as place:
+        write_together(place, {"one.csv": "1", "two.csv": "1", "last.json": "1"})
+        (place / "below").mkdir()
+        (place / "below" / "mine").write_text("mine")
+        with pytest.raises(OutputError, match=r"a: cannot be written .* and was not"):
+            write_together(place, {"one.csv": "2", "no/such/folder": "2", "last.json": "2"})
+        assert {path.read_text() for path in place.glob("*.*")} == {"1"}
+    with locked(tmp_path / "a") as place:
+        write_together(place, {"one.csv": "3", "last.json": "3"}, instead_of=("two.csv", "last.json"))
+    assert names(tmp_path) == ["a", "a/below", "a/below/mine", "a/last.json", "a/one.csv"]
+    assert (tmp_path / "a" / "one.csv").read_text() == "3"
 
 
-def test_the_faster_of_two_processes_builds(tmp_path: Path) -> None:
-    target = tmp_path / "cache"
+def test_who_has_the_lock_is_named(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with locked(target, "pair mine"):
+        others = (lambda: locked(tmp_path / "x" / ".." / "out"), lambda: new_folder(target))
+        (tmp_path / "x").mkdir()
+        for other in others:
+            with (
+                pytest.raises(OutputError, match=rf"process {os.getpid()} on .* since 20.* \(pair mine\); wait"),
+                other(),
+            ):
+                pass
+    with new_folder(target) as folder:
+        (folder / "whole").touch()
+    (tmp_path / "x").rmdir()
+    assert names(tmp_path) == ["out", "out/whole"]
 
-    def build(folder: Path) -> None:
-        (folder / "slow").touch()
-        if not target.is_dir():
-            build_once(target, lambda other: (other / "fast").touch())
 
-    assert build_once(target, build) == target
-    assert names(tmp_path) == ["cache", "cache/fast"]
+def test_the_faster_of_two_builds_and_the_other_takes_it(tmp_path: Path) -> None:
+    target, begun, built = tmp_path / "cache", threading.Event(), []
+
+    def slowly(folder: Path) -> None:
+        begun.set()
+        time.sleep(0.1)
+        (folder / "whole").touch()
+        built.append("slowly")
+
+    first = threading.Thread(target=build_once, args=(target, slowly))
+    first.start()
+    begun.wait()
+    build_once(target, lambda folder: built.append("twice"))
+    first.join()
+    assert built == ["slowly"]
+    assert names(tmp_path) == ["cache", "cache/whole"]
 
 
 def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
@@ -65,3 +100,10 @@ def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="cannot be written"):
             write(tmp_path / "file" / "below")
     assert names(tmp_path) == ["file"]
+
+
+def test_the_folder_that_somebody_stands_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="choose a folder in it"), new_folder(Path()):
+        pass
+    assert names(tmp_path) == []

@@ -96,6 +96,10 @@ class AdaptedCheckpoint(Checkpoint):
         delta = self.adapter.read(product.b).float() @ self.adapter.read(product.a).float()
         return ((delta.mT if product.transposed else delta) * product.scaling).add_(start).contiguous()
 
+    def check_unchanged(self) -> None:
+        self.adapter.check_unchanged()
+        self.base.check_unchanged()
+
     def origin(self) -> dict[str, str]:
         known = {"base": self.base.spec, "base revision": self.base.revision or ""}
         return super().origin() | {key: value for key, value in known.items() if value}

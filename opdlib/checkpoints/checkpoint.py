@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
 from opdlib.foreign import read_object
 
@@ -67,9 +68,16 @@ class Checkpoint(ABC):
     revision: str | None = None
     """The Hub commit that the files were taken from, 40 hex digits; None for anything that is not on the Hub."""
 
+    watched = Watched()
+    """Its files; each is looked at after every tensor that is read from it."""
+
     @abstractmethod
     def read(self, name: str) -> torch.Tensor:
         """The tensor `name`, in its stored shape and dtype. Only this tensor is held in memory."""
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError if a file of it is another than when it was opened."""
+        self.watched.check()
 
     def origin(self) -> dict[str, str]:
         """Facts for the provenance of a measurement: spec, format, digest; the commit on the Hub; what lies beside."""

@@ -17,6 +17,7 @@ import torch
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
 from opdlib.checkpoints.shards import SHARD
+from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError, MissingDependencyError
 
 EXACT = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
@@ -46,6 +47,7 @@ class GgufCheckpoint(Checkpoint):
 
     def __init__(self, spec: str, path: Path):
         self.spec, self.folder, self.path = spec, None, path
+        self.watched = Watched([path])
         places, self._processor, self._mapping, shapes, self._config = _read_header(path)
         self._places: dict[str, list[Place]] = {}
         for place in places:
@@ -81,7 +83,11 @@ class GgufCheckpoint(Checkpoint):
         whole: dict[str, dict[str, torch.Tensor]] = {"tensors": {}}  # filled where a tensor is made of several
         weights = np.empty(0, np.float32)
         for place in self._places[name]:
-            stored = np.memmap(self.path, place.dtype, "r", place.offset, place.shape)
+            count = math.prod(place.shape)
+            # Read, not mapped: a file that is cut short under a map would end the process without a word.
+            stored = np.fromfile(self.path, place.dtype, count, offset=place.offset)
+            self.watched.check()
+            stored = stored.reshape(place.shape)
             made = self._processor.process(
                 weights=dequantize(stored, place.kind),
                 name=place.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors import safe_open
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
 from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index
+from opdlib.checkpoints.watched import Watched, unreadable
 from opdlib.errors import CheckpointError
 from opdlib.foreign import foreign
 
@@ -21,14 +21,17 @@ COMPANIONS = ("*.json", "*.jinja", "*.model", "tokenizer*", "merges.txt", "vocab
 
 
 class LocalCheckpoint(Checkpoint):
-    """Safetensors files of one folder. Opening reads headers only; reading maps one tensor, and unmaps it when it goes.
+    """Safetensors files of one folder. Opening reads headers only; the memory in use is that of the tensors that are
+    alive, however large the files are.
 
-    So the memory in use is that of the tensors that are alive, however large the files are. Raises CheckpointError if a
-    header cannot be read, is not covered by its file, or disagrees with the index.
+    A tensor is read into memory of its own: a file that is cut short under a map would end the process without a word.
+    Raises CheckpointError if a header cannot be read, is not covered by its file, or disagrees with the index, and for
+    a file that has changed since it was opened.
     """
 
-    def __init__(self, spec: str, files: Files, folder: Path, revision: str | None = None):
+    def __init__(self, spec: str, files: Files, folder: Path, revision: str | None = None, empty: bool = False):
         self.spec, self.folder, self.revision, self.format = spec, folder, revision, "safetensors"
+        self.watched = Watched(files)
         self._places: dict[str, tuple[Path, int, int]] = {}  # file, start, stop
         self.tensors = {}
         self.metadata: dict[str, str] | None = None
@@ -42,7 +45,7 @@ class LocalCheckpoint(Checkpoint):
                 start, stop = entry["data_offsets"]
                 self._places[name] = path, begin + start, begin + stop
                 self.tensors[name] = TensorInfo(tuple(entry["shape"]), entry["dtype"])
-        if not self.tensors:
+        if not self.tensors and not empty:
             raise CheckpointError(f"{spec}: its safetensors files hold no tensor; wanted a model's weights")
 
     def read(self, name: str) -> torch.Tensor:
@@ -51,15 +54,18 @@ class LocalCheckpoint(Checkpoint):
         dtype = DTYPES.get(info.dtype)
         if dtype is None:
             raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
-        if start == stop:
-            with foreign(f"{self.spec}: {name}", CheckpointError, "no such shape can be held, leave the tensor out"):
-                return torch.empty(info.shape, dtype=dtype)
-        page = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        with file.open("rb") as stream:
-            # Copy on write: the file cannot be changed through the tensor, which torch takes for writable.
-            mapped = mmap.mmap(stream.fileno(), stop - page, access=mmap.ACCESS_COPY, offset=page)
-        tensor = torch.frombuffer(mapped, dtype=dtype, count=info.numel, offset=start - page).reshape(info.shape)
-        return tensor if start % dtype.itemsize == 0 else tensor.clone()
+        content = torch.empty(stop - start, dtype=torch.uint8)
+        unread = content.numpy().data
+        try:
+            with file.open("rb", buffering=0) as stream:
+                stream.seek(start)
+                while unread and (count := stream.readinto(unread)):
+                    unread = unread[count:]
+        except OSError as error:
+            raise unreadable(file, error) from error
+        self.watched.check(file)
+        with foreign(f"{self.spec}: {name}", CheckpointError, "no such shape can be held, leave the tensor out"):
+            return content.view(dtype).reshape(info.shape)
 
 
 def holds(path: Path) -> bool:

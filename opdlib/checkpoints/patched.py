@@ -10,18 +10,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from safetensors import safe_open
 
 from opdlib.checkpoints import bf16, open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
+from opdlib.checkpoints.local import LocalCheckpoint
 from opdlib.errors import CheckpointError, PatchError
 from opdlib.foreign import foreign
 
@@ -92,14 +90,14 @@ class PatchedCheckpoint(Checkpoint):
     def __init__(self, file: Path, source: Checkpoint, spec: str):
         self.spec, self.folder, self.tensors = spec, source.folder, source.tensors
         self.file, self.source, self.format = file, source, f"patch over {source.format}"
-        self.header = read_header(file)
+        self._streams = _open(file)
+        self.header = PatchHeader.from_metadata(self._streams.metadata or {}, file)
         if source.digest() != self.header.source_digest:
             raise PatchError(
                 f"{file}: made over a source with digest {self.header.source_digest[:12]}, but {source.spec} has "
                 f"{source.digest()[:12]}; give the source it was made from, {self.header.source}"
             )
-        self._streams = frozenset(self._handle.keys())
-        if stray := sorted(self._streams - set(self.tensors)):
+        if stray := sorted(set(self._streams.tensors) - set(self.tensors)):
             raise PatchError(f"{file}: changes {stray[0]}, which {source.spec} lacks; copy or make the patch again")
         if odd := sorted(set(self.tensors) ^ set(self.header.digests)):
             raise PatchError(f"{file}: its digests and its source differ in {odd[0]}; copy or make the patch again")
@@ -107,9 +105,9 @@ class PatchedCheckpoint(Checkpoint):
     def read(self, name: str) -> torch.Tensor:
         info = self.info(name)
         tensor = self.source.read(name)
-        if name in self._streams:
+        if name in self._streams.tensors:
             with foreign(f"{self.file}: {name} is damaged", PatchError, "copy or make the patch again"):
-                stream = self._handle.get_tensor(name).tobytes()
+                stream = self._streams.read(name).numpy().tobytes()
             try:
                 changed = bf16.decode(flat_bits(tensor), stream, columns(info))
             except ValueError as error:
@@ -127,13 +125,9 @@ class PatchedCheckpoint(Checkpoint):
         self.info(name)
         return self.header.digests[name]
 
-    @cached_property
-    def _handle(self) -> Any:
-        return _open(self.file)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Memory maps do not travel to worker processes; each opens its own.
-        return {key: value for key, value in self.__dict__.items() if key != "_handle"}
+    def check_unchanged(self) -> None:
+        self._streams.check_unchanged()
+        self.source.check_unchanged()
 
 
 def open_patched(path: Path, spec: str) -> PatchedCheckpoint:
@@ -155,7 +149,7 @@ def open_patched(path: Path, spec: str) -> PatchedCheckpoint:
 
 def read_header(file: Path) -> PatchHeader:
     """The header of the patch `file`. Raises PatchError if there is no such file or it is no patch."""
-    return PatchHeader.from_metadata(_open(file).metadata() or {}, file)
+    return PatchHeader.from_metadata(_open(file).metadata or {}, file)
 
 
 def columns(info: TensorInfo) -> int:
@@ -168,11 +162,13 @@ def flat_bits(tensor: torch.Tensor) -> NDArray[np.uint16]:
     return tensor.contiguous().flatten().view(torch.uint16).numpy()
 
 
-def _open(file: Path) -> Any:
+def _open(file: Path) -> LocalCheckpoint:
     if not file.is_file():
         raise PatchError(f"{file}: no such file; wanted a patch that `opd patch make` wrote")
-    with foreign(f"{file}: not a whole safetensors file", PatchError, "copy or make the patch again"):
-        return safe_open(file, framework="np")
+    try:
+        return LocalCheckpoint(f"patch:{file}", {file: None}, file.parent, empty=True)
+    except CheckpointError as error:
+        raise PatchError(f"{error}, or make the patch again") from error
 
 
 def _seal(metadata: Mapping[str, str]) -> str:

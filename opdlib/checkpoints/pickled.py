@@ -13,6 +13,7 @@ import torch
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
 from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index
+from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
 from opdlib.foreign import foreign
 
@@ -57,6 +58,7 @@ class PickledCheckpoint(Checkpoint):
 
     def __init__(self, spec: str, files: Files, folder: Path, revision: str | None = None):
         self.spec, self.folder, self.revision, self.format = spec, folder, revision, "torch"
+        self.watched = Watched(files)
         self._files: dict[str, PickledFile] = {}
         self.tensors = {}
         for path, listed in sorted(files.items()):
@@ -77,7 +79,9 @@ class PickledCheckpoint(Checkpoint):
             raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
         file = self._files[name]
         found: torch.Tensor = weights_of(file.content(info.numel * DTYPES[info.dtype].itemsize), file.path)[name]
-        return found.detach().contiguous()
+        own = found.detach().contiguous().clone()  # nobody computes with a map, which may be cut short
+        self.watched.check(file.path)
+        return own
 
 
 def load(path: Path, allowed: Sequence[Any] = ()) -> Any:

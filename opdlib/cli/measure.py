@@ -135,7 +135,8 @@ def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
 
 
 def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | None) -> None:
-    from opdlib.results.layout import disagreements, read_summary, results_folder
+    from opdlib.results.compare import disagreements
+    from opdlib.results.layout import read_summary, results_folder
 
     found = disagreements(read_summary(folder), read_summary(results_folder(pair.key, view)), only)
     if found:

@@ -1,14 +1,15 @@
 """What a measurement has done so far, on disk, so that a killed run goes on where it stopped.
 
-A measurement has fixed parts: groups of tensors, or single ones. A finished part is one file, which appears whole or
-not at all. The ledger of another measurement (other digests, view or options) is thrown away, never mixed in.
+A measurement has fixed parts: groups of tensors, or single ones. A finished part is one file: its records and arrays as
+npz, and after them a digest of the measurement's identity, the file's name and that content. What does not check, for
+it is of another measurement, torn or damaged, counts as not finished. So the disk need not be waited for.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,56 +17,98 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from opdlib.errors import ParameterError
-from opdlib.files import write_together
+from opdlib.errors import OutputError, ParameterError
+from opdlib.files import explained
 
-MARKER = "identity.json"
 Arrays = Mapping[str, NDArray[Any]]
+
+IDENTITY = "identity.json"
+SIZE = 32
+"""Bytes of the digest."""
+OWN = (IDENTITY, "*.npz", "*.npz.part")
+"""What a ledger's folder holds."""
 
 
 class Ledger:
-    """Finished parts of one measurement, in `folder`. `identity` says which measurement it is: any JSON value."""
+    """Finished parts of one measurement, in `folder`. `identity` says which measurement it is: any JSON value.
+
+    Parts of another measurement go. Raises OutputError for a folder that cannot be written, or holds anything else.
+    """
 
     def __init__(self, folder: Path, identity: Any):
         self._folder = folder
-        text = json.dumps(identity, sort_keys=True)
-        marker = folder / MARKER
-        if not (marker.is_file() and marker.read_text(encoding="utf8") == text):
-            shutil.rmtree(folder, ignore_errors=True)
-            write_together(folder, {marker.name: text}, last=marker.name)
+        self._identity = json.dumps(identity, sort_keys=True).encode()
+        marker = folder / IDENTITY
+        own = {path for pattern in OWN for path in folder.glob(pattern)}
+        with explained(folder):
+            if folder.exists() and (strange := sorted(set(folder.iterdir()) - own)):
+                raise OutputError(
+                    f"{strange[0]}: is in the way, no measurement wrote it; move it or choose another --out"
+                )
+            if marker not in own or marker.read_bytes() != self._identity:
+                self.clear()
+                folder.mkdir(parents=True, exist_ok=True)
+                marker.write_bytes(self._identity)
 
     def __contains__(self, part: str) -> bool:
-        return self._file(part).is_file()
+        return self._content(self._file(part)) is not None
 
     def load(self, part: str) -> tuple[Any, Arrays] | None:
         """The records (JSON) and arrays of a finished part, None if it is not finished."""
-        file = self._file(part)
-        if not file.is_file():
+        content = self._content(self._file(part))
+        if content is None:
             return None
-        with np.load(file, allow_pickle=False) as content:
-            arrays = dict(content)
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            arrays = dict(found)
         return json.loads(str(arrays.pop("records"))), arrays
 
     def store(self, part: str, records: Any, arrays: Arrays) -> None:
         """Write a finished part. Raises OutputError if that cannot be done."""
         stream = io.BytesIO()
         np.savez(stream, allow_pickle=False, records=np.array(json.dumps(records)), **dict(arrays))
-        name = self._file(part).name
-        write_together(self._folder, {name: stream.getvalue()}, last=name)
+        self._write(self._file(part), stream.getvalue())
 
     def take(self, other: Path) -> None:
         """Copy the finished parts of the ledger in `other`. Raises ParameterError if it is of another measurement,
         OutputError if they cannot be written."""
-        marker = other / MARKER
+        marker = other / IDENTITY
         if not marker.is_file():
             raise ParameterError(f"{other}: no ledger of a measurement; wanted a folder that opd measure --shard wrote")
-        if marker.read_text(encoding="utf8") != (self._folder / MARKER).read_text(encoding="utf8"):
+        if marker.read_bytes() != self._identity:
             raise ParameterError(
                 f"{other}: of another measurement than {self._folder} (other weights, view or options); "
                 "merge shards that were started with the same options over the same checkpoints"
             )
         for file in sorted(other.glob("*.npz")):
-            write_together(self._folder, {file.name: file.read_bytes()}, last=file.name)
+            content = self._content(file)
+            if content is not None:
+                self._write(self._folder / file.name, content)
+
+    def clear(self) -> None:
+        """Remove all parts, and the folder."""
+        for pattern in OWN:
+            for path in self._folder.glob(pattern):
+                path.unlink()
+        if self._folder.is_dir():
+            self._folder.rmdir()
+
+    def _content(self, file: Path) -> bytes | None:
+        """What a file of a finished part holds; None where there is none, or it does not check."""
+        try:
+            stored = file.read_bytes()
+        except OSError:
+            return None
+        content, check = stored[:-SIZE], stored[-SIZE:]
+        return content if check == self._check(file, content) else None
+
+    def _write(self, file: Path, content: bytes) -> None:
+        staging = file.with_name(f"{file.name}.part")
+        with explained(file):
+            staging.write_bytes(content + self._check(file, content))
+            staging.replace(file)
+
+    def _check(self, file: Path, content: bytes) -> bytes:
+        return hashlib.sha256(b"\0".join((self._identity, file.name.encode(), content))).digest()
 
     def _file(self, part: str) -> Path:
         return self._folder / f"{part}.npz"

@@ -93,6 +93,11 @@ class Plan:
         self.view, self.metrics, self.device = view, metrics, device
         self.alignments: list[Alignment] = [align(source, t, s) for t, s in zip(trained, skip, strict=True)]
 
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError if a checkpoint has changed since it was opened."""
+        for checkpoint in (self.source, *self.trained):
+            checkpoint.check_unchanged()
+
     def scales_of(self, number: int) -> Mapping[str, float] | None:
         """What is known of a pair's delta before rounding; None where nulls are not asked for."""
         return self.scales[number] if "nulls" in self.metrics else None

@@ -119,7 +119,7 @@ def measure_all(
     specs. No number depends on either. `device` auto takes a GPU for the geometry if there is one. Metric `nulls` adds
     what rounding and magnitude alone would give, `draws` their spectra by a draw each; both go with whatever else is
     measured. `progress` True shows a bar, None only on a terminal. Raises AlignmentError, MeasureError (NaN, Inf,
-    dtype, a matrix that cannot be decomposed, workers that are gone), ParameterError, OutputError.
+    dtype, no decomposition, workers that are gone), CheckpointError (changed meanwhile), ParameterError, OutputError.
     """
     count = _workers(workers)
     with ExitStack() as stack:
@@ -128,6 +128,7 @@ def measure_all(
         if executor:
             runs.finish("parts", runs.plan.parts, lambda left: measure_there(runs.plan, left, executor, runs.keep))
         passes = runs.sparsity(count)
+        runs.plan.check_unchanged()
         if "geometry" in metrics:
             runs.finish("geometry", runs.plan.geometry, runs.here(count, memory))
         return runs.measurements(passes)
@@ -234,6 +235,7 @@ class _Runs:
         with _bar(title, sum(part.work for part in left), " flop", self._progress) as bar:
             for part in measure(left):
                 bar.update(part.work)
+        self.plan.check_unchanged()
 
     def sparsity(self, workers: int) -> list[Pass]:
         """The sparsity pass of each pair, a tensor at a time, which the workers share."""

@@ -18,7 +18,8 @@ from opdlib.files import find
 from opdlib.notebook.display import say
 from opdlib.registry.pairs import DEFAULT, Pair, find_pair
 from opdlib.registry.study import find_run
-from opdlib.results.layout import State, cached_folder, committed_folder, find_by_content, missing_tables, state_of
+from opdlib.results.layout import State, cached_folder, find_by_content, missing_tables, state_of
+from opdlib.results.open import open_results
 from opdlib.tables import Results, headed
 
 
@@ -109,7 +110,7 @@ def _facts(results: Results) -> dict[str, str]:
 def _committed(pair: Pair, view: str, skip: list[str], metrics: Sequence[str]) -> Results | None:
     if state_of(pair, view) is not State.COMPLETE:
         return None
-    results = Results(committed_folder(pair, view))
+    results = open_results(pair.key, view)
     identity = results.provenance["identity"]
     if identity["skip"] != skip or not set(metrics) <= set(identity["metrics"]):
         return None
@@ -142,5 +143,5 @@ def _measured(
     if folder is None:
         folder = cached_folder(known[-1])
         options: dict[str, Any] = {"view": view, "metrics": metrics, "progress": not os.environ.get("TQDM_DISABLE")}
-        measure_into(folder, before, after, name=pair.key if pair else name, skip=skip, **options)
+        measure_into(folder, before, after, name=pair.key if pair else name, skip=skip, once=True, **options)
     return Results(folder, name, pair)

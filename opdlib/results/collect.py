@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 
 from opdlib.errors import RegistryError
-from opdlib.files import write_together
+from opdlib.files import locked, write_together
 from opdlib.quantities import flat
 from opdlib.registry.recipes import PARENT, Recipe, load_recipe, recipe_digest
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.flat import headline, null_rows, undefined, without_nulls
-from opdlib.results.layout import SUMMARY, csv_text, read_provenance, read_summary
+from opdlib.results.layout import SUMMARY, check, csv_text, read_summary
 from opdlib.results.study import COLUMNS, CURVE, KEYS, PLACE
 
 DONE = "complete.json"
@@ -56,17 +56,20 @@ def collect(scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple
 def add_rows(scale: Scale, folder: Path, new: Tables, order: Callable[[Cells], Any] | None = None) -> None:
     """Merge rows into the tables in `folder` and write them together, sorted by `order`: by default that of the scale's
     arms, then seed, view and step. Raises RegistryError for a contradiction, with nothing written."""
-    old = {table: _stored(folder / f"{table}.csv") for table in (*CHECKED, *new)}
-    merged = {
-        table: _merge(f"{scale.name}: {table}", KEYS[table], rows, new.get(table, ())) for table, rows in old.items()
-    }
-    _refuse_defined(scale, merged)
-    files: dict[str, str | bytes] = {}
-    for table in sorted(table for table, rows in new.items() if rows):
-        rows = sorted(merged[table], key=order or partial(_place, [*scale.arms]))
-        files[f"{table}.csv"] = csv_text(rows, COLUMNS.get(table))
-    if files:
-        write_together(folder, files, last=[*files][-1])
+    if not any(new.values()):
+        return
+    with locked(folder, wait=True) as place:  # another process may add rows of its own
+        old = {table: _stored(place / f"{table}.csv") for table in (*CHECKED, *new)}
+        merged = {
+            table: _merge(f"{scale.name}: {table}", KEYS[table], rows, new.get(table, ()))
+            for table, rows in old.items()
+        }
+        _refuse_defined(scale, merged)
+        files = {}
+        for table in sorted(table for table, rows in new.items() if rows):
+            rows = sorted(merged[table], key=order or partial(_place, [*scale.arms]))
+            files[f"{table}.csv"] = csv_text(rows, COLUMNS.get(table))
+        write_together(place, files)
 
 
 def _of_run(arm: str, seed: int, folder: Path) -> Tables:
@@ -75,8 +78,11 @@ def _of_run(arm: str, seed: int, folder: Path) -> Tables:
     run = {"arm": arm, "seed": seed}
     facts, results = _facts(folder), folder / "results"
     for summary in sorted(results.rglob(SUMMARY)):
-        kept = summary.parent.relative_to(results).parts[:1] == ("steps",)
-        numbers, known = read_summary(summary.parent), read_provenance(summary.parent)
+        parts = summary.parent.relative_to(results).parts
+        if any(part.startswith(".") for part in parts):
+            continue  # what a killed process left
+        kept = parts[:1] == ("steps",)
+        numbers, known = read_summary(summary.parent), check(summary.parent)
         step = int(summary.parent.name) if kept else facts["steps"]
         place = dict(zip(PLACE, (arm, seed, numbers["view"], step), strict=True))
         measured = _measured(known) | headline(without_nulls(numbers))

@@ -3,7 +3,7 @@
 | file | a row is |
 | --- | --- |
 | `summary.json` | the numbers of the paper's tables; its presence means that the folder is complete |
-| `provenance.json` | what was compared, with digests, versions and reasons for everything left out |
+| `provenance.json` | what was compared, with versions and reasons for everything left out; a digest of each file |
 | `tensors.csv` | one parameter |
 | `sparsity.csv` | one parameter at one threshold |
 | `energy.csv` | one parameter at one share of coordinates; an empty `tensor` is the whole model |
@@ -12,29 +12,33 @@
 | `geometry.csv` | one number of one matrix (unless only sparsity was measured) |
 | `undefined.csv` | one number of one matrix that is undefined, with the reason |
 | `nulls.csv` | one number that a null expects, of a parameter or of a matrix (unless nulls were left out) |
+
+A file is read only if it has the digest that provenance.json says, and that is read only if it has its own. Ends of
+lines do not count, since git may change them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from opdlib.errors import RegistryError
+from opdlib.errors import OutputError, RegistryError
 from opdlib.files import cache_root, data_root
 from opdlib.registry.pairs import Pair, find_pair
 from opdlib.registry.study import find_run
-from opdlib.results.flat import NULLS, SPARSITY, without_nulls
 
 SUMMARY = "summary.json"
-SPARSITY_TOLERANCE, GEOMETRY_TOLERANCE = 1e-9, 1e-6
-"""Relative differences within which two machines must agree: sums of squares, and what goes through an eigensolver."""
 PROVENANCE = "provenance.json"
 TENSORS = "tensors.csv"
+DIGESTS = "digests"
+FILES = (
+    *(SUMMARY, PROVENANCE, TENSORS, "sparsity.csv", "energy.csv", "curve.csv", "magnitude.csv"),
+    *("geometry.csv", "undefined.csv", "nulls.csv"),
+)
 
 
 class State(StrEnum):
@@ -64,17 +68,19 @@ def committed_folder(pair: Pair, view: str = "bf16") -> Path:
 
 
 def results_folder(name: str, view: str = "bf16") -> Path:
-    """The folder of complete results that is `name`, or that of the pair `name` in this view.
+    """The folder of complete results that is `name`, or that of the pair `name` in this view; every file is checked.
 
-    Raises RegistryError, with the command that makes them, if there are none.
+    Raises RegistryError, with the command that makes them, if there are none, and for a file that does not check.
     """
     folder = Path(name)
     if folder.is_dir():
-        if (folder / SUMMARY).is_file():
-            return folder
-        raise RegistryError(f"{folder}: no {SUMMARY}, so no complete results; run: opd measure ... --out {folder}")
+        if not (folder / SUMMARY).is_file():
+            raise RegistryError(f"{folder}: no {SUMMARY}, so no complete results; run: opd measure ... --out {folder}")
+        check(folder)
+        return folder
     pair = find_pair(name)
     if state_of(pair, view) is State.COMPLETE:
+        check(committed_folder(pair, view))
         return committed_folder(pair, view)
     raise RegistryError(f"pair {pair.key!r}: {missing_tables(pair, view)}")
 
@@ -108,26 +114,107 @@ def summary_of(name: str, view: str = "bf16", step: int | None = None) -> dict[s
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of a results folder. Raises RegistryError if it is missing or damaged."""
-    return _read(folder / SUMMARY)
+    return _parsed(folder / SUMMARY, read_file(folder, SUMMARY, read_provenance(folder)))
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """The provenance of a results folder. Raises RegistryError if it is missing or damaged."""
-    return _read(folder / PROVENANCE)
+    """The provenance of a results folder. Raises RegistryError if it is missing, damaged or without digests."""
+    file = folder / PROVENANCE
+    try:
+        found = _parsed(file, file.read_bytes())
+    except OSError as error:
+        raise RegistryError(f"{file}: not readable ({error.strerror}); measure the pair again") from error
+    if not isinstance(found.get(DIGESTS), dict) or found[DIGESTS].get(PROVENANCE) != _own_digest(found):
+        raise RegistryError(f"{file}: was changed after it was written, or holds no {DIGESTS}; measure the pair again")
+    return found
+
+
+def read_file(folder: Path, name: str, provenance: Mapping[str, Any]) -> bytes:
+    """The content of a file of results, as `provenance` knows it. Raises RegistryError if it is missing or another."""
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise RegistryError(
+            f"{folder / name}: missing, so the results are not whole ({error.strerror}); measure the pair again"
+        ) from error
+    if _digest(content) != provenance[DIGESTS].get(name):
+        raise RegistryError(
+            f"{folder / name}: is not the file that {PROVENANCE} beside it knows by its digest: it was changed or cut "
+            "short; measure the pair again"
+        )
+    return content
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """The provenance of a results folder, after a look at every file that it names. Raises RegistryError for the first
+    that is missing, damaged or changed."""
+    provenance = read_provenance(folder)
+    for name in provenance[DIGESTS]:
+        if name != PROVENANCE:
+            read_file(folder, name, provenance)
+    return provenance
+
+
+def holds(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the folder has results of exactly this measurement (`opdlib.measurement.schedule.identity`), whole."""
+    return is_whole(folder) and read_provenance(folder)["identity"] == identity
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder has results, and every file of them checks."""
+    try:
+        return bool(check(folder))
+    except RegistryError:
+        return False
+
+
+def sealed(provenance: Mapping[str, Any], files: Mapping[str, str | bytes]) -> str:
+    """The text of provenance.json for results of these files (name -> content): with a digest of each, and its own."""
+    digests = {name: _digest(content) for name, content in sorted(files.items()) if name != PROVENANCE}
+    whole = {**provenance, DIGESTS: digests}
+    digests[PROVENANCE] = _own_digest(whole)
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
+
+
+def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raise OutputError if results of this measurement must not be written into `folder`, whose real path this is.
+
+    That is so if it holds the results of other checkpoints, of another view or of other tensors, and if it holds a file
+    by a name of results and is none. What is damaged may be replaced.
+    """
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and PROVENANCE not in there and not {SUMMARY, TENSORS} <= set(there):
+        raise OutputError(
+            f"{folder / there[0]}: is in the way, no measurement wrote it; move it or choose another --out"
+        )
+    try:
+        found = read_provenance(folder)
+    except RegistryError:
+        return
+    if any(found["identity"][key] != identity[key] for key in ("source", "trained", "view", "skip")):
+        raise OutputError(
+            f"{folder}: holds the results of another measurement, {found['pair']} in view {found['identity']['view']} "
+            f"({found['source']['spec']}, {found['trained']['spec']}); choose another --out, or remove them first"
+        )
+
+
+def _own_digest(provenance: Mapping[str, Any]) -> str:
+    others = {name: digest for name, digest in provenance[DIGESTS].items() if name != PROVENANCE}
+    return _digest(json.dumps({**provenance, DIGESTS: others}, sort_keys=True))
+
+
+def _digest(content: str | bytes) -> str:
+    raw = content.encode() if isinstance(content, str) else content
+    return hashlib.sha256(raw.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def find_by_content(identity: dict[str, Any]) -> Path | None:
-    """The results of exactly this measurement (`opdlib.measurement.schedule.identity`), committed ones first, then the
-    user's cache.
+    """The results of exactly this measurement, committed ones first, then the user's cache.
 
-    A folder without tables is not whole, and passed over. The scale of a null may be better known in committed results.
+    What is damaged or not whole is passed over. The scale of a null may be better known in committed results.
     """
     committed = sorted(p.parent for p in (data_root() / "results").rglob(TENSORS))
-    cached = cached_folder(identity)
-    for folder in [*committed, *([cached] if (cached / SUMMARY).is_file() else [])]:
-        if read_provenance(folder).get("identity") == identity:
-            return folder
-    return None
+    return next((folder for folder in [*committed, cached_folder(identity)] if holds(folder, identity)), None)
 
 
 def cached_folder(identity: dict[str, Any]) -> Path:
@@ -148,53 +235,11 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = 
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _parsed(file: Path, content: bytes) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise RegistryError(f"{file}: not readable ({error}); measure the pair again") from error
-    return content
-
-
-def disagreements(ours: dict[str, Any], committed: dict[str, Any], only: str | None = None) -> list[str]:
-    """Where two summaries differ by more than the tolerances above; empty if they agree.
-
-    `only` "sparsity" compares the first block alone, up to and including the layers. Of the committed nulls those are
-    compared that ours has, for draws take long.
-    """
-    committed = without_nulls(committed) | {
-        key: _of_ours(ours[key], committed[key]) for key in NULLS if key in ours and key in committed
-    }
-    blocks = [(SPARSITY_TOLERANCE, {*SPARSITY})]
-    if only is None:
-        blocks.append((GEOMETRY_TOLERANCE, {*ours, *committed} - {*SPARSITY}))
-    found = []
-    for rtol, keys in blocks:
-        mine, theirs = ({key: value for key, value in side.items() if key in keys} for side in (ours, committed))
-        found += differences(mine, theirs, rtol)
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RegistryError(f"{file}: not readable as JSON ({error}); measure the pair again") from error
+    if not isinstance(found, dict):
+        raise RegistryError(f"{file}: holds a {type(found).__name__}, wanted a JSON object; measure the pair again")
     return found
-
-
-def _of_ours(ours: Any, theirs: Any) -> Any:
-    """The part of a nested dictionary whose keys the other has, too."""
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return theirs
-    return {key: _of_ours(ours[key], value) for key, value in theirs.items() if key in ours}
-
-
-def differences(ours: Any, theirs: Any, rtol: float, key: str = "") -> list[str]:
-    """Where two summaries differ: one line for each key that is missing, or whose numbers differ by more than `rtol`.
-
-    Counts, names and None must be equal. Empty if there is nothing to tell.
-    """
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        keys = sorted({*ours, *theirs})
-        missing = [f"{f'{key}.{k}' if key else k} is only on one side" for k in keys if (k in ours) != (k in theirs)]
-        shared: Iterable[tuple[Any, Any, str]] = [(ours[k], theirs[k], k) for k in keys if k in ours and k in theirs]
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        missing, shared = [], [(a, b, str(i)) for i, (a, b) in enumerate(zip(ours, theirs, strict=True))]
-    elif isinstance(ours, float) and isinstance(theirs, float) and math.isclose(ours, theirs, rel_tol=rtol):
-        return []
-    else:
-        return [] if ours == theirs else [f"{key} is {ours}, committed {theirs}"]
-    return [*missing, *(line for a, b, k in shared for line in differences(a, b, rtol, f"{key}.{k}" if key else k))]

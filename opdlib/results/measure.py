@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,19 +19,28 @@ from typing import TYPE_CHECKING, Any
 import opdlib
 from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.files import write_together
+from opdlib.files import beside, locked, write_together
 from opdlib.measurement.schedule import METRICS, Job, Measurement, identity, measure_all, measure_pair
 from opdlib.quantities import flat
 from opdlib.results import write as rows
 from opdlib.results.flat import undefined
-from opdlib.results.layout import PROVENANCE, SUMMARY, TENSORS, csv_text, read_provenance
+from opdlib.results.layout import (
+    FILES,
+    PROVENANCE,
+    SUMMARY,
+    TENSORS,
+    csv_text,
+    holds,
+    read_file,
+    read_provenance,
+    refuse_other,
+    sealed,
+)
 from opdlib.results.nulls import NULLS, of_nulls, refused
 from opdlib.results.summarize import summarize
 
 if TYPE_CHECKING:
     from opdlib.results.open import Results
-
-LEDGER = ".ledger"
 
 
 def measure(
@@ -92,7 +103,6 @@ def files_of(measurement: Measurement, note: str = "") -> dict[str, str]:
         "energy.csv": csv_text(rows.of_energy(measurement)),
         "curve.csv": csv_text(rows.of_curve(measurement.histogram)),
         "magnitude.csv": csv_text(rows.of_magnitude(measurement)),
-        PROVENANCE: _json(_provenance(measurement, undefined(dict(flat(summary))) | refused(measurement), note)),
         SUMMARY: _json(summary),
     }
     if measurement.matrices is not None:
@@ -102,16 +112,16 @@ def files_of(measurement: Measurement, note: str = "") -> dict[str, str]:
         }
     if "nulls" in measurement.metrics:
         files["nulls.csv"] = csv_text(of_nulls(measurement), NULLS)
-    return files
+    known = _provenance(measurement, undefined(dict(flat(summary))) | refused(measurement), note)
+    return files | {PROVENANCE: sealed(known, files)}
 
 
 def scales_of(stored: Path) -> dict[str, float]:
     """Root mean square of every tensor's delta, from results of view `stored`; empty if there are none."""
-    file = stored / TENSORS
-    if not file.is_file():
+    if not (stored / TENSORS).is_file():
         return {}
-    with file.open(encoding="utf8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if int(row["size"])]
+    content = read_file(stored, TENSORS, read_provenance(stored)).decode()
+    rows = [row for row in csv.DictReader(io.StringIO(content, newline="")) if int(row["size"])]
     return {row["tensor"]: math.sqrt(float(row["energy"]) / int(row["size"])) for row in rows}
 
 
@@ -128,29 +138,52 @@ class Order:
     """See `opdlib.measurement.schedule.Job`."""
 
 
-def job_of(order: Order) -> Job:
-    """The order as the measurement sees it, with its ledger in its folder."""
-    return Job(order.name, order.trained, order.skip, order.folder / LEDGER, order.scales)
+def ledger_of(place: Path) -> Path:
+    """Where finished parts are kept while results for `place` are measured (`opdlib.measurement.ledger`)."""
+    return beside(place, "ledger")
+
+
+def job_of(order: Order, ledger: Path) -> Job:
+    """The order as the measurement sees it, with its ledger."""
+    return Job(order.name, order.trained, order.skip, ledger, order.scales)
 
 
 def measure_together(
-    source: Checkpoint, orders: Sequence[Order], *, view: str = "bf16", metrics: Sequence[str] = METRICS, **options: Any
+    source: Checkpoint,
+    orders: Sequence[Order],
+    *,
+    view: str = "bf16",
+    metrics: Sequence[str] = METRICS,
+    once: bool = False,
+    **options: Any,
 ) -> list[Measurement]:
-    """Measure pairs over one source (`measure_all`) and write each one's results into its folder.
+    """Measure pairs over one source (`measure_all`) and write each one's results into its folder, at once.
 
-    After a kill, the same call goes on from the ledgers in those folders. Results of another measurement in a folder do
-    not outlive the start of this one, so that what lies there is never mistaken for it.
+    The folders are locked meanwhile; after a kill, the same call goes on from the ledgers beside them. With `once`
+    another process that writes there is waited for, and what a folder holds then is not measured again. Raises
+    OutputError, before anything is measured, for a folder that another process writes or that holds other results.
     """
-    for order in orders:
-        summary = order.folder / SUMMARY
-        if summary.is_file():
+    with ExitStack() as stack:
+        todo: dict[Path, Order] = {}
+        for order in orders:
+            place = stack.enter_context(locked(order.folder, f"pair {order.name}", wait=once))
             ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics)
-            if read_provenance(order.folder).get("identity") != ours:
-                summary.unlink()
-    measurements = measure_all(source, list(map(job_of, orders)), view=view, metrics=metrics, **options)
-    for order, measurement in zip(orders, measurements, strict=True):
-        write_together(order.folder, files_of(measurement, order.note), last=SUMMARY)
-        shutil.rmtree(order.folder / LEDGER, ignore_errors=True)
+            refuse_other(place, ours)
+            if not (once and holds(place, ours)):
+                todo[place] = order
+        return measure_locked(source, todo, view=view, metrics=metrics, **options)
+
+
+def measure_locked(source: Checkpoint, orders: Mapping[Path, Order], **options: Any) -> list[Measurement]:
+    """Measure as `measure_together` does, where the caller holds the locks: of each order's folder by its real path."""
+    jobs = [job_of(order, ledger_of(place)) for place, order in orders.items()]
+    measurements = measure_all(source, jobs, **options)
+    for (place, order), measurement in zip(orders.items(), measurements, strict=True):
+        files = files_of(measurement, order.note)
+        source.check_unchanged()
+        order.trained.check_unchanged()
+        write_together(place, files, FILES)
+        shutil.rmtree(ledger_of(place))
     return measurements
 
 
@@ -163,9 +196,9 @@ def measure_into(
     skip: Sequence[str] = (),
     note: str = "",
     **options: Any,
-) -> Measurement:
+) -> None:
     """Measure one pair into `folder`; see `measure_together`, which takes the same options."""
-    return measure_together(source, [Order(folder, name, trained, tuple(skip), note)], **options)[0]
+    measure_together(source, [Order(folder, name, trained, tuple(skip), note)], **options)
 
 
 def _json(value: Any) -> str:

@@ -14,10 +14,19 @@ import pandas as pd
 
 from opdlib.checkpoints.names import BLOCKS, PARTS, module_order
 from opdlib.errors import RegistryError
-from opdlib.files import data_root, write_together
+from opdlib.files import data_root, locked, write_together
 from opdlib.registry.pairs import Pair, find_pair, registry
 from opdlib.results.flat import headline
-from opdlib.results.layout import PROVENANCE, SUMMARY, read_provenance, read_summary, results_folder
+from opdlib.results.layout import (
+    DIGESTS,
+    FILES,
+    PROVENANCE,
+    SUMMARY,
+    read_file,
+    read_provenance,
+    refuse_other,
+    results_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Results:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The summary, as `opd summary --json` prints it."""
-        return read_summary(self.folder) if self.folder else dict(json.loads(self.files[SUMMARY]))
+        return dict(json.loads(self._content(SUMMARY)))
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
@@ -115,22 +124,29 @@ class Results:
 
     def read(self, name: str) -> pd.DataFrame:
         """The table `name` of the folder as it is stored. Raises RegistryError if it is missing."""
-        file = f"{name}.csv"
-        if file in self.files:
-            return pd.read_csv(io.StringIO(self.files[file]))
-        if self.folder is None or not (self.folder / file).is_file():
-            where = self.folder / file if self.folder else f"{self.title}: {file}"
-            raise RegistryError(f"{where}: missing, so the results are not whole; measure the pair again")
-        return pd.read_csv(self.folder / file)
+        return pd.read_csv(io.BytesIO(self._content(f"{name}.csv")))
 
     def save(self, folder: str | Path) -> Path:
         """Write all files into `folder`, whole or not at all, as `opd measure --out` does, and return it.
 
-        Raises OutputError if it cannot be written.
+        Raises OutputError if it cannot be written, or holds other results.
         """
-        lying = sorted(self.folder.glob("*.*")) if self.folder else ()
-        write_together(Path(folder), {**self.files, **{file.name: file.read_bytes() for file in lying}}, last=SUMMARY)
+        names = {*self.files, *(self.provenance[DIGESTS] if self.folder else ())}
+        files = {name: self._content(name) for name in sorted(names)}
+        with locked(Path(folder), f"results of {self.title}") as place:
+            refuse_other(place, self.provenance["identity"])
+            write_together(place, files, FILES)
         return Path(folder)
+
+    def _content(self, file: str) -> bytes:
+        """What a file holds, in memory or as the provenance knows it. Raises RegistryError for any other."""
+        if file in self.files:
+            return self.files[file].encode()
+        if self.folder is None:
+            raise RegistryError(f"{self.title}: {file}: missing, so the results are not whole; measure the pair again")
+        return (
+            (self.folder / file).read_bytes() if file == PROVENANCE else read_file(self.folder, file, self.provenance)
+        )
 
 
 def open_results(name: str | Path, view: str = "bf16") -> Results:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError, ParameterError
-from opdlib.files import write_file
-from opdlib.measurement.schedule import METRICS, Measurement, gather, measure_share
-from opdlib.results.measure import LEDGER, Order, job_of, measure_together
+from opdlib.files import locked, write_file
+from opdlib.measurement.parts import Part
+from opdlib.measurement.schedule import METRICS, Measurement, gather, identity, measure_share
+from opdlib.results.layout import refuse_other
+from opdlib.results.measure import Order, job_of, ledger_of, measure_locked
 
+LEDGER = ".ledger"
+"""In a shard's folder, so that it moves with it."""
 SHARD = "shard.json"
 """What a shard is of: the specs and options of the whole measurement. The same in all of its shards."""
 
@@ -37,9 +42,11 @@ def measure_shard(
     Returns its parts, and all there are. After a kill the same call goes on. See `measure_share` in
     `opdlib.measurement.schedule`, which takes the same options.
     """
-    done = measure_share(
-        source, [job_of(order) for order in orders], number, of, view=view, metrics=metrics, device=device, **options
-    )
+    with ExitStack() as stack:
+        work = f"shard {number}/{of}"
+        places = [stack.enter_context(locked(order.folder, f"{order.name}, {work}")) for order in orders]
+        jobs = [job_of(order, place / LEDGER) for order, place in zip(orders, places, strict=True)]
+        done = measure_share(source, jobs, number, of, view=view, metrics=metrics, device=device, **options)
     for order in orders:
         facts = {
             "name": order.name,
@@ -77,13 +84,20 @@ def merge(shards: Sequence[Path], out: Path, **options: Any) -> Measurement:
     skip, trained = tuple(facts["skip"]), open_checkpoint(facts["trained"])
     order = Order(out, facts["name"], trained, skip, facts["note"], facts["scales"])
     chosen = {key: facts[key] for key in ("view", "metrics", "device")}
-    if missing := gather(source, job_of(order), [folder / LEDGER for folder in shards], **chosen):
-        named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise MeasureError(
-            f"{out}: {len(missing)} parts are in no shard: {named}; run the opd measure --shard that is not done, and "
-            "merge again"
-        )
-    return measure_together(source, [order], **chosen, **options)[0]
+    ledgers = [folder / LEDGER for folder in shards]
+    with locked(out, f"pair {order.name}") as place:
+        refuse_other(place, identity(source.digest(), trained.digest(), facts["view"], skip, facts["metrics"]))
+        if missing := gather(source, job_of(order, ledger_of(place)), ledgers, **chosen):
+            raise _lacking(out, missing)
+        return measure_locked(source, {place: order}, **chosen, **options)[0]
+
+
+def _lacking(out: Path, missing: Sequence[Part]) -> MeasureError:
+    named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    return MeasureError(
+        f"{out}: {len(missing)} parts are in no shard: {named}; run the opd measure --shard that is not done, and "
+        "merge again"
+    )
 
 
 def _text(folder: Path) -> str:

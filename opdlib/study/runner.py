@@ -9,7 +9,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import collect
-from opdlib.results.layout import SUMMARY
+from opdlib.results.layout import is_whole
 from opdlib.results.measure import Order, measure_into, measure_together, scales_of
 from opdlib.train.parents import Run, plan
 from opdlib.train.run import source_of, train
@@ -30,7 +30,7 @@ def measure_run(recipe_path: Path, folder: Path, device: str = "auto") -> None:
     run = planned_run(recipe_path, folder)
     source, name = source_of(run), f"{run.recipe.name}-s{run.recipe.seed}"
     options: dict[str, Any] = {"device": device, "progress": None}
-    if not (folder / "results" / "stored" / SUMMARY).is_file():
+    if not is_whole(folder / "results" / "stored"):
         masters = open_checkpoint(str(folder / "fp32"))
         measure_into(folder / "results/stored", source, masters, name=name, view="stored", note=MASTERS, **options)
     kept = sorted(folder.glob("steps/[0-9]*"), key=lambda path: int(path.name))
@@ -40,7 +40,7 @@ def measure_run(recipe_path: Path, folder: Path, device: str = "auto") -> None:
             folder / "results", name, open_checkpoint(str(folder / "bf16")), scales=scales_of(folder / "results/stored")
         ),
     ]
-    unmeasured = [order for order in orders if not (order.folder / SUMMARY).is_file()]
+    unmeasured = [order for order in orders if not is_whole(order.folder)]
     if unmeasured:
         measure_together(source, unmeasured, view="bf16", **options)
 

@@ -21,7 +21,7 @@ from opdlib.registry.claims import OPD, claim_of, clauses
 from opdlib.registry.pairs import Pair, registry
 from opdlib.tables import Results, open_results, paper
 from opdlib.tables.paper import OPD_STYLE
-from tests.conftest import pico_weights
+from tests.conftest import pico_weights, reseal
 from tests.tables.results_of import deep_pair, results_of
 
 pytestmark = pytest.mark.slow
@@ -180,8 +180,7 @@ def as_pair(results: Results, key: str, folder: Path) -> Results:
     pair = registry()[key]
     shutil.copytree(results.folder, folder)
     sides = {"source": {"spec": pair.source}, "trained": {"spec": pair.trained}}
-    file = folder / "provenance.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | sides))
+    reseal(folder, **sides)
     return Results(folder)
 
 

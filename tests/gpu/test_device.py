@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.registry.recipes import load_recipe
-from opdlib.results.layout import disagreements, read_provenance, read_summary
+from opdlib.results.compare import disagreements
+from opdlib.results.layout import read_provenance, read_summary
 from opdlib.results.measure import measure_into
 from tests.conftest import write_checkpoint
 

@@ -144,7 +144,7 @@ def test_dask_workers_may_die_and_come_late(
         measuring = threading.Thread(target=measure)
         measuring.start()
         deadline = time.monotonic() + 60
-        while len(list((tmp_path / "out").glob(".ledger/*.npz"))) < 3:
+        while len(list(tmp_path.glob(".out.ledger/*.npz"))) < 3:
             assert measuring.is_alive(), "it ended before a worker could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -16,9 +15,9 @@ from opdlib import notebook
 from opdlib.checkpoints import open_checkpoint, patch
 from opdlib.errors import AlignmentError, ParameterError, RegistryError
 from opdlib.registry.pairs import registry
-from opdlib.results.layout import SUMMARY
+from opdlib.results.layout import SUMMARY, read_provenance
 from opdlib.results.measure import measure_into
-from tests.conftest import moved, pico_weights, write_checkpoint
+from tests.conftest import moved, pico_weights, reseal, write_checkpoint
 from tests.notebook.outputs import shown
 
 pytestmark = pytest.mark.notebook
@@ -83,10 +82,8 @@ def test_without_patch_and_checkpoints_they_are_taken_all_the_same(repository: P
 
 @pytest.mark.parametrize("side", ["source", "trained"])
 def test_results_of_another_patch_are_refused(repository: Path, side: str) -> None:
-    file = repository / "data/results/pico-opd-s0/provenance.json"
-    content = json.loads(file.read_text())
-    content["identity"][side] = "0" * 64
-    file.write_text(json.dumps(content))
+    folder = repository / "data/results/pico-opd-s0"
+    reseal(folder, identity=read_provenance(folder)["identity"] | {side: "0" * 64})
     with pytest.raises(RegistryError, match=rf"pico-opd-s0.*{side} with digest 000000000000.*measure the pair again"):
         notebook.load("pico-opd")
 
@@ -94,10 +91,8 @@ def test_results_of_another_patch_are_refused(repository: Path, side: str) -> No
 def test_a_stored_view_over_another_source_is_refused(repository: Path) -> None:
     results = notebook.load("pico-opd")
     shutil.rmtree(repository / "data/patches")
-    file = repository / "data/results/pico-opd-s0/stored/provenance.json"
-    content = json.loads(file.read_text())
-    content["identity"]["source"] = "0" * 64
-    file.write_text(json.dumps(content))
+    folder = repository / "data/results/pico-opd-s0/stored"
+    reseal(folder, identity=read_provenance(folder)["identity"] | {"source": "0" * 64})
     with pytest.raises(RegistryError, match="over another source"):
         notebook.load_stored(results, "pico-opd")
 
@@ -155,10 +150,9 @@ def test_results_of_an_earlier_format_in_the_cache_are_measured_again(repository
     """Whether they lie where results lie now, or under the names that folders had before."""
     first = notebook.load("pico-opd", skip=["model.norm.weight"])
     summary, identity = first.summary, first.provenance["identity"]
-    earlier = first.provenance | {"identity": identity | {"format": identity["format"] - 1}}
     before = first.folder.with_name(f"{identity['source'][:16]}-{identity['trained'][:16]}-bf16-skip1")
-    (first.folder / "provenance.json").write_text(json.dumps(earlier))
     (first.folder / SUMMARY).write_text("{}")
+    reseal(first.folder, identity=identity | {"format": identity["format"] - 1})
     shutil.copytree(first.folder, before)
     again = notebook.load("pico-opd", skip=["model.norm.weight"])
     assert again.provenance["identity"] == identity

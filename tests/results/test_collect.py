@@ -17,6 +17,7 @@ from opdlib.quantities import flat
 from opdlib.registry.study import Arm, Scale, find_scale
 from opdlib.results.collect import collect
 from opdlib.results.study import StudyResults
+from tests.conftest import reseal
 
 THIRD = 0.1 + 0.2
 """A number whose shortest form has seventeen digits."""
@@ -87,6 +88,7 @@ def write_measurement(folder: Path, pair: str, view: str, norm: float | None, **
     known = {"identity": identity, "tied_or_skipped": {"a": "tied to b"}, "renamed": {}, "undefined": undefined}
     write_json(folder / "summary.json", summary)
     write_json(folder / "provenance.json", known | {"device": "cpu", "versions": {"python": "3.10", "torch": "2.10"}})
+    reseal(folder)
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
@@ -146,6 +148,7 @@ def test_what_is_undefined_is_named_and_what_is_absent_is_not(runs: Path, tmp_pa
     content = json.loads(only_sparsity.read_text())
     del content["stable_rank"]
     only_sparsity.write_text(json.dumps(content))
+    reseal(only_sparsity.parent)
     collect(SCALE, tmp_path, runs)
     found = StudyResults("pico", tmp_path / "pico")
     assert "stable_rank" not in found.summary("opd", 0)
@@ -188,10 +191,12 @@ def test_a_run_may_fill_what_was_not_measured(runs: Path, tmp_path: Path) -> Non
     summary.write_text(
         json.dumps({key: value for key, value in whole.items() if key not in ("sparsity", "stable_rank")})
     )
+    reseal(summary.parent)
     collect(SCALE, tmp_path, runs)
     before = StudyResults("pico", tmp_path / "pico").summary("opd", 0)
     assert "sparsity" not in before
     summary.write_text(json.dumps(whole))
+    reseal(summary.parent)
     collect(SCALE, tmp_path, runs)
     assert json.dumps(StudyResults("pico", tmp_path / "pico").summary("opd", 0)) == json.dumps(whole)
 

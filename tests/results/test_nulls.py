@@ -211,7 +211,8 @@ def test_the_scale_is_taken_from_results_of_the_masters(tmp_path: Path) -> None:
         )
     )
     stored = files_of(measure_pair(a, masters, name="x", view="stored", metrics=("sparsity",)))
-    (tmp_path / "tensors.csv").write_text(stored["tensors.csv"])
+    for name, text in stored.items():
+        (tmp_path / name).write_text(text)
     scales = scales_of(tmp_path)
     assert scales[few[0]] == pytest.approx(
         float((trained[few[0]].double() - source[few[0]].double()).square().mean().sqrt())

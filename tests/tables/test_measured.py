@@ -17,7 +17,7 @@ import torch
 from opdlib import tables
 from opdlib.errors import ParameterError, RegistryError
 from opdlib.tables import Results, measured, paper
-from tests.conftest import Weights, moved, pico_weights
+from tests.conftest import Weights, moved, pico_weights, reseal
 from tests.tables.results_of import deep_pair, results_of
 
 FIRST_COLUMNS = ["pair", "regime", "origin", "view"]
@@ -193,6 +193,7 @@ def test_a_name_proves_nothing(results: Results, tmp_path: Path) -> None:
     ):
         path = folder / file
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        reseal(folder)
         known = Results(folder).pair
         assert (known is not None) == (file == "provenance.json")
     assert Results(folder).title == "DeepScaleR RLVR"

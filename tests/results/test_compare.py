@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opdlib.results.layout import differences, disagreements
+from opdlib.results.compare import differences, disagreements
 
 
 def test_committed_numbers_have_two_tolerances() -> None:

@@ -1,0 +1,38 @@
+"""Files that are read more than once, and must be the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from opdlib.errors import CheckpointError
+
+
+class Watched:
+    """Files as they are now, by size, time and inode. Raises CheckpointError for one that cannot be read."""
+
+    def __init__(self, files: Iterable[Path] = ()):
+        self._known = {file: _seen(file) for file in files}
+
+    def check(self, *files: Path) -> None:
+        """Raise CheckpointError for the first of `files` (all of them if none is named) that is another by now."""
+        for file in files or self._known:
+            was, now = self._known[file], _seen(file)
+            if now != was:
+                raise CheckpointError(
+                    f"{file}: was changed while it was read (then {was[0]} bytes, now {now[0]}); run this again when "
+                    "nothing writes to it"
+                )
+
+
+def unreadable(file: Path, error: OSError) -> CheckpointError:
+    """What to raise where the system does not give a file."""
+    return CheckpointError(f"{file}: cannot be read ({error.strerror}); copy or download the file again")
+
+
+def _seen(file: Path) -> tuple[int, int, int]:
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise unreadable(file, error) from error
+    return found.st_size, found.st_mtime_ns, found.st_ino
