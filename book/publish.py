@@ -1,5 +1,6 @@
 """What makes the pages a publication, as an extension of Sphinx: descriptions, a footer that says how to cite, and on
-every page of results a line that leads to the paper and to its tables.
+every page of results a line that leads to the paper and to its tables; words that lead to the glossary, and literature
+that is called alike in text and list.
 
 The Makefile says which commit is built, and when it was made, in OPDLIB_COMMIT and OPDLIB_DATE.
 """
@@ -8,12 +9,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
 from docutils import nodes
+from pybtex.database import Entry
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.plain import Style as PlainStyle
+from pybtex.style.labels import BaseLabelStyle
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -35,6 +41,7 @@ TABLES = {
 """Notebook -> where the paper has its numbers, and the files of data/paper that hold them."""
 CARD = "Share of weights that stay as they were, against the threshold below which a change does not count."
 """What is seen in _static/card.png, the picture that a link to a page shows."""
+GLOSSARY = "book/glossary"
 LONGEST = 200
 """Characters of a page's description."""
 
@@ -62,6 +69,50 @@ def keep_words(_: Sphinx, document: nodes.document) -> None:
         if 'class="dataframe opd"' in html:
             html = re.sub(r"(?<=>)[^<>]*-[^<>]*(?=</th>)", _unbroken, html).replace("&lt; ", "&lt;&nbsp;")
             table[:] = [nodes.Text(html)]
+
+
+def explain(app: Sphinx, document: nodes.document, page: str) -> None:
+    """The first use of each word of the glossary in the prose of a page leads to its meaning, and shows it on hover."""
+    if page == GLOSSARY or GLOSSARY not in app.env.found_docs:
+        return
+    words = _glossary(app)
+    for text in [*document.findall(nodes.Text)]:
+        if not isinstance(text.parent, nodes.paragraph) or isinstance(text.parent.parent, nodes.entry):
+            continue
+        known = sorted(words, key=len, reverse=True)  # the longest name that fits
+        found = re.search(rf"\b({'|'.join(map(re.escape, known))})s?\b", text.astext()) if known else None
+        if found is None:
+            continue
+        anchor, meaning = words.pop(found[1])
+        address = f"{app.builder.get_relative_uri(page, GLOSSARY)}#{anchor}"
+        link = nodes.reference("", found[0], refuri=address, reftitle=meaning, internal=True, classes=["opd-term"])
+        before, after = text.astext()[: found.start()], text.astext()[found.end() :]
+        text.parent.replace(text, [nodes.Text(before), link, nodes.Text(after)])
+
+
+def _glossary(app: Sphinx) -> dict[str, tuple[str, str]]:
+    """Word -> the place of its meaning on the page of the glossary, and that meaning."""
+    items = app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item)
+    terms = [(item.next_node(nodes.term), item.next_node(nodes.definition)) for item in items]
+    return {term.astext(): (term["ids"][0], " ".join(said.astext().split())) for term, said in terms}
+
+
+class AuthorYear(BaseLabelStyle):
+    """The label of an entry as the text cites it: Yu et al., 2026."""
+
+    def format_labels(self, entries: Iterable[Entry]) -> Iterator[str]:
+        for entry in entries:
+            names = [
+                " ".join(map(str, [*person.rich_prelast_names, *person.rich_last_names]))
+                for person in entry.persons["author"]
+            ]
+            yield f"{f'{names[0]} et al.' if len(names) > 2 else ' and '.join(names)}, {entry.fields['year']}"
+
+
+class Bibliography(PlainStyle):
+    """A list of literature whose labels are those of the text."""
+
+    default_label_style = AuthorYear
 
 
 def _unbroken(found: re.Match[str]) -> str:
@@ -115,8 +166,10 @@ def footer(_: Sphinx, config: Config) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    register_plugin("pybtex.style.formatting", "author_year", Bibliography)
     app.connect("config-inited", footer, priority=900)
     app.connect("doctree-read", cite)
     app.connect("doctree-read", keep_words)
+    app.connect("doctree-resolved", explain)
     app.connect("html-page-context", describe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

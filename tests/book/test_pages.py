@@ -205,6 +205,26 @@ def test_every_claim_is_shown_and_the_front_page_has_every_clause(page: Callable
         assert title in text
 
 
+def test_words_of_the_glossary_show_their_meaning(page: Callable[[str], Page]) -> None:
+    """Each once a page, at its first use."""
+    for name in ("notebooks/06_subnetwork", "book/essay"):
+        links = [a for a in page(name).all("a") if "opd-term" in a.get("class", "").split()]
+        assert len(links) >= 3
+        assert len({a["href"] for a in links}) == len(links)
+        assert all(len(a["title"]) > 20 and page(name).target(a["href"]).name == "glossary.html" for a in links)
+
+
+CITING = ("conflicts", "essay", "methods", "literature")
+"""Pages that cite, and the list."""
+
+
+def test_text_and_list_call_literature_alike(page: Callable[[str], Page]) -> None:
+    plain = {name: " ".join(re.sub(r"<[^>]+>", "", page(f"book/{name}").text).split()) for name in CITING}
+    cited = {pair for text in plain.values() for pair in re.findall(r"(\w+ et al\.|\w+ and \w+) \[(\d{4})\]", text)}
+    assert len(cited) > 1
+    assert not [names for names, year in cited if f"[{names}, {year}]" not in plain["literature"]]
+
+
 def test_every_number_is_defined(page: Callable[[str], Page]) -> None:
     """By label and definition, parameters left out."""
     text = re.sub(r"<[^>]+>", "", page("book/methods").text)
