@@ -5,7 +5,6 @@ The sum is what PEFT's `merge_and_unload` computes, kept in float32: base + scal
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from opdlib.checkpoints.local import LocalCheckpoint
 from opdlib.checkpoints.names import canonical
 from opdlib.checkpoints.pickled import PickledCheckpoint
 from opdlib.errors import CheckpointError
+from opdlib.foreign import foreign, read_object
 
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -132,7 +132,9 @@ class AdaptedCheckpoint(Checkpoint):
             _matched(config, "rank_pattern", "r", module),
             _matched(config, "alpha_pattern", "lora_alpha", module),
         )
-        if len(a) != 2 or len(b) != 2 or not a[0] == b[1] == rank:
+        if not (isinstance(rank, int) and isinstance(alpha, int | float)):
+            raise CheckpointError(f"{self.spec}: {CONFIG} gives {module} rank {rank} and alpha {alpha}; wanted numbers")
+        if len(a) != 2 or len(b) != 2 or not a[0] == b[1] == rank > 0:
             raise CheckpointError(
                 f"{self.spec}: {module} has factors {b} and {a} where {CONFIG} says rank {rank}; wanted two matrices "
                 "of that rank, copy the adapter again"
@@ -207,12 +209,9 @@ def _base(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _config(file: Path) -> dict[str, Any]:
-    try:
-        config: Any = json.loads(file.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{file}: not readable as JSON ({error}); copy the adapter again") from error
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if not isinstance(config, dict) or kind != "LORA":
+    config = read_object(file, CheckpointError, "copy the adapter again")
+    kind = config.get("peft_type")
+    if kind != "LORA":
         raise CheckpointError(f"{file}: an adapter of kind {kind}, of which only LORA is read; {_MERGE}")
     if config.get("use_dora"):
         raise CheckpointError(f"{file}: DoRA (use_dora), which is no low-rank change of the weights; {_MERGE}")
@@ -225,8 +224,9 @@ def _config(file: Path) -> dict[str, Any]:
 
 def _matched(config: Mapping[str, Any], pattern: str, default: str, module: str) -> Any:
     """The value for `module`: of the first pattern that matches the end of its path, else the common one."""
-    patterns = config.get(pattern) or {}
-    return next((v for key, v in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), config.get(default))
+    with foreign(f"{CONFIG}: {pattern}", CheckpointError, "copy the adapter again"):
+        patterns = (config.get(pattern) or {}).items()
+        return next((v for key, v in patterns if re.match(rf"(.*\.)?({key})$", module)), config.get(default))
 
 
 _MERGE = "merge it with PEFT (merge_and_unload, then save_pretrained) and give the result"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from opdlib.checkpoints import adapter, gguf, local, pickled
+from opdlib.checkpoints import adapter, distributed, gguf, local, pickled, ranks, zero
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.quantized import dequantized
 from opdlib.errors import CheckpointError
+
+_log = logging.getLogger(__name__)  # without a handler, on stderr
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class Format:
 FORMATS = (
     Format("adapter_config.json (PEFT LoRA over its base)", adapter.holds, adapter.open_adapter),
     Format("*.safetensors", local.holds, local.open_local),
+    Format(".metadata and *.distcp (torch.distributed.checkpoint)", distributed.holds, distributed.open_distributed),
+    Format("model_world_size_N_rank_r.pt (verl)", ranks.holds, ranks.open_ranks),
+    Format("latest and global_stepN (DeepSpeed ZeRO)", zero.holds, zero.open_zero),
     Format("pytorch_model.bin, *.pt, *.pth", pickled.holds, pickled.open_pickled),
     Format("*.gguf", gguf.holds, gguf.open_gguf),
 )
@@ -42,7 +49,11 @@ def open_path(path: Path, spec: str, revision: str | None = None) -> Checkpoint:
     if present := [known for known in FORMATS if known.holds(path)]:
         checkpoint = present[0].open(path, spec, revision)
         checkpoint.beside = tuple(other.looks for other in present[1:])
-        return checkpoint
+        if checkpoint.beside:
+            _log.warning(
+                "%s: %s is read, not what lies beside it: %s", path, present[0].looks, "; ".join(checkpoint.beside)
+            )
+        return dequantized(checkpoint)
     if path.is_file():
         raise CheckpointError(f"{path}: a {path.suffix or 'nameless'} file; {wanted}")
     if series := sorted(path.glob("checkpoint-*")):

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
+from opdlib.checkpoints.gguf_header import read_gguf_header
 from opdlib.checkpoints.shards import SHARD
 from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError, MissingDependencyError
+from opdlib.foreign import foreign
 
 EXACT = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 """GGUF types that are no quantization, and their dtypes; what was quantized comes out as F32."""
@@ -126,9 +128,16 @@ def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str
         raise MissingDependencyError(
             f"{path.name}: reading GGUF needs {error.name}, which is not installed; run: pip install 'opdlib[train]'"
         ) from error
-    try:
+    header = read_gguf_header(path)
+    do = "wanted a GGUF of a language model that transformers knows; give the checkpoint that it was made from"
+    with foreign(path, CheckpointError, do):
         reader = GGUFReader(path)
         config = by_transformers.load_gguf_checkpoint(str(path))["config"]
+        layers = max((count for key, count in header.counts.items() if key.endswith(".block_count")), default=0)
+        if layers > header.tensors:
+            raise CheckpointError(f"{path}: announces {layers} layers and holds {header.tensors} tensors; {do}")
+        # A header without a tokenizer does not say how large the vocabulary is.
+        config["vocab_size"] = next(int(t.shape[-1]) for t in reader.tensors if t.name == "token_embd.weight")
         with torch.device("meta"):
             made = AutoConfig.for_model(**config)
             model = AutoModelForCausalLM.from_config(made)
@@ -136,12 +145,6 @@ def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str
         kind = by_transformers.TENSOR_PROCESSORS.get(architecture, by_transformers.TensorProcessor)
         processor = kind(config=config)
         mapping = by_transformers.get_gguf_hf_weights_map(model, processor)
-    except (ValueError, KeyError, IndexError, NotImplementedError, OSError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{path}: not a GGUF file that transformers can read ({reason[:160]}); copy it again, or give the "
-            "checkpoint that it was made from"
-        ) from error
     places = [
         Place(t.name, t.tensor_type, int(t.data_offset), t.data.dtype, tuple(t.data.shape), int(t.n_elements))
         for t in reader.tensors

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -22,9 +22,11 @@ TRAINER_STATE = (
     *("optimizer", "optim_", "scheduler", "scaler", "rng_state", "random_states", "training_args", "adapter_"),
 )
 """How the files begin that a trainer writes beside the weights."""
+SHARES = ("model_world_size_", "extra_state_world_size_", "mp_rank_", "zero_pp_rank_", "bf16_zero_pp_rank_")
+"""How the files begin that hold what one process of many had; see `ranks` and `zero`."""
 ROOTS = ("model", "state_dict", "model_state_dict", "module", "app")
 """Keys under which trainers put the weights among other things."""
-RENEWED = 1 << 28
+RENEWED = 1 << 26
 """Bytes read from a mapped file after which it is mapped anew, so that what was read can leave the memory."""
 
 _globals = threading.Lock()  # torch keeps the list of what a pickle may name for the whole process
@@ -37,6 +39,7 @@ class PickledFile:
     def __init__(self, path: Path, allowed: Sequence[Any] = ()):
         self.path, self._allowed = path, tuple(allowed)
         self._content, self._read = load(path, self._allowed), 0
+        self._weights: tuple[Any, dict[str, Any]] = None, {}
 
     def content(self, size: int = 0) -> Any:
         """What the file holds; `size` says how many bytes of its tensors will be read now."""
@@ -44,6 +47,14 @@ class PickledFile:
         if self._read > RENEWED and is_mapped(self.path):
             self._content, self._read = load(self.path, self._allowed), size
         return self._content
+
+    def weights(self, size: int = 0) -> dict[str, Any]:
+        """The state dict in it; see `content` and `weights_of`."""
+        content, (of, weights) = self.content(size), self._weights
+        if of is not content:
+            weights = weights_of(content, self.path)
+            self._weights = content, weights
+        return weights
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_allowed": self._allowed}  # mapped again where it arrives
@@ -63,7 +74,7 @@ class PickledCheckpoint(Checkpoint):
         self.tensors = {}
         for path, listed in sorted(files.items()):
             file = PickledFile(path)
-            weights = weights_of(file.content(), path)
+            weights = file.weights()
             check_shard(path, listed, weights, {name: held.path for name, held in self._files.items()})
             for name, tensor in weights.items():
                 if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
@@ -78,15 +89,15 @@ class PickledCheckpoint(Checkpoint):
         if info.dtype not in DTYPES:
             raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
         file = self._files[name]
-        found: torch.Tensor = weights_of(file.content(info.numel * DTYPES[info.dtype].itemsize), file.path)[name]
+        found: torch.Tensor = file.weights(info.numel * DTYPES[info.dtype].itemsize)[name]
         own = found.detach().contiguous().clone()  # nobody computes with a map, which may be cut short
         self.watched.check(file.path)
         return own
 
 
-def load(path: Path, allowed: Sequence[Any] = ()) -> Any:
-    """What torch.load(weights_only=True) makes of `path`, mapped if it can be. `allowed` are classes that the pickle
-    may name besides tensors. Raises CheckpointError in one line."""
+def load(path: Path, allowed: Sequence[Any] = (), content: BinaryIO | None = None) -> Any:
+    """What torch.load(weights_only=True) makes of `path`, mapped if it can be, or of `content`, a piece of it.
+    `allowed` are classes that the pickle may name besides tensors. Raises CheckpointError in one line."""
     with (
         foreign(f"{path}: not a whole pickle of torch.save", CheckpointError, "copy or save the file again"),
         _globals,
@@ -95,7 +106,9 @@ def load(path: Path, allowed: Sequence[Any] = ()) -> Any:
     ):
         warnings.simplefilter("ignore")  # of pickles that are old
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped(path))
+            return torch.load(
+                content or path, map_location="cpu", weights_only=True, mmap=not content and is_mapped(path)
+            )
         except pickle.UnpicklingError as error:
             raise CheckpointError(
                 f"{path}: a pickle that wants more than weights ({_wanted(error)}), so it is refused and nothing of it "
@@ -109,16 +122,16 @@ def is_mapped(path: Path) -> bool:
         return stream.read(4) == b"PK\x03\x04"
 
 
-def weights_of(content: Any, place: Path) -> dict[str, Any]:
+def weights_of(content: Any, place: Path, kind: type = torch.Tensor) -> dict[str, Any]:
     """The state dict in what a trainer saved: the mapping itself, or what stands under one of `ROOTS`. Its entries that
     are no tensors are left out. Raises CheckpointError if there is none, or more than one."""
     if isinstance(content, Mapping):
         roots = [key for key in ROOTS if isinstance(content.get(key), Mapping) and content[key]]
         if len(roots) == 1:
-            return weights_of(content[roots[0]], place)
+            return weights_of(content[roots[0]], place, kind)
         if roots:
             raise CheckpointError(f"{place}: weights under {' and '.join(roots)}; save the one that is meant alone")
-        tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        tensors = {name: value for name, value in content.items() if isinstance(value, kind)}
         if tensors and all(isinstance(name, str) for name in tensors):
             return tensors
     found = f"keys {', '.join(map(str, [*content][:4]))}" if isinstance(content, Mapping) else type(content).__name__
@@ -144,7 +157,7 @@ def open_pickled(path: Path, spec: str, revision: str | None = None) -> PickledC
 
 def _weights(folder: Path) -> list[Path]:
     files = (path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    return sorted(path for path in files if not path.name.startswith(TRAINER_STATE))
+    return sorted(path for path in files if not path.name.startswith((*TRAINER_STATE, *SHARES)))
 
 
 def _wanted(error: Exception) -> str:

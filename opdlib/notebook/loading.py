@@ -93,7 +93,7 @@ def _facts(results: Results) -> dict[str, str]:
     sides = {
         f"{side} {what}": known[side][what][:16] if what == "digest" else known[side][what]
         for side in ("source", "trained")
-        for what in ("spec", "digest", "revision")
+        for what in ("spec", "format", "base", "not read", "digest", "revision")
         if what in known[side]
     }
     facts = {

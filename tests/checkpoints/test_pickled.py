@@ -107,13 +107,15 @@ def test_an_output_folder_of_the_trainer(tmp_path: Path) -> None:
         open_checkpoint(str(tmp_path / "checkpoint-20"))
 
 
-def test_safetensors_win_and_this_is_written_down(tmp_path: Path) -> None:
+def test_safetensors_win_and_this_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_checkpoint(tmp_path, pico_weights(seed=1))
     alone = open_checkpoint(str(tmp_path)).origin()
     assert "not read" not in alone
     saved(tmp_path, WEIGHTS)
     both = open_checkpoint(str(tmp_path)).origin()
     assert both == alone | {"not read": "pytorch_model.bin, *.pt, *.pth"}
+    (said,) = caplog.messages
+    assert said == f"{tmp_path}: *.safetensors is read, not what lies beside it: pytorch_model.bin, *.pt, *.pth"
 
 
 class Bomb:
