@@ -16,7 +16,7 @@ from opdlib.quantities import find
 
 LEVEL = 0.05
 """One minus the level of the intervals."""
-EXPLAINED = 0.05
+EXPLAINED_WITHIN = 0.05
 """How far from 1 a ratio of null and observed may lie to count as explained."""
 MARGIN = 0.05
 """Differences up to this part of the paper's own contrast are none, on the scale of `scaled`."""
@@ -136,13 +136,13 @@ def _median_rank(n: int) -> int:
 def verdict(low: float, high: float) -> str:
     """What an interval of the ratio null / observed says: is the observed what the null gives?
 
-    `explained`: all of it lies within 1 +- `EXPLAINED`. `above`: all of it lies below that, so the observed is larger
-    than the null; `below`: all above. Else, and without an interval, `undecided`. Intervals over matrices describe:
-    layers are no replicates.
+    `explained`: all of it lies within 1 +- `EXPLAINED_WITHIN`. `above`: all of it lies below that, so the observed is
+    larger than the null; `below`: all above. Else, and without an interval, `undecided`. Intervals over matrices
+    describe: layers are no replicates.
     """
-    if low >= 1 - EXPLAINED and high <= 1 + EXPLAINED:
+    if low >= 1 - EXPLAINED_WITHIN and high <= 1 + EXPLAINED_WITHIN:
         return "explained"
-    return "above" if high < 1 - EXPLAINED else "below" if low > 1 + EXPLAINED else "undecided"
+    return "above" if high < 1 - EXPLAINED_WITHIN else "below" if low > 1 + EXPLAINED_WITHIN else "undecided"
 
 
 def mcnemar(first: int, second: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -23,7 +24,7 @@ def evaluate(
     example: opd evaluate patch:data/patches/smollm2-opd.safetensors --json
 
     Args:
-        tasks: which problems
+        tasks: which problems; a recipe's, if it is a YAML file
         seed: draws the held-out problems (default: 0)
         answers: ask every held-out problem, and write what the model says to each as CSV
     """
@@ -49,7 +50,7 @@ def evaluate(
 
 
 def train(
-    recipe: Path,
+    recipe: str,
     /,
     *,
     out: Path | None = None,
@@ -61,27 +62,30 @@ def train(
 ) -> None:
     """Train one recipe and measure what came out.
 
-    example: opd train data/recipes/smollm2-opd.yaml
+    example: opd train pico-opd
 
     Args:
-        out: run folder (default: runs/train/NAME-sSEED)
+        recipe: a YAML file, or the name of one that opdlib has
+        out: run folder (default: runs/train/NAME-sSEED, below runs/train as the recipe lies below data/recipes)
         max_steps: stop early, for a trial
         seed: instead of the recipe's seed
         resume: go on with a run that was stopped
         from_scratch: train what it stands on again, too
         device: measures what came out: auto, cpu or cuda (default: auto)
     """
-    from opdlib.registry.recipes import load_recipe
     from opdlib.train import arithmetic
+    from opdlib.train.parents import prepared
 
-    arithmetic.choose(load_recipe(recipe).kernels)  # before torch is loaded
+    # Before torch is loaded: most of what is wrong is told at once, and torch reads only then how to compute.
+    asked = prepared(recipe, out, {"steps": max_steps, "seed": seed}, resume, from_scratch)
+    arithmetic.choose(asked.recipe.kernels)
     from opdlib.study.runner import measure_run
     from opdlib.train import run
     from opdlib.train.processes import first
 
-    folder = run.train(recipe, out, max_steps, seed, resume, from_scratch)
+    folder = run.train(asked.path, out, max_steps, seed, resume, from_scratch)
     if first():
-        measure_run(recipe, folder, device)
+        measure_run(asked.path, folder, device)
         print(f"run complete: {folder}")
 
 
@@ -128,48 +132,69 @@ def study(
         raise ParameterError(f"--parallel {parallel}; wanted a number of runs from 1 up")
     if parallel is not None and along:
         raise ParameterError("--along with --parallel: these runs are made one at a time; leave --parallel out")
-    if collect:
-        from opdlib.results.collect import collect as take_in
+    if collect or overlaps:
+        said = _collected(chosen, out, overlaps)
+    elif repeat:
+        said = _repeated(chosen, repeat, from_scratch)
+    elif score or surgery:
+        said = _asked(chosen, out, surgery, arms, seeds)
+    else:
+        said = _made(chosen, out, arms, seeds, list, from_scratch, along, parallel)
+    for line in said:
+        print(line, flush=True)
 
-        print(f"{chosen.name}: {len(take_in(chosen, out))} runs in {out / chosen.name}")
-        return
+
+def _collected(scale: Scale, out: Path, overlaps: bool) -> Iterator[str]:
+    """Take in what was measured, or write what runs have in common."""
     if overlaps:
         from opdlib.study.overlaps import write_overlaps
 
-        write_overlaps(chosen, out)
-        print(f"{chosen.name}: overlaps and masks in {out / chosen.name}")
-        return
-    if repeat:
-        from opdlib.study.repeat import repeat as train_again
+        write_overlaps(scale, out)
+        yield f"{scale.name}: overlaps and masks in {out / scale.name}"
+    else:
+        from opdlib.results.collect import collect
 
-        for line in train_again(chosen, repeat, from_scratch):
-            print(line, flush=True)
-        return
-    if score or surgery:
-        _ask(chosen, out, surgery, arms, seeds)
-        return
+        yield f"{scale.name}: {len(collect(scale, out))} runs in {out / scale.name}"
+
+
+def _repeated(scale: Scale, runs: tuple[str, ...], from_scratch: bool) -> Iterator[str]:
+    from opdlib.study.repeat import repeat
+
+    yield from repeat(scale, runs, from_scratch)
+
+
+def _made(
+    scale: Scale,
+    out: Path,
+    arms: tuple[str, ...],
+    seeds: tuple[int, ...],
+    only_list: bool,
+    from_scratch: bool,
+    along: bool,
+    parallel: int | None,
+) -> Iterator[str]:
+    """Train and measure what is missing. Raises StudyError if a run of several at once failed."""
     from opdlib.results.missing import missing, missing_along
 
-    runs = (missing_along if along else missing)(chosen, out, arms, seeds)
-    print(f"{chosen.name}: {len(runs)} runs to do", flush=True)
-    if parallel and not list:
+    runs = (missing_along if along else missing)(scale, out, arms, seeds)
+    yield f"{scale.name}: {len(runs)} runs to do"
+    if only_list:
+        yield from (scale.arms[arm].key(seed) for arm, seed in runs)
+    elif parallel:
         from opdlib.study.parallel import run_parallel
 
         failed = []
-        for ended in run_parallel(chosen, runs, out, parallel, from_scratch=from_scratch):
-            print(f"{ended.name}: failed, see {ended.log}" if ended.failed else ended.name, flush=True)
+        for ended in run_parallel(scale, runs, out, parallel, from_scratch=from_scratch):
+            yield f"{ended.name}: failed, see {ended.log}" if ended.failed else ended.name
             failed += [ended] if ended.failed else []
         if failed:
             raise StudyError(f"{len(failed)} runs failed, the first is {failed[0].name}: see {failed[0].log}")
-        return
-    for arm, seed in runs:
-        if list:
-            print(chosen.arms[arm].key(seed))
-        else:
-            _run_study_arm(chosen, arm, seed, out, from_scratch, along)
+    else:
+        for arm, seed in runs:
+            yield from _run_study_arm(scale, arm, seed, out, from_scratch, along)
 
 
-def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: bool, along: bool) -> None:
+def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: bool, along: bool) -> Iterator[str]:
     """Here, or in a process of its own if this one has loaded torch and computes with other kernels."""
     from opdlib.registry.recipes import load_recipe
     from opdlib.train import arithmetic
@@ -187,10 +212,10 @@ def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: b
     from opdlib.study.runner import run_arm
 
     make = run_along if along else run_arm
-    print(make(scale, arm, seed, out, from_scratch=from_scratch), flush=True)
+    yield make(scale, arm, seed, out, from_scratch=from_scratch)
 
 
-def _ask(scale: Scale, out: Path, surgery: bool, arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+def _asked(scale: Scale, out: Path, surgery: bool, arms: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[str]:
     """Write the scale's answers or its surgery, with the kernels of full OPD, of the arms that compute with these."""
     from opdlib.registry.recipes import load_recipe
     from opdlib.registry.study import FULL
@@ -203,10 +228,9 @@ def _ask(scale: Scale, out: Path, surgery: bool, arms: tuple[str, ...], seeds: t
     if surgery:
         from opdlib.study.surgery import write_surgery
 
-        for line in write_surgery(scale, out, arms=arms, seeds=seeds):
-            print(line, flush=True)
-        print(f"{scale.name}: surgery in {out / scale.name}")
-        return
-    from opdlib.study.answers import write_answers
+        yield from write_surgery(scale, out, arms=arms, seeds=seeds)
+        yield f"{scale.name}: surgery in {out / scale.name}"
+    else:
+        from opdlib.study.answers import write_answers
 
-    print(f"{scale.name}: {len(write_answers(scale, out))} runs asked; answers in {out / scale.name}")
+        yield f"{scale.name}: {len(write_answers(scale, out))} runs asked; answers in {out / scale.name}"

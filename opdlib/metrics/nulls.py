@@ -103,6 +103,7 @@ def _within(grid, bits, scale, eps):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _energy(grid, bits, scale):  # type: ignore[no-untyped-def]
+    """E[delta^2] under visibility, in the unit of the weights squared; scale > 0."""
     found = np.empty(bits.size)
     known, value = -1, 0.0
     for i in range(bits.size):
@@ -179,12 +180,6 @@ def within_chance(bits: NDArray[np.int64], scale: float, eps: float) -> NDArray[
     """P(abs(delta) <= eps) under visibility, eps >= 0, each in [0, 1]; 1 at scale 0."""
     chance: NDArray[np.float64] = _within(GRID, bits, scale, eps) if scale > 0 else np.ones(len(bits))
     return chance
-
-
-def rounded_energy(bits: NDArray[np.int64], scale: float) -> NDArray[np.float64]:
-    """E[delta^2] under visibility, in the unit of the weights squared; 0 at scale 0."""
-    energy: NDArray[np.float64] = _energy(GRID, bits, scale) if scale > 0 else np.zeros(len(bits))
-    return energy
 
 
 def scale_of_rounded_norm(bits: NDArray[np.int64], counts: NDArray[np.int64], energy: float) -> float:

@@ -6,16 +6,20 @@ list it in `Recipe`, and teach `opdlib.train.objectives` its trainer.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from opdlib.errors import RecipeError
+from opdlib.files import data_root, find
 from opdlib.foreign import read_yaml
-from opdlib.registry.tasks import find_data
+from opdlib.registry.restrictions import EXACT, Lora, Mask
+from opdlib.registry.tasks import JSONL, Rows, find_data, is_own
 
 PARENT = "recipe:"
 """A student, a teacher or the owner of a mask that starts so is the run of the recipe NAME.yaml beside this one."""
@@ -27,27 +31,11 @@ LARGEST_COUNT, LARGEST_RUN = 10_000_000, 100_000_000
 """What is counted in a recipe, and all completions of a run: more is a slip of the pen, and would fill the memory with
 problems before the first step."""
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Mask(BaseModel):
-    """Training inside a mask: every other coordinate keeps the source's bits (`opdlib.train.masks`)."""
-
-    model_config = _STRICT
-
-    kind: Literal["delta", "random", "magnitude", "smallest"]
-    """delta: where the owner's weights changed by more than `threshold`. The others hold, tensor by tensor, as many
-    coordinates: random ones, random ones within each binade of the source's abs(weight), or the smallest weights."""
-    of: str = Field(min_length=1)
-    """The owner: a trained checkpoint over the same source, or `recipe:NAME`, run with this run's seed."""
-    threshold: float = Field(ge=0, strict=False)
-    """abs(delta) in view bf16 above which a coordinate is in the owner's mask; the paper's is 1e-5."""
-
 
 class _Common(BaseModel):
     """What every objective needs."""
 
-    model_config = _STRICT
+    model_config = EXACT
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=100)
     """Names the run folder."""
@@ -56,6 +44,9 @@ class _Common(BaseModel):
     weights of a named architecture drawn from `seed`."""
     task: str
     """A name from `opdlib.registry.tasks`; one with images needs image-text models and a teacher."""
+    rows: Rows | None = None
+    """How the rows of one's own data are problems, with task jsonl:FILE or hub:ORG/NAME; absent: columns `prompt` and
+    `reference`, scored exactly."""
     seed: int = Field(ge=0, lt=2**31)
     """Draws the training problems and the sampled tokens."""
     steps: int = Field(ge=1, le=LARGEST_COUNT)
@@ -68,7 +59,10 @@ class _Common(BaseModel):
     """See `opdlib.train.objectives`."""
     learning_rate: float = Field(gt=0, strict=False)  # lax: YAML 1.1 reads 1e-5 as text
     schedule: Literal["constant", "linear", "cosine"]
-    """constant: no warm-up, no decay; linear, cosine: from the learning rate to 0, without warm-up."""
+    """constant: no decay; linear, cosine: from the learning rate to 0."""
+    warmup: int | None = Field(default=None, ge=1)
+    """Updates before the schedule, in which the learning rate grows from 0, the first one's, by equal steps; absent:
+    none."""
     weight_decay: float = Field(ge=0, lt=1, strict=False)
     clip: float = Field(gt=0)
     """Largest global gradient norm."""
@@ -87,6 +81,8 @@ class _Common(BaseModel):
     """zero: every gradient is replaced by 0 before the optimizer sees it; a control."""
     mask: Mask | None = None
     """Absent: every weight is trained."""
+    lora: Lora | None = None
+    """Absent: the weights themselves are trained. Not with a mask, a zero gradient or probes, which are of weights."""
     save_every: int = Field(ge=1, le=LARGEST_COUNT)
     """Updates between checkpoints from which a killed run resumes."""
     keep_every: int | None = Field(default=None, ge=1, le=LARGEST_COUNT)
@@ -116,6 +112,34 @@ class _Common(BaseModel):
         if batch * info.data.get("steps", 1) > LARGEST_RUN:
             raise ValueError(f"wanted at most {LARGEST_RUN:,} completions in all steps")
         return batch
+
+    @field_validator("rows")
+    @classmethod
+    def _own(cls, rows: Rows | None, info: ValidationInfo) -> Rows | None:
+        if rows is not None and not is_own(info.data.get("task", JSONL)):
+            raise ValueError("the task has problems of its own; leave rows out, or say task: jsonl:FILE")
+        return rows
+
+    @field_validator("warmup")
+    @classmethod
+    def _shorter(cls, warmup: int | None, info: ValidationInfo) -> int | None:
+        if warmup is not None and warmup >= info.data.get("steps", math.inf):
+            raise ValueError(f"wanted fewer than steps, {info.data['steps']}")
+        return warmup
+
+    @field_validator("lora")
+    @classmethod
+    def _alone(cls, lora: Lora | None, info: ValidationInfo) -> Lora | None:
+        if lora is not None and (info.data.get("mask") or info.data.get("gradient") == "zero"):
+            raise ValueError("with a mask or a zero gradient the weights themselves are trained; leave one of them out")
+        return lora
+
+    @field_validator("probe_every")
+    @classmethod
+    def _of_weights(cls, every: int | None, info: ValidationInfo) -> int | None:
+        if every is not None and info.data.get("lora"):
+            raise ValueError("probes look at weights, and with lora others are trained; leave it out")
+        return every
 
     @field_validator("accumulate", "generations", check_fields=False)
     @classmethod
@@ -148,7 +172,7 @@ class _Sampling(_Common):
 
     max_new_tokens: int = Field(ge=1, le=LARGEST_COUNT)
     """Longest sampled completion."""
-    temperature: float = Field(ge=1e-3, le=1e3)
+    temperature: float = Field(ge=1e-6, le=1e3)
     """Of the sampling and of the distributions in the loss."""
     rollout: Literal["transformers", "vllm"] = "transformers"
     """What samples the completions; vllm needs a GPU, which it shares with the training."""
@@ -209,13 +233,29 @@ KINDS: dict[str, type[_Common]] = {
 }
 """The recipe class of every objective."""
 
+PARTS: dict[str, type[BaseModel]] = {"mask": Mask, "lora": Lora, "rows": Rows}
+"""The keys that hold keys of their own."""
+
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="objective")])
+
+
+def find_recipe(named: str | Path) -> Path:
+    """The file `named`, else the recipe of that name that opdlib ships, such as pico-opd or fp32/pico-opd. What is
+    nowhere is given back: `load_recipe` refuses it."""
+    path = find(Path(named))
+    shipped = data_root() / "recipes" / f"{named}.yaml"
+    return shipped if shipped.is_file() and not path.is_file() else path
 
 
 def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Raises RecipeError naming file, key, value found and what is allowed."""
     if not path.exists():
-        raise RecipeError(f"{path}: no such recipe; see data/recipes for the ones that exist")
+        names = sorted(file.stem for file in (data_root() / "recipes").glob("*.yaml"))
+        close = difflib.get_close_matches(path.stem, names, n=3)
+        meant = f"did you mean {' or '.join(close)}? " if close else ""
+        raise RecipeError(
+            f"{path}: no such recipe, neither a file nor one that opdlib has; {meant}{data_root() / 'recipes'} has them"
+        )
     content = read_yaml(path, RecipeError, "wanted a recipe as in data/recipes")
     return check_recipe(content, str(path))
 
@@ -248,7 +288,7 @@ def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
         model: type[BaseModel] = KINDS[content["objective"]]
         owner = f"objective {content['objective']}"
         if len(path) > 1:
-            model, owner = Mask, path[0]
+            model, owner = PARTS[path[0]], path[0]
         return f"key {key!r} = {first['input']!r} is unknown for {owner}; allowed: {', '.join(model.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing"

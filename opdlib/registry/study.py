@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, model_va
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.registry.entries import STRICT, checked, mapping, read_entries
-from opdlib.registry.recipes import PARENT, load_recipe
+from opdlib.registry.recipes import PARENT, Recipe, load_recipe
 from opdlib.registry.weights import find_weights
 
 RUNS = Path("runs/train")
@@ -27,6 +27,14 @@ FOLLOWED = ("opd", "rlvr", "offline")
 
 Regime = Literal["OPD", "OPSD", "RLVR", "offline distillation", "supervised", ""]
 """How the trained checkpoint was made; `supervised` is training on gold answers."""
+
+
+def run_folder(path: Path, recipe: Recipe) -> Path:
+    """Where the run of `recipe`, read from `path`, lies if nobody says: below RUNS as the recipe does below
+    data/recipes, another's in RUNS itself."""
+    beside, shipped = path.resolve().parent, (data_root() / "recipes").resolve()
+    place = beside.relative_to(shipped) if beside.is_relative_to(shipped) else Path()
+    return RUNS / place / f"{recipe.name}-s{recipe.seed}"
 
 
 def _listed(seeds: object) -> object:

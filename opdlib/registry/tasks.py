@@ -8,13 +8,67 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from pydantic import BaseModel, Field, field_validator
+
 from opdlib.errors import ParameterError
+from opdlib.registry.entries import STRICT
 
 MADE = ("arithmetic", "sums")
 """Tasks whose problems are enumerated."""
 
 GYM = "reasoning-gym:"
 """A task that starts so is a generator of the package reasoning-gym."""
+
+
+JSONL = "jsonl:"
+"""A task that starts so is a file of one's own, one problem a line."""
+
+_OWN = re.compile(rf"{JSONL}.+|hub:[\w.-]+/[\w.-]+(@[^,@]+)?")
+
+
+def is_own(name: str) -> bool:
+    """True for `jsonl:FILE` and `hub:ORG/NAME[@REVISION]`: rows that `Rows` makes problems of."""
+    return _OWN.fullmatch(name) is not None
+
+
+REGEX = "regex:"
+"""A scorer that starts so is a pattern."""
+
+
+class Rows(BaseModel):
+    """How the rows of one's own data are problems: which columns, who scores, what is held out."""
+
+    model_config = STRICT
+
+    prompt: str = "prompt"
+    """Column of a text that is continued; a newline ends the answer."""
+    messages: str | None = None
+    """Column of chat messages instead, each {role, content} and the last a user's: shown in the model's own template,
+    and an answer runs to the end of the sequence."""
+    reference: str = "reference"
+    """Column of the right answer."""
+    scorer: str = "exact"
+    """exact: the answer is the reference. math-verify: it equals the reference as mathematics. regex:PATTERN: what the
+    last match of PATTERN captures is the reference. Any other name: an entry point of an installed package in the group
+    `opdlib.scorers`, a function of answer and reference that returns a bool."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """What an answer may take when it is scored."""
+    held_out: str | None = None
+    """Another file, or another split of the data set; absent: a third of the problems, chosen by a hash of their
+    text."""
+    config: str = "default"
+    """Of a data set on the Hub."""
+    split: str = "train"
+    """Of a data set on the Hub."""
+
+    @field_validator("scorer")
+    @classmethod
+    def _compiles(cls, scorer: str) -> str:
+        try:
+            re.compile(scorer.removeprefix(REGEX))
+        except re.error as error:
+            raise ValueError(f"no regular expression ({error})") from None
+        return scorer
 
 
 @dataclass(frozen=True)
@@ -68,13 +122,14 @@ DATA = {
 
 
 def find_data(name: str) -> Data | None:
-    """The data sets of the task `name`, NAME or NAME@REVISION,... of `DATA`; None for one whose problems are made.
-    Raises ParameterError that lists the known names, or for too many or few revisions."""
-    if name in MADE or re.fullmatch(rf"{GYM}[a-z0-9_]+", name):
+    """The data sets of the task `name`, NAME or NAME@REVISION,... of `DATA`; None for one whose problems are made,
+    and for one's own. Raises ParameterError that lists the known names, or for too many or few revisions."""
+    if name in MADE or re.fullmatch(rf"{GYM}[a-z0-9_]+", name) or is_own(name):
         return None
     base, at, revisions = name.partition("@")
     if base not in DATA:
-        raise ParameterError(f"task {name!r} is unknown; choose one of: {', '.join((*MADE, *DATA))}, {GYM}GENERATOR")
+        known = ", ".join((*MADE, *DATA, f"{GYM}GENERATOR", f"{JSONL}FILE", "hub:ORG/NAME"))
+        raise ParameterError(f"task {name!r} is unknown; choose one of: {known}")
     try:
         return DATA[base].at(revisions.split(",")) if at else DATA[base]
     except ParameterError as error:

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RecipeError
 from opdlib.files import new_folder
+from opdlib.train.adapter import whole_state
 from opdlib.train.models import save_state
 from opdlib.train.processes import first, meet
 from opdlib.train.run_folder import StepLog
@@ -93,7 +94,7 @@ class Keep(TrainerCallback):  # type: ignore[misc]  # transformers is Any to myp
         if state.global_step % self.every == 0 and state.global_step < state.max_steps:
             dtype = torch.float32 if self.look else torch.bfloat16
             with new_folder(self.folder / str(state.global_step), replace=True) as new:
-                save_state(kwargs["model"].state_dict(), self.source, new, dtype)
+                save_state(whole_state(kwargs["model"]), self.source, new, dtype)
             if self.look:
                 self.look(self.source, self.folder / str(state.global_step))
 

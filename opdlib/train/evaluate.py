@@ -13,10 +13,11 @@ from tqdm import tqdm
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, ParameterError
 from opdlib.foreign import foreign
+from opdlib.registry.recipes import load_recipe
 from opdlib.stats import wilson
 from opdlib.train.models import load_config, load_model, load_reader, scoring_device, shows_images, tokenizer_of
 from opdlib.train.prompts import encode, end_tokens
-from opdlib.train.tasks import Problem, find_task
+from opdlib.train.tasks import Problem, Task, find_task, task_of
 
 EVALUATED = 500
 """Problems that a model is asked where nothing else is said, as in every recipe."""
@@ -49,17 +50,18 @@ def evaluate(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int |
     """Ask the checkpoint `spec` the first `n` held-out problems that `seed` draws; by default 500, or all of fewer.
 
     Weights are upcast to float32 and decoding is greedy, so the result depends on the checkpoint
-    alone. Raises ParameterError for an unknown task, one of images that the model is not shown or an impossible `n`,
-    CheckpointError for what cannot be opened.
+    alone. `task` is a name, or the path of a recipe, which says it with its rows. Raises ParameterError for an unknown
+    task, one of images that the model is not shown or an impossible `n`, CheckpointError for what cannot be opened.
 
     >>> import opdlib
     >>> found = opdlib.evaluate("reader", n=20)
     >>> f"{found.accuracy:.0%} of {found.n} problems, {found.interval[0]:.0%} to {found.interval[1]:.0%}"
     '0% of 20 problems, 0% to 16%'
     """
-    asked = _asked(spec, task, n)
-    find_task(task).held_out(asked, seed)  # a wrong number is told before a model is loaded
-    return evaluate_model(*_opened(spec, task), task, seed, asked)
+    chosen = _chosen(task)
+    asked = _asked(spec, chosen, n)
+    chosen.held_out(asked, seed)  # a wrong number is told before a model is loaded
+    return evaluate_model(*_opened(spec, chosen), chosen, seed, asked)
 
 
 def answers(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int | None = None) -> list[Answer]:
@@ -68,28 +70,32 @@ def answers(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int | 
     The first answers are those that `evaluate` counts where `n` is a multiple of what the task asks at once, as it is
     in every recipe. Raises what `evaluate` raises.
     """
-    problems = find_task(task).all_held_out(_asked(spec, task, n), seed)
-    return answer_model(*_opened(spec, task), task, problems)
+    chosen = _chosen(task)
+    problems = chosen.all_held_out(_asked(spec, chosen, n), seed)
+    return answer_model(*_opened(spec, chosen), chosen, problems)
 
 
-def _asked(spec: str | Path, task: str, n: int | None) -> int:
-    chosen = find_task(task)
-    if chosen.images and not shows_images(config := load_config(open_checkpoint(spec))):
+def _chosen(task: str) -> Task:
+    return task_of(load_recipe(Path(task))) if task.endswith(".yaml") else find_task(task)
+
+
+def _asked(spec: str | Path, task: Task, n: int | None) -> int:
+    if task.images and not shows_images(config := load_config(open_checkpoint(spec))):
         raise ParameterError(
-            f"task {task} asks about images, which {spec}, a {config.model_type}, is not shown; choose an image-text "
-            "model, or a task of text"
+            f"task {task.name} asks about images, which {spec}, a {config.model_type}, is not shown; choose an "
+            "image-text model, or a task of text"
         )
-    return min(EVALUATED, len(chosen.split().held_out)) if n is None else n
+    return min(EVALUATED, len(task.split().held_out)) if n is None else n
 
 
-def _opened(spec: str | Path, task: str) -> tuple[Any, Any]:
+def _opened(spec: str | Path, task: Task) -> tuple[Any, Any]:
     checkpoint = open_checkpoint(spec)
-    return load_model(checkpoint).to(scoring_device()), load_reader(checkpoint, find_task(task).images)
+    return load_model(checkpoint).to(scoring_device()), load_reader(checkpoint, task.images)
 
 
-def evaluate_model(model: Any, reader: Any, task: str, seed: int, n: int) -> Evaluation:
+def evaluate_model(model: Any, reader: Any, task: Task, seed: int, n: int) -> Evaluation:
     """`evaluate` for a float32 model and its left-padding tokenizer or processor that are already in memory."""
-    return counted(answer_model(model, reader, task, find_task(task).held_out(n, seed)), task, seed)
+    return counted(answer_model(model, reader, task, task.held_out(n, seed)), task.name, seed)
 
 
 def counted(said: Sequence[Answer], task: str, seed: int) -> Evaluation:
@@ -99,19 +105,19 @@ def counted(said: Sequence[Answer], task: str, seed: int) -> Evaluation:
 
 
 @torch.inference_mode()
-def answer_model(model: Any, reader: Any, task: str, problems: Sequence[Problem]) -> list[Answer]:
+def answer_model(model: Any, reader: Any, task: Task, problems: Sequence[Problem]) -> list[Answer]:
     """What a float32 model says to these problems of a task, asked in their order."""
-    chosen, tokenizer = find_task(task), tokenizer_of(reader)
-    stops = end_tokens(chosen, tokenizer)
+    tokenizer = tokenizer_of(reader)
+    stops = end_tokens(task, tokenizer)
     model.eval()
     said: list[Answer] = []
-    for start in tqdm(range(0, len(problems), chosen.batch), desc="evaluate", unit="batch", disable=None):
-        batch = problems[start : start + chosen.batch]
-        encoded = {name: tensor.to(model.device) for name, tensor in encode(list(batch), chosen, reader).items()}
+    for start in tqdm(range(0, len(problems), task.batch), desc="evaluate", unit="batch", disable=None):
+        batch = problems[start : start + task.batch]
+        encoded = {name: tensor.to(model.device) for name, tensor in encode(list(batch), task, reader).items()}
         with foreign(tokenizer.name_or_path, CheckpointError, "repair its generation_config.json"):
             output = model.generate(
                 **encoded,
-                max_new_tokens=chosen.max_new_tokens,
+                max_new_tokens=task.max_new_tokens,
                 do_sample=False,
                 eos_token_id=stops,
                 pad_token_id=tokenizer.pad_token_id,
@@ -119,5 +125,5 @@ def answer_model(model: Any, reader: Any, task: str, problems: Sequence[Problem]
             )
         texts = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
         for problem, text in zip(batch, texts, strict=True):
-            said.append(Answer(problem.prompt, problem.reference, text, chosen.is_correct(text, problem.reference)))
+            said.append(Answer(problem.prompt, problem.reference, text, task.is_correct(text, problem.reference)))
     return said

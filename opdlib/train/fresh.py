@@ -8,10 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
 from opdlib.errors import RecipeError
 
 FRESH = "fresh:"
@@ -42,6 +38,11 @@ def find_architecture(spec: str) -> Architecture:
 
 def write_fresh(architecture: Architecture, seed: int, folder: Path) -> None:
     """Write the model, weights drawn from `seed` and rounded to bf16, and its tokenizer into the existing `folder`."""
+    # Here, because a recipe that names an architecture is refused before libraries are loaded, which takes seconds.
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
     vocabulary = {"<eos>": 0, "<unk>": 1} | {c: i for i, c in enumerate(architecture.characters, start=2)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")

@@ -27,7 +27,7 @@ from transformers import TrainerCallback
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RecipeError
 from opdlib.metrics.draws import binades, drawn_alike, generator
-from opdlib.registry.recipes import Mask
+from opdlib.registry.restrictions import Mask
 from opdlib.train.callbacks import unwrapped
 from opdlib.train.models import module_names
 
@@ -74,6 +74,11 @@ class InsideMask(TrainerCallback):  # type: ignore[misc]  # transformers is Any 
         model = kwargs["model"]
         stored = {inside: name for name, inside in module_names(model.config, self.source.tensors).items()}
         for inside, parameter in model.named_parameters():
+            if inside not in stored:
+                raise RecipeError(
+                    f"{self.source.spec}: {inside} joins tensors that are stored apart, and a mask is of those "
+                    "that are stored; train without a mask"
+                )
             mask = self.masks[stored[inside]].to(parameter.device)
             frozen = self.source.read(stored[inside]).to(parameter.device, parameter.dtype)
             parameter.register_post_accumulate_grad_hook(partial(_mask_gradient, mask))

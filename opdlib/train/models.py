@@ -5,7 +5,8 @@ the tensors that are there.
 
 Of models that are shown images the names on the Hub are older than the module's: `visual.*` and `model.layers.*` are
 `model.visual.*` and `model.language_model.*` in it. transformers' own table says which is which; a checkpoint may hold
-either, and what is trained from it keeps the names of its source.
+either, and what is trained from it keeps the names of its source. Of a mixture of experts the module joins what most
+checkpoints keep apart, every expert for itself; the same table says how, and what is trained is taken apart again.
 """
 
 from __future__ import annotations
@@ -107,11 +108,13 @@ def _check_fit(checkpoint: Checkpoint, config: Any) -> None:
     try:
         with _transformers(checkpoint, "config.json"), torch.device("meta"):
             module = _built(config)
-            wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-            beside = sum(buffer.numel() for name, buffer in module.named_buffers() if name not in wanted)
+            own = module.state_dict()
+            beside = sum(buffer.numel() for name, buffer in module.named_buffers() if name not in own)
+            names = module_names(config, checkpoint.tensors)
+            own = _apart(module, own) if _joins(module, names.values()) else own
     finally:
         hook.remove()
-    names = module_names(config, checkpoint.tensors)
+    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {names[name]: info.shape for name, info in checkpoint.tensors.items()}
     unequal = [name for name in sorted({*wanted} & {*found}) if wanted[name] != found[name]]
     wrong = [
@@ -141,12 +144,15 @@ def load_model(checkpoint: Checkpoint) -> Any:
     _check_fit(checkpoint, config)
     config.name_or_path = ""  # else the folder's path would travel into everything that is saved
     names = module_names(config, checkpoint.tensors)
+    state = {names[name]: checkpoint.read(name).float() for name in checkpoint.tensors}
     with _transformers(checkpoint, "config.json"):
         model = _built(config, dtype=torch.float32)
-    if shows_images(config):
-        # What transformers saves on the way keeps the module's names: it resumes from no others, and does not say so.
-        model._weight_conversions = []
-    model.load_state_dict({names[name]: checkpoint.read(name).float() for name in checkpoint.tensors}, strict=False)
+        if _joins(model, state):
+            model = type(model).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32, **CODE)
+        else:
+            model.load_state_dict(state, strict=False)
+    # What transformers saves on the way keeps the module's names: it resumes from no others, and does not say so.
+    model._weight_conversions = []
     model.generation_config = _generation_config(checkpoint)
     return model
 
@@ -203,6 +209,10 @@ def save_state(state: dict[str, torch.Tensor], source: Checkpoint, folder: Path,
     tokenizer and processor are the source's, so that the two align by name."""
     origin, config = _folder(source), load_config(source)
     names = module_names(config, source.tensors)
+    if not state.keys() >= {*names.values()}:
+        with torch.device("meta"):
+            module = _built(config)
+        state, names = _apart(module, state), {name: name for name in source.tensors}
     tensors = {name: state[names[name]].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config.dtype = dtype
@@ -212,6 +222,24 @@ def save_state(state: dict[str, torch.Tensor], source: Checkpoint, folder: Path,
     for file in PROCESSOR_FILES:
         if (origin / file).is_file():
             shutil.copyfile(origin / file, folder / file)
+
+
+def _joins(model: Any, names: Iterable[str]) -> bool:
+    """Whether the module joins tensors of these names, which it does not have itself, to others."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, apply_converters
+
+    steps = [step for step in get_model_conversion_mapping(model) if isinstance(step, WeightConverter)]
+    strange = set(names) - model.state_dict().keys()
+    return any(apply_converters(name, steps)[1] is not None for name in strange)
+
+
+def _apart(module: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A module's state in the form in which such models are published."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    apart: dict[str, torch.Tensor] = revert_weight_conversion(module, state)
+    return apart
 
 
 def _folder(checkpoint: Checkpoint) -> Path:

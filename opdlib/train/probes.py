@@ -28,6 +28,7 @@ from opdlib.registry.recipes import Recipe
 from opdlib.train.callbacks import unwrapped
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.run_folder import StepLog
+from opdlib.train.tasks import task_of
 
 
 class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
@@ -58,7 +59,7 @@ class Probes(TrainerCallback):  # type: ignore[misc]  # transformers is Any to m
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         model, recipe = kwargs["model"], self.recipe
         if recipe.evaluate_every is not None and state.global_step % recipe.evaluate_every == 0:
-            training, asked = model.training, (recipe.task, recipe.evaluation_seed, recipe.evaluation_size)
+            training, asked = model.training, (task_of(recipe), recipe.evaluation_seed, recipe.evaluation_size)
             found = asdict(evaluate_model(model, self.reader, *asked))
             model.train(training)
             self.row |= {key: found[key] for key in ("accuracy", "interval", "n")}

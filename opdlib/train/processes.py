@@ -47,11 +47,11 @@ def first_alone() -> Iterator[bool]:
 
 def check_processes(recipe: Recipe) -> None:
     """Raises RecipeError for what several processes cannot do. Gradients are averaged after a mask would have seen
-    them; sharded weights (FSDP) cannot be looked at in passing."""
+    them, adapters are not looked at there; sharded weights (FSDP) cannot be looked at in passing."""
     if count() == 1:
         return
-    if recipe.mask is not None or recipe.gradient == "zero":
-        key = "mask" if recipe.mask is not None else "gradient"
+    alone = {"mask": recipe.mask, "gradient": recipe.gradient == "zero", "lora": recipe.lora}
+    for key in (key for key, said in alone.items() if said):
         raise RecipeError(f"recipe {recipe.name}: {key} works on one process, found {count()}; launch one")
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         for key in ("probe_every", "evaluate_every", "keep_every"):

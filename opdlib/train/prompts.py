@@ -17,15 +17,21 @@ from opdlib.train.tasks import IMAGE, Problem, Task
 Conversation = list[dict[str, Any]]
 
 
-def prompt_text(prompt: str, task: Task, tokenizer: Any) -> str:
-    """The text that the tokenizer turns into the tokens a model sees.
+def prompt_text(problem: Problem, task: Task, tokenizer: Any, privileged: bool = False) -> str:
+    """The text that the tokenizer turns into the tokens a model sees: the problem's prompt, or its privileged one.
 
-    For a chat task that is the tokenizer's chat template around the prompt, if it has one. A token that begins the
-    sequence and that both the template and the tokenizer would write is written once.
+    For a chat task that is the tokenizer's chat template around the prompt and what was said before it, if it has one.
+    A token that begins the sequence and that both the template and the tokenizer would write is written once. Raises
+    CheckpointError where something was said before and there is no template.
     """
+    prompt = problem.privileged if privileged else problem.prompt
     if not task.chat or tokenizer.chat_template is None:
+        if problem.before:
+            raise CheckpointError(
+                f"task {task.name} is a chat, and the tokenizer has no chat template; choose a chat model"
+            )
         return prompt
-    said = [{"role": "user", "content": prompt}]
+    said = [{"role": role, "content": content} for role, content in (*problem.before, ("user", prompt))]
     text: str = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
     begins = tokenizer.bos_token is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return text.removeprefix(tokenizer.bos_token) if begins else text
@@ -59,13 +65,13 @@ def prompt_row(problem: Problem, task: Task, reader: Any) -> dict[str, Any]:
     """The columns in which TRL's trainers expect a prompt: `prompt`, and `images` where the task has them."""
     if task.images:
         return {"prompt": conversation(problem), "images": list(problem.images)}
-    return {"prompt": prompt_text(problem.prompt, task, reader)}
+    return {"prompt": prompt_text(problem, task, reader)}
 
 
 def encode(problems: list[Problem], task: Task, reader: Any) -> dict[str, Any]:
     """What `generate` takes for a batch: tensors by name, padded on the left. `reader` is from `models.load_reader`."""
     if not task.images:
-        prompts = [prompt_text(problem.prompt, task, reader) for problem in problems]
+        prompts = [prompt_text(problem, task, reader) for problem in problems]
         encoded = reader(prompts, return_tensors="pt", padding=True)
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
     said = [prepare_multimodal_messages(conversation(problem), images=list(problem.images)) for problem in problems]

@@ -1,6 +1,6 @@
 """From a recipe to a run folder that describes itself and resumes, when killed, to the same bits.
 
-| in `runs/train/<name>-s<seed>/` | what it is |
+| in the run folder | what it is |
 | --- | --- |
 | `recipe.yaml` | the resolved recipe |
 | `environment.json` | code, versions, machine, commits of what the Hub gave, whose weights were taken |
@@ -9,6 +9,7 @@
 | `init/` | the source, where the recipe begins with random weights |
 | `checkpoints/` | while it runs: where a killed run resumes |
 | `steps/N/` | the weights after step N in bf16, where the recipe keeps some |
+| `adapter/` | of a recipe with `lora`: the factors, as PEFT reads them |
 | `fp32/`, `bf16/` | the trained checkpoint: master weights, and the same rounded |
 | `evaluation.json` | accuracy of source, teacher and student on held-out problems |
 | `complete.json` | written last: steps, seconds of training, digests of all checkpoints |
@@ -32,25 +33,26 @@ from transformers import TrainerCallback
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.files import new_folder
-from opdlib.registry.recipes import OpsdRecipe, check_recipe, load_recipe
+from opdlib.registry.recipes import OpsdRecipe
 from opdlib.train import arithmetic
+from opdlib.train.adapter import save_adapter, whole_state
 from opdlib.train.callbacks import Bar, Checkpoints, Keep, Look, Metrics, last_checkpoint
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.fresh import find_architecture, write_fresh
 from opdlib.train.masks import InsideMask, ZeroGradient, training_masks
 from opdlib.train.models import load_model, load_reader, save_state, scoring_device
 from opdlib.train.objectives import build_trainer
-from opdlib.train.parents import Run, plan
+from opdlib.train.parents import Run, prepared
 from opdlib.train.probes import Probes
 from opdlib.train.processes import check_processes, first, first_alone, meet
-from opdlib.train.run_folder import COMPLETE, check_existing, prepare, write_json
-from opdlib.train.tasks import find_task
+from opdlib.train.run_folder import COMPLETE, prepare, write_json
+from opdlib.train.tasks import task_of
 
 FORMS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def train(
-    recipe_path: Path,
+    recipe: str | Path,
     out: Path | None = None,
     max_steps: int | None = None,
     seed: int | None = None,
@@ -59,7 +61,8 @@ def train(
     score: bool = True,
     keep: tuple[int, Look] | None = None,
 ) -> Path:
-    """Train what a recipe describes; the run folder, by default runs/train/<name>-s<seed>.
+    """Train what a recipe describes, a file or the name of one that opdlib ships; the run folder, by default
+    `opdlib.registry.study.run_folder`.
 
     `max_steps` (>= 1) and `seed` replace the recipe's. What is named as `recipe:NAME`, be it student, teacher or the
     owner of a mask, is the recipe NAME.yaml beside this one: its weights are taken where they travel with opdlib; else,
@@ -67,28 +70,24 @@ def train(
     (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run continues from its last
     checkpoint, and a complete one is returned as it is. Without `score` nothing is evaluated, and the run is not
     complete. `keep` replaces the recipe's `keep_every` and gives each step that is kept, in float32, to somebody who
-    looks at it. Everything is checked before a model is loaded. Raises RecipeError, OutputError, or CheckpointError for
-    a model that cannot be opened.
+    looks at it. Everything is checked before a model is loaded. Raises RecipeError, OutputError,
+    MissingDependencyError, ParameterError for a task without problems, or CheckpointError for a model that cannot be
+    opened.
     """
-    wanted = {"steps": max_steps, "seed": seed, "keep_every": keep[0] if keep else None}
-    given = {key: value for key, value in wanted.items() if value is not None}
-    recipe = check_recipe(load_recipe(recipe_path).model_dump(exclude_none=True) | given, "command line")
-    folder = out or Path("runs") / "train" / f"{recipe.name}-s{recipe.seed}"
-    run = plan(recipe_path, recipe, folder, from_scratch)
+    given = {"steps": max_steps, "seed": seed, "keep_every": keep[0] if keep else None}
+    run = prepared(recipe, out, given, resume, from_scratch)
     for each in (*run.ancestors(), run):
         if not (each.folder / COMPLETE).exists():
             arithmetic.choose(each.recipe.kernels)
         check_processes(each.recipe)
-        find_task(each.recipe.task).held_out(each.recipe.evaluation_size, each.recipe.evaluation_seed)
+        each.check_models()
+        each.check_problems()
         each.check_weights()
-    check_existing(folder, recipe, resume)
-    for ancestor in run.ancestors():
-        check_existing(ancestor.folder, ancestor.recipe, resume=True)
     meet()  # nothing is written before every process has looked
     for each in (*run.ancestors(), run):
         with threads(each.recipe.threads):
             _train(each, score or each is not run, keep[1] if keep and each is run else None)
-    return folder
+    return run.folder
 
 
 def source_of(run: Run) -> Checkpoint:
@@ -154,18 +153,24 @@ def _optimize(run: Run, models: dict[str, Checkpoint], look: Look | None) -> Non
     # In self-distillation the teacher is the source, which stays where it is.
     teacher = source if isinstance(recipe, OpsdRecipe) else models.get("teacher")
     checkpoints = folder / "checkpoints"
-    model, reader = load_model(source), load_reader(source, find_task(recipe.task).images)
+    model, reader = load_model(source), load_reader(source, task_of(recipe).images)
+    if recipe.lora is not None:
+        model.name_or_path = str(source.folder)  # PEFT asks the Hub for a base without a name
     watching = [*observers(run, source, model, reader, look), Bar()] if first() else []
     callbacks = [*_interventions(run, source), *watching, Checkpoints()]
-    trainer = build_trainer(recipe, model, reader, load_model(teacher) if teacher else None, checkpoints, callbacks)
     last = last_checkpoint(checkpoints)
     with warnings.catch_warnings():
-        # TRL 1.16 still uses the names that transformers 5.23 deprecates.
+        # TRL 1.16 and PEFT 0.21 still use the names that transformers 5.23 deprecates.
         old_name = "`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
         warnings.filterwarnings("ignore", old_name, FutureWarning)
+        trainer = build_trainer(recipe, model, reader, load_model(teacher) if teacher else None, checkpoints, callbacks)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    # Of a model that is spread over processes every one of them holds a part.
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if recipe.lora is not None:
+        state = whole_state(trainer.model)
+        with new_folder(folder / "adapter", replace=True) as new:
+            save_adapter(trainer.model, source.spec, new)
+    else:  # of a model that is spread over processes every one of them holds a part
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     with first_alone() as here:
         for form, dtype in FORMS.items() if here else ():
             with new_folder(folder / form, replace=True) as new:
@@ -196,10 +201,11 @@ def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:
     """What a model answers of the run's held-out problems; a parent that was asked the same has said so already."""
     recipe = run.recipe
     asked = recipe.task, recipe.evaluation_seed, recipe.evaluation_size
+    task = task_of(recipe)
     parent = run.parents.get({"source": "student", "teacher": "teacher"}.get(role, ""))
-    if parent is not None and parent.weights is None:
+    if parent is not None and parent.weights is None and parent.recipe.rows == recipe.rows:
         found: dict[str, Any] = json.loads((parent.folder / "evaluation.json").read_text(encoding="utf8"))["student"]
         if (found["task"], found["seed"], found["n"]) == asked:
             return found
-    reader = load_reader(model, find_task(recipe.task).images)
-    return asdict(evaluate_model(load_model(model).to(scoring_device()), reader, *asked))
+    reader = load_reader(model, task.images)
+    return asdict(evaluate_model(load_model(model).to(scoring_device()), reader, task, *asked[1:]))

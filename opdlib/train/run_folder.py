@@ -12,7 +12,6 @@ import yaml
 from opdlib.errors import OutputError, RecipeError
 from opdlib.files import new_folder, write_file
 from opdlib.registry.recipes import Recipe, load_recipe
-from opdlib.train.environment import environment
 
 COMPLETE = "complete.json"
 """Written last into a run folder."""
@@ -45,6 +44,8 @@ def prepare(folder: Path, recipe: Recipe, **origins: Mapping[str, str]) -> None:
     Where it exists, an environment that has changed since is added under `resumed`. Raises
     OutputError if the folder cannot be created.
     """
+    from opdlib.train.environment import environment  # with torch, which checking a folder does not need
+
     now = environment() | {name: dict(found) for name, found in origins.items() if found}
     if not (folder / "recipe.yaml").is_file():
         with new_folder(folder) as new:

@@ -32,15 +32,6 @@ def complains(done: subprocess.CompletedProcess[str], *words: str) -> str:
     return lines[0]
 
 
-@pytest.mark.slow
-def test_the_process(opd_process: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
-    done = opd_process("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
-    assert (done.returncode, done.stderr) == (0, ""), "no progress bar where nobody looks"
-    summary = opd_process("summary", tmp_path / "out", "--json").stdout
-    assert json.loads(summary) == json.loads((tmp_path / "out" / "summary.json").read_text())
-    complains(opd_process("evaluate", "nowhere/at/all"), "no such file or folder")
-
-
 def test_measure_then_summary(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -129,12 +120,6 @@ def test_pairs_lists_the_registry(opd: Command) -> None:
 )
 def test_bad_arguments(opd: Command, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     complains(opd(*arguments), *words)
-
-
-def test_debug_shows_the_traceback(opd_process: Command) -> None:
-    done = opd_process("summary", "no-such-pair", "--debug")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
 
 
 class Bomb:
@@ -280,52 +265,6 @@ def test_out_that_is_a_file(opd: Command, pico_pair: tuple[Path, Path], tmp_path
     complains(done, "cannot be written")
 
 
-def test_a_patch_makes_the_round_trip_and_is_measured_like_its_checkpoint(
-    opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path
-) -> None:
-    source, trained = pico_pair
-    file, rebuilt = tmp_path / "x.safetensors", tmp_path / "rebuilt"
-    assert "coordinates changed" in opd("patch", "make", source, trained, file).stdout
-    assert opd("patch", "apply", source, file, rebuilt).returncode == 0
-    assert (rebuilt / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
-    assert "bit for bit" in opd("patch", "verify", source, file, trained).stdout
-    for name, spec in (("patched", f"patch:{file}"), ("plain", str(trained))):
-        done = opd("measure", "--source", source, "--trained", spec, "--name", "x", "--out", tmp_path / name)
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "patched" / "summary.json").read_bytes() == (tmp_path / "plain" / "summary.json").read_bytes()
-
-
-def test_a_patch_over_the_wrong_source(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
-    source, trained = pico_pair
-    file, other = tmp_path / "x.safetensors", write_checkpoint(tmp_path / "other", pico_weights(seed=5))
-    assert opd("patch", "make", source, trained, file).returncode == 0
-    complains(opd("patch", "apply", other, file, tmp_path / "rebuilt"), "digest")
-    assert not (tmp_path / "rebuilt").exists()
-    complains(opd("patch", "verify", source, file, other))
-    write_checkpoint(source, pico_weights(seed=5))  # the named source is now another
-    done = opd("measure", "--source", other, "--trained", f"patch:{file}", "--out", tmp_path / "out")
-    complains(done, "digest")
-    assert not (tmp_path / "out" / "summary.json").exists()
-
-
-def test_edit_writes_a_part_and_nothing_over_what_is_there(
-    opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path
-) -> None:
-    source, trained = pico_pair
-    before = [(side / "model.safetensors").read_bytes() for side in pico_pair]
-    done = opd("edit", source, trained, "part", "--keep", "block:mlp", "--keep", "layers:0-0", "--complement")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("part: ")
-    assert (tmp_path / "part" / "config.json").read_bytes() == (trained / "config.json").read_bytes()
-    for out in (source, trained, trained / "model.safetensors"):
-        complains(opd("edit", source, trained, out), str(out), "new")
-    complains(opd("edit", source, trained, "x", "--keep", "block:mpl"), "block:mpl", "mlp")
-    complains(opd("edit", source, trained, "x", "--keep", "layers:0-9"), "layers:0-9", "0 to 1")
-    complains(opd("edit", source, trained), "OUT", "opd edit --help")
-    assert not (tmp_path / "x").exists()
-    assert [(side / "model.safetensors").read_bytes() for side in pico_pair] == before
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -394,36 +333,3 @@ def test_what_is_mistyped(
 ) -> None:
     code = main(arguments)
     complains(subprocess.CompletedProcess([], code, *capfd.readouterr()), *words)
-
-
-def test_version(opd: Command) -> None:
-    assert opd("--version").stdout == f"opdlib {opdlib.__version__}\n"
-
-
-def test_completion_is_installed_for_the_shell(opd: Command, tmp_path: Path) -> None:
-    done = opd("--install-completion", "--shell", "bash", HOME=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    scripts = [p for p in tmp_path.rglob("opd") if p.is_file()]
-    assert len(scripts) == 1
-    assert "--overlaps" in scripts[0].read_text()
-
-
-def test_ctrl_c_and_a_closed_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a shell expects: 130, and 141 without a word."""
-    closed = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import os, sys; from opdlib.cli.main import main; r, w = os.pipe(); os.close(r); "
-            "os.dup2(w, 1); sys.exit(main(['pairs']))",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert (closed.returncode, closed.stderr) == (141, "")
-    stopped = (
-        "import opdlib.registry.pairs as p, sys; from opdlib.cli.main import main\n"
-        "def stop(): raise KeyboardInterrupt\np.registry = stop\nsys.exit(main(['pairs']))"
-    )
-    done = subprocess.run([sys.executable, "-c", stopped], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "opd: interrupted; the same command goes on from here\n")

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from opdlib.errors import RecipeError
-from opdlib.registry.recipes import DistillRecipe, SftRecipe, check_recipe, load_recipe
+from opdlib.registry.recipes import DistillRecipe, SftRecipe, check_recipe, find_recipe, load_recipe
+from opdlib.registry.study import FULL, RUNS, run_folder, study
 from tests.registry.recipe_files import recipe_writer
 
 write_recipe = recipe_writer("org/student", "org/teacher")
@@ -75,8 +76,9 @@ def test_the_embedded_run_is_what_the_book_says() -> None:
         ({"rollout": "vllm", "vllm_memory": 1.0}, r"vllm_memory is 1.0; input should be less than 1"),
         ({"objective": "offline", "rollout": "vllm"}, r"objective is 'offline'; .*the teacher samples; leave rollout"),
         ({"vllm_memory": 0.3}, r"vllm_memory is 0.3; .*say rollout: vllm"),
+        ({"warmup": 6}, r"warmup is 6; .*wanted fewer than steps, 6"),
         ({"teacher": None}, r"key 'teacher' is missing"),
-        ({"temperature": 0.0}, r"temperature is 0.0; input should be greater than or equal to 0.001"),
+        ({"temperature": 0.0}, r"temperature is 0.0; input should be greater than or equal to 1e-06"),
     ],
     ids=str,
 )
@@ -111,6 +113,26 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> No
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"none\.yaml: no such recipe"):
         load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match=r"pico-odp: no such recipe.* did you mean pico-opd"):
+        load_recipe(find_recipe("pico-odp"))
+
+
+def test_a_shipped_recipe_has_a_name_and_a_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = {name: load_recipe(find_recipe(name)).precision for name in ("pico-opd", "fp32/pico-opd")}
+    assert shipped == {"pico-opd": "bf16", "fp32/pico-opd": "fp32"}
+    assert load_recipe(find_recipe("data/recipes/pico-opd.yaml")) == load_recipe(find_recipe("pico-opd"))
+    (tmp_path / "pico-opd").write_text("- mine\n")
+    with pytest.raises(RecipeError, match="pico-opd: holds a list"):
+        load_recipe(find_recipe("pico-opd"))
+
+
+def test_runs_lie_below_their_folder_as_recipes_lie_below_theirs(tmp_path: Path) -> None:
+    for scale in study().values():
+        arm = scale.arms[FULL]
+        assert run_folder(arm.recipe, load_recipe(arm.recipe)) == arm.folder(0), scale.name
+    own = write_recipe(tmp_path, "opd")
+    assert run_folder(own, load_recipe(own)) == RUNS / "pico-opd-s0"
 
 
 def test_a_rate_without_a_dot_is_a_number(tmp_path: Path) -> None:

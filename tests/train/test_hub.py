@@ -143,8 +143,8 @@ def test_a_run_records_what_the_hub_gave(
         tmp_path, "opd", student="org/model@main", task=f"hub:dapo-math-17k@abc,{'b' * 40},{'c' * 40}"
     )
     run = plan(recipe, load_recipe(recipe), tmp_path / "run")
-    assert ("org/model", "main") in asked
     commits = run.commits()
+    assert ("org/model", "main") in asked
     assert commits["org/model"] == "d" * 40
     assert {name: commit[0] for name, commit in commits.items() if name.startswith("datasets/")} == {
         f"datasets/{DAPO.dataset}": "a",

@@ -11,6 +11,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from opdlib.checkpoints import open_checkpoint
+from opdlib.errors import CheckpointError
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.tasks import DATA
 from opdlib.train import objectives
@@ -18,11 +19,12 @@ from opdlib.train.evaluate import evaluate
 from opdlib.train.models import load_model, load_reader
 from opdlib.train.objectives import build_trainer
 from opdlib.train.prompts import end_tokens, prompt_text
-from opdlib.train.tasks import TASKS, Split, Task, arithmetic, find_task, split_by_hash
+from opdlib.train.tasks import TASKS, Problem, Split, Task, arithmetic, find_task, split_by_hash
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}={% endif %}"
 )
+ASKED = Problem("1 + 1", "2")
 CHAT = Task("talk", 4, partial(split_by_hash, arithmetic), chat=True)
 
 
@@ -39,23 +41,32 @@ def tokenizer(pico: Path) -> Any:
 
 def test_text_is_continued_as_it_is(tokenizer: Any) -> None:
     tokenizer.chat_template = TEMPLATE
-    assert prompt_text("1 + 1", TASKS["sums"], tokenizer) == "1 + 1"
+    assert prompt_text(ASKED, TASKS["sums"], tokenizer) == "1 + 1"
 
 
 def test_a_chat_is_put_into_the_template_and_begins_once(tokenizer: Any) -> None:
-    assert prompt_text("1 + 1", CHAT, tokenizer) == "1 + 1"
+    assert prompt_text(ASKED, CHAT, tokenizer) == "1 + 1"
     tokenizer.chat_template = TEMPLATE
-    text = prompt_text("1 + 1", CHAT, tokenizer)
+    text = prompt_text(ASKED, CHAT, tokenizer)
     assert text == "<1 + 1>="
     said = [{"role": "user", "content": "1 + 1"}]
     encoded = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=True)
     assert tokenizer(text)["input_ids"] == encoded["input_ids"]
 
 
+def test_what_was_said_before_comes_before(tokenizer: Any) -> None:
+    problem = Problem("1 + 1", "2", before=(("system", "add"), ("user", "0"), ("assistant", "1")))
+    with pytest.raises(CheckpointError, match="task talk is a chat, and the tokenizer has no chat template"):
+        prompt_text(problem, CHAT, tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role[0] }} {{ m.content }}>{% endfor %}="
+    assert prompt_text(problem, CHAT, tokenizer) == "<s add><u 0><a 1><u 1 + 1>="
+    assert prompt_text(problem, CHAT, tokenizer, privileged=True) == "<s add><u 0><a 1><u 1 + 1 2\n1 + 1>="
+
+
 def test_a_template_alone_begins_the_sequence(pico: Path) -> None:
     plain = load_reader(open_checkpoint(str(pico)))
     plain.bos_token, plain.chat_template = "s", TEMPLATE
-    assert prompt_text("1 + 1", CHAT, plain) == "s<1 + 1>="
+    assert prompt_text(ASKED, CHAT, plain) == "s<1 + 1>="
 
 
 def test_a_newline_ends_text_and_not_a_chat(tokenizer: Any) -> None:
@@ -74,7 +85,7 @@ def test_only_the_chains_of_thought_go_on_after_a_newline(tokenizer: Any, name: 
 def test_every_trainer_sees_the_template(
     tmp_path: Path, pico: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, objective: str
 ) -> None:
-    monkeypatch.setattr(objectives, "find_task", lambda _: CHAT)
+    monkeypatch.setattr(objectives, "task_of", lambda _: CHAT)
     source = open_checkpoint(str(pico))
     tokenizer, teacher = load_reader(source), None if objective in ("sft", "rlvr") else load_model(source)
     tokenizer.chat_template = "{% for m in messages %}R{{ m.content }}R{% endfor %}"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import CheckpointError, OutputError, RecipeError
+from opdlib.errors import CheckpointError, MissingDependencyError, OutputError, RecipeError
 from opdlib.registry import weights
 from opdlib.registry.recipes import load_recipe, recipe_digest
 from opdlib.registry.weights import Weights
@@ -298,6 +298,22 @@ def test_a_mask_of_another_model_is_refused(tmp_path: Path, write_recipe: Callab
     write_recipe(tmp_path, "sft", student=str(stranger), task="sums")
     with pytest.raises(RecipeError, match=r"mask is of pico-sft, whose student is .*a mask belongs to one source"):
         train(write_recipe(tmp_path, "opd", mask=MASK | {"of": "recipe:pico-sft"}), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_the_rate_warms_up(tmp_path: Path, write_recipe: Callable[..., Path], schedule: str) -> None:
+    recipe = write_recipe(tmp_path, "sft", warmup=2, schedule=schedule, evaluation_size=1)
+    after = {"constant": [1e-3] * 4, "linear": [1e-3, 0.75e-3, 0.5e-3, 0.25e-3]}[schedule]
+    rates = [row["learning_rate"] for row in steps(train(recipe, tmp_path / "run"))]
+    assert rates == pytest.approx([0, 0.5e-3, *after])
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
+    with pytest.raises(
+        MissingDependencyError, match=r"rollout is 'vllm', which is not installed; run: pip install vllm"
+    ):
+        train(write_recipe(tmp_path, "opd", rollout="vllm"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("max_steps", [0, -1])

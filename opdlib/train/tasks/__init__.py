@@ -6,7 +6,8 @@ out; so no held-out problem, in either order, is ever seen in training. A data s
 split of its own keeps it, without the training problems that its held-out part repeats.
 
 `arithmetic` and `sums` are enumerated here, `reasoning-gym:GENERATOR` is a generator of the package reasoning-gym,
-`hub:NAME` the paper's data from the Hub, `hub:NAME@REVISION` the same at a commit.
+`hub:NAME` the paper's data from the Hub, `hub:NAME@REVISION` the same at a commit; `jsonl:FILE` and `hub:ORG/NAME` are
+one's own.
 
 To add one: name it in `opdlib.registry.tasks`, where recipes are checked, and enumerate its twins here or give its two
 parts in a module beside this one.
@@ -18,12 +19,13 @@ import itertools
 from collections.abc import Iterator
 from functools import partial
 
-from opdlib.registry.tasks import find_data
-from opdlib.train.tasks import gym, hub
+from opdlib.registry.recipes import Recipe
+from opdlib.registry.tasks import Rows, find_data, is_own
+from opdlib.train.tasks import gym, hub, own
 from opdlib.train.tasks.scoring import is_correct
 from opdlib.train.tasks.task import IMAGE, Problem, Split, Task, Twins, split_by_hash
 
-__all__ = ["IMAGE", "TASKS", "Problem", "Split", "Task", "find_task", "is_correct"]
+__all__ = ["IMAGE", "TASKS", "Problem", "Split", "Task", "find_task", "is_correct", "task_of"]
 
 
 def arithmetic() -> Iterator[Twins]:
@@ -49,10 +51,17 @@ TASKS = {
 """The tasks whose problems are enumerated here."""
 
 
-def find_task(name: str) -> Task:
-    """The task called `name`. Raises ParameterError that lists the known ones. Only the name is looked at: problems are
-    made or fetched when they are first asked for."""
+def find_task(name: str, rows: Rows | None = None) -> Task:
+    """The task called `name`; `rows` says how the rows of one's own data are problems. Raises ParameterError that lists
+    the known ones. Only the name is looked at: problems are made or fetched when they are first asked for."""
     if name in TASKS:
         return TASKS[name]
+    if is_own(name):
+        return own.task(name, rows or Rows())
     data = find_data(name)
     return hub.task(name, data) if data is not None else gym.task(name)
+
+
+def task_of(recipe: Recipe) -> Task:
+    """The task of a recipe, its rows included."""
+    return find_task(recipe.task, recipe.rows)

@@ -47,6 +47,12 @@ def parse_problem(row: Row) -> Problem:
 def load(source: Source) -> tuple[list[Problem], str]:
     """The problems of a source, in the data set's order, and the commit that they are from. Raises ParameterError if it
     cannot be had or has other columns."""
+    rows, commit = fetch(source)
+    return read(source, rows), commit
+
+
+def fetch(source: Source) -> tuple[Any, str]:
+    """The rows of a source and the commit that they are from. Raises ParameterError if it cannot be had."""
     from datasets import load_dataset_builder
 
     try:
@@ -62,7 +68,7 @@ def load(source: Source) -> tuple[list[Problem], str]:
         ) from error
     # What datasets has from the Hub or from its cache of it, it calls by the commit.
     commit = builder.hash if re.fullmatch("[0-9a-f]{40}", str(builder.hash)) else "unknown"
-    return read(source, rows), commit
+    return rows, commit
 
 
 def read(source: Source, rows: Any) -> list[Problem]:

@@ -16,6 +16,11 @@ def is_correct(completion: str, answer: str) -> bool:
     return first_line(completion) == answer
 
 
+def is_whole(completion: str, answer: str) -> bool:
+    """True if the whole text is the answer, whatever space is around either."""
+    return completion.strip() == answer.strip()
+
+
 def first_line(completion: str) -> str:
     """The text up to the first newline, stripped."""
     return completion.split("\n", 1)[0].strip()

@@ -28,6 +28,8 @@ class Problem:
     """What the scorer is given instead of the answer, where an answer can be right in several ways."""
     form: str = "{}"
     """How the answer is to be given; `{}` is the answer."""
+    before: tuple[tuple[str, str], ...] = ()
+    """What was said before the prompt in a chat: role and content of each message."""
     images: tuple[Any, ...] = ()
     """What is to be seen, one for every `<image>` of the prompt; PIL images."""
 
@@ -57,7 +59,7 @@ class Split:
     training: Sequence[Problem]
     held_out: Sequence[Twins]
     commits: Mapping[str, str] = field(default_factory=dict)
-    """Of data from the Hub: what was fetched, and the commit that it came in."""
+    """Of data from the Hub: what was fetched, and the commit that it came in. Of a file: its name and SHA-256."""
 
 
 @dataclass(frozen=True)
