@@ -10,13 +10,15 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 import opdlib
-from opdlib.cli import claims, measure, patch, shares, train
+from opdlib.cli import claims, measure, patch, several, shares, train
 from opdlib.errors import OpdError, ParameterError, needs_extra, one_line
 
 app = App(
@@ -30,10 +32,12 @@ app = App(
 )
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
 app.register_install_completion_command(help="Let Tab complete commands and options.")
-app.command(measure.measure, usage="Usage: opd measure (PAIR... | --source SPEC --trained SPEC) [OPTIONS]")
+app.command(measure.measure, usage="Usage: opd measure (PAIR... | --source SPEC --trained SPEC...) [OPTIONS]")
 for command in (measure.pairs, measure.summary, measure.overlap, train.evaluate, train.train, train.study):
     app.command(command)
 app.command(shares.merge)
+app.command(several.trajectory)
+app.command(several.compare)
 patches = App("patch", help="Make lossless sparse patches.\n\nexample: opd patch verify SOURCE FILE TRAINED")
 for action in (patch.make, patch.apply, patch.verify):
     patches.command(action)
@@ -62,17 +66,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.meta.default
-def _launch(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], debug: bool = False) -> None:
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], debug: bool = False, quiet: bool = False
+) -> None:
     """What holds for every command.
 
     Args:
         debug: show the traceback of an error
+        quiet: print errors alone, and what --json asks for
     """
     words, apps, rest = app.parse_commands(tokens)
     if not rest and apps[-1].default_command is None:
         raise ParameterError(f"wanted a COMMAND; see {' '.join(('opd', *words))} --help")
     prepare()
-    app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    with _silence("--json" in tokens) if quiet else nullcontext():
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+
+
+@contextmanager
+def _silence(but_stdout: bool) -> Iterator[None]:
+    """Nothing is printed, and no progress bar drawn; an error is printed by `main`, which stands outside."""
+    with Path(os.devnull).open("w") as nowhere:
+        said = nullcontext() if but_stdout else redirect_stdout(nowhere)
+        with redirect_stderr(nowhere), said:
+            yield
 
 
 def _complain(error: Exception, debug: bool) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from opdlib.checkpoints import open_checkpoint, short_name
+from opdlib.checkpoints.series import listed, names_of
 from opdlib.errors import MeasureError, ParameterError
 
 if TYPE_CHECKING:
@@ -18,10 +19,13 @@ NULLS: Mapping[str, tuple[str, ...]] = {"exact": ("nulls",), "draws": ("nulls", 
 """Choice of nulls -> metrics."""
 
 
-def pairs() -> None:
+def pairs(*, json: bool = False) -> None:
     """List the registry of pairs, and which can be measured here.
 
     example: opd pairs
+
+    Args:
+        json: as JSON, a list
     """
     from opdlib.registry.pairs import registry
     from opdlib.results.layout import State, state_of
@@ -31,6 +35,9 @@ def pairs() -> None:
         results = ", results committed" if state_of(pair) is State.COMPLETE else ""
         here = (pair.obstacle() or "measurable") + results
         rows.append((pair.key, pair.regime, pair.source, pair.trained or "-", here))
+    if json:
+        print(dumps([dict(zip(rows[0], row, strict=True)) for row in rows[1:]], indent=1))
+        return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -39,8 +46,8 @@ def pairs() -> None:
 def measure(
     *pairs: str,
     source: str | None = None,
-    trained: str | None = None,
-    name: str | None = None,
+    trained: tuple[str, ...] = (),
+    name: tuple[str, ...] = (),
     out: Path | None = None,
     view: View = "bf16",
     only: Literal["sparsity"] | None = None,
@@ -52,10 +59,13 @@ def measure(
     memory: str | None = None,
     dask: str | None = None,
     shard: str | None = None,
+    json: bool = False,
 ) -> None:
     """Measure pairs and write their results.
 
-    example: opd measure smollm2-opd --out runs/mine
+    example: opd measure --source org/base --trained runs/mine --out results
+
+    What is finished already is said and not measured again; what was killed goes on.
 
     A checkpoint is a path (safetensors, .bin, .pt, .pth, .gguf, a PEFT adapter, a folder of
     torch.distributed.checkpoint, verl or DeepSpeed ZeRO, a trainer's checkpoint-N), org/name@revision on the Hub,
@@ -64,8 +74,8 @@ def measure(
     Args:
         pairs: keys of the registry
         source: the checkpoint before training
-        trained: the checkpoint that was trained from it
-        name: what to call the pair (default: that of the checkpoint)
+        trained: what was trained from it: one, several, a pattern, or a training folder with checkpoint-N in it
+        name: what to call the pair (default: that of the checkpoint); of several a name each
         out: results folder, with one below it for each of several pairs
         view: round to bf16 first or not
         only: which metrics (default: all there are)
@@ -77,13 +87,14 @@ def measure(
         memory: at most so many bytes, such as 8G; changes no number
         dask: share the work among the workers of this scheduler, tcp://HOST:8786
         shard: measure part I/N of the work, for opd merge to put together
+        json: what was done as JSON, a list
     """
     from opdlib.cli.shares import bytes_of, executor_of, measure_shards
-    from opdlib.registry.pairs import Pair, find_pair
+    from opdlib.registry.pairs import find_pair
     from opdlib.results.layout import committed_folder
-    from opdlib.results.measure import Order, measure_together, scales_of
+    from opdlib.results.measure import Order, is_finished, measure_together, scales_of
 
-    given = source is not None or trained is not None
+    given = source is not None or bool(trained)
     if bool(pairs) == given or (given and not (source and trained)):
         raise ParameterError("measure takes PAIR..., or --source and --trained together; see opd measure --help")
     if name and not given:
@@ -92,11 +103,7 @@ def measure(
         raise ParameterError("--check compares with committed results, so it takes PAIR...")
     if shard and (dask or check):
         raise ParameterError("--shard measures a part on this machine; --dask and --check go without it")
-    if source and trained:
-        called = name or short_name(trained)
-        wanted = [Pair(key=called, title=called, source=source, trained=trained, regime="")]
-    else:
-        wanted = [find_pair(pair) for pair in pairs]
+    wanted = _given(source, trained, name) if source else [find_pair(pair) for pair in pairs]
     orders: dict[str, list[tuple[Pair, Order]]] = {}
     for pair in wanted:
         if pair.trained is None:
@@ -114,21 +121,65 @@ def measure(
     if shard:
         measure_shards({open_checkpoint(s): [order for _, order in o] for s, o in orders.items()}, shard, options)
         return
+    done = []
     for spec, together in orders.items():
-        with executor_of(dask) as executor:
-            done = measure_together(
-                open_checkpoint(spec), [order for _, order in together], executor=executor, **options
-            )
-        for (pair, order), measurement in zip(together, done, strict=True):
-            for line in _left_out(measurement.alignment.left_out):
-                print(line)
-            share = measurement.histogram.changed / max(measurement.histogram.size, 1)
-            print(
-                f"{pair.key}: {len(measurement.tensors)} tensors, {share:.2%} of weights changed in view {view}; "
-                f"results in {order.folder}"
-            )
+        before = open_checkpoint(spec)
+        there = [not check and is_finished(before, order, view, metrics) for _, order in together]
+        new = [order for (_, order), finished in zip(together, there, strict=True) if not finished]
+        if new:
+            with executor_of(dask) as executor:
+                measure_together(before, new, executor=executor, **options)
+        for (pair, order), finished in zip(together, there, strict=True):
+            done.append(_record(pair, order.folder, finished))
+            if not json:
+                _tell(done[-1])
             if check:
                 _check_against_committed(pair, order.folder, view, only)
+    if json:
+        print(dumps(done, indent=1))
+    elif check:
+        for pair in wanted:
+            print(f"{pair.key}: equal to the committed numbers")
+
+
+def _given(source: str, trained: Sequence[str], name: Sequence[str]) -> list[Pair]:
+    """A pair for every checkpoint that the user names."""
+    from opdlib.registry.pairs import Pair
+
+    specs = listed(trained)
+    if name and len(name) != len(specs):
+        raise ParameterError(f"--name: {len(name)} names for {len(specs)} checkpoints; give one for each, or none")
+    if len(set(name)) < len(name):
+        raise ParameterError(f"--name: {' '.join(name)}; wanted names that differ")
+    called = name or (names_of(specs) if len(specs) > 1 else [short_name(specs[0])])
+    return [Pair(key=k, title=k, source=source, trained=t, regime="") for k, t in zip(called, specs, strict=True)]
+
+
+def _record(pair: Pair, folder: Path, finished: bool) -> dict[str, Any]:
+    """What was done for one pair."""
+    from opdlib.results.layout import read_provenance, read_summary
+
+    summary = read_summary(folder)
+    return {
+        "name": pair.key,
+        "trained": pair.trained,
+        "results": str(folder),
+        "finished_before": finished,
+        "view": summary["view"],
+        "tensors": summary["tensors"],
+        "changed": None if summary["exact_zero"] is None else 1 - summary["exact_zero"],
+        "left_out": read_provenance(folder)["tied_or_skipped"],
+    }
+
+
+def _tell(done: Mapping[str, Any]) -> None:
+    for line in _left_out(done["left_out"]):
+        print(line)
+    before = ", finished before and not measured again" if done["finished_before"] else ""
+    print(
+        f"{done['name']}: {done['tensors']} tensors, {done['changed'] or 0:.2%} of weights changed in view "
+        f"{done['view']}; results in {done['results']}{before}"
+    )
 
 
 def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
@@ -148,7 +199,6 @@ def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | No
             f"{pair.key}: {len(found)} numbers differ from the committed ones, the first: {found[0]}; "
             "if the change is meant, commit the new results and say why in CHANGELOG.md"
         )
-    print(f"{pair.key}: equal to the committed numbers")
 
 
 def summary(results: str, /, *, view: View = "bf16", step: int | None = None, json: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from opdlib.tables.paper import OPD_STYLE
@@ -120,6 +122,23 @@ def ramp(colour: str, count: int) -> list[RGB]:
 def band(ax: Axes, at: pd.Series, table: pd.DataFrame, scale: float = 100.0, **look: Any) -> None:
     """The area from the columns low to high."""
     ax.fill_between(at, scale * table["low"], scale * table["high"], lw=0, **look)
+
+
+def drawn(canvas: Figure, kind: str) -> bytes:
+    """The figure as the content of an svg, png or pdf file, the same bytes each time; text of an SVG is text."""
+    stream = io.BytesIO()
+    without = {"svg": ("Date", "Creator"), "png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[kind]
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "opdlib"}):
+        canvas.savefig(stream, format=kind, metadata=dict.fromkeys(without))
+    picture = stream.getvalue()
+    return picture[picture.index(b"<svg") :] if kind == "svg" else picture
+
+
+def canvas_of(ax: Axes) -> Figure:
+    """The figure that axes lie in. Raises TypeError for axes in a part of one."""
+    if not isinstance(ax.figure, Figure):
+        raise TypeError(f"the axes lie in a {type(ax.figure).__name__}, wanted a figure of their own")
+    return ax.figure
 
 
 RGB = tuple[float, float, float]

@@ -60,15 +60,15 @@ def overlap(
         raise AlignmentError(
             f"{a.spec} and {b.spec} differ in {stray[0]}; both must hold every tensor of {source.spec}"
         )
-    tensors: list[_Tensor] = []
+    tensors: list[OverlapPart] = []
     for match in first.matches:
         sides = source.read(match.source), a.read(match.trained), b.read(partners[match.source])
         before, after_a, after_b = (view_of(tensor, view) for tensor in sides)
-        tensors.append(_Tensor(match.param, of.count(before, after_a, after_b, atol), _products(*sides)))
+        tensors.append(OverlapPart(match.param, of.count(before, after_a, after_b, atol), _products(*sides)))
     return {
         "view": view,
         "atol": atol,
-        **_block(tensors),
+        **together(tensors),
         "layers": _grouped(tensors, "layer", lambda p: p.layer if p.part == "language" else None),
         "modules": _grouped(tensors, "module", lambda p: p.module),
         "tensors": _grouped(tensors, "tensor", lambda p: p.name),
@@ -76,8 +76,8 @@ def overlap(
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """What is counted of one tensor."""
+class OverlapPart:
+    """What is counted of one tensor for two trained checkpoints."""
 
     param: Param
     binades: list[Counts]
@@ -92,7 +92,7 @@ def _products(source: Tensor, a: Tensor, b: Tensor) -> tuple[float, float, float
     return float(first @ second), float(first @ first), float(second @ second)
 
 
-def _cosine(tensors: Sequence[_Tensor]) -> float:
+def _cosine(tensors: Sequence[OverlapPart]) -> float:
     known = [t.products for t in tensors if t.products]
     if len(known) < len(tensors):
         return math.nan
@@ -100,7 +100,7 @@ def _cosine(tensors: Sequence[_Tensor]) -> float:
     return product / math.sqrt(in_a * in_b) if in_a and in_b else math.nan
 
 
-def _block(tensors: Sequence[_Tensor]) -> dict[str, Any]:
+def together(tensors: Sequence[OverlapPart]) -> dict[str, Any]:
     """The numbers of some tensors together."""
     wholes, parts = [of.total(t.binades) for t in tensors], [c for t in tensors for c in t.binades]
     whole = of.total(wholes)
@@ -120,12 +120,12 @@ def _block(tensors: Sequence[_Tensor]) -> dict[str, Any]:
     }
 
 
-def _grouped(tensors: Sequence[_Tensor], name: str, key: Callable[[Param], Any]) -> list[dict[str, Any]]:
-    groups: dict[Any, list[_Tensor]] = {}
+def _grouped(tensors: Sequence[OverlapPart], name: str, key: Callable[[Param], Any]) -> list[dict[str, Any]]:
+    groups: dict[Any, list[OverlapPart]] = {}
     for t in tensors:
         if key(t.param) is not None:
             groups.setdefault(key(t.param), []).append(t)
-    return [{name: value, **_block(groups[value])} for value in sorted(groups)]
+    return [{name: value, **together(groups[value])} for value in sorted(groups)]
 
 
 def _shares(found: Overlap) -> dict[str, float | None]:

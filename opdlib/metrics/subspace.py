@@ -7,7 +7,7 @@ vectors span outputs (rows), right ones inputs (columns), whichever side is long
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,8 +72,8 @@ def leading_basis(matrix: torch.Tensor, k: int) -> Basis:
     return _basis(matrix, gram_of(matrix), k)
 
 
-def _basis(matrix: torch.Tensor, gram: torch.Tensor, k: int) -> Basis:
-    """Eigenvectors of the smaller Gram matrix, or a float64 SVD if it must be.
+def _basis(matrix: torch.Tensor, gram: torch.Tensor, k: int, before: torch.Tensor | None = None) -> Basis:
+    """Eigenvectors of the smaller Gram matrix, or a float64 SVD if it must be; of the difference to `before`, if given.
 
     The SVD is taken when the eigensolver fails or when a leading vector belongs to a singular value too small for the
     Gram matrix.
@@ -82,17 +82,19 @@ def _basis(matrix: torch.Tensor, gram: torch.Tensor, k: int) -> Basis:
     try:
         eigenvalues, short = largest_first(gram, k)
     except LinAlgError:
-        return _direct_basis(matrix, shape, k)
+        return _direct_basis(matrix, shape, k, before)
     sigma = eigenvalues.sqrt()
     if float(sigma[k - 1]) <= _GRAM_REACH * float(sigma[0]):
-        return _direct_basis(matrix, shape, k)
+        return _direct_basis(matrix, shape, k, before)
     long = torch.empty(max(shape), k, dtype=torch.float64, device=matrix.device)
-    for rows, block in blocks(matrix):
+    for rows, block in _blocks(matrix, before):
         torch.mm(block, short, out=long[rows])
     return Basis(shape, is_wide(matrix), sigma, long.div_(sigma[:k]), short, _rank(sigma, shape), "gram")
 
 
-def _direct_basis(matrix: torch.Tensor, shape: tuple[int, int], k: int) -> Basis:
+def _direct_basis(matrix: torch.Tensor, shape: tuple[int, int], k: int, before: torch.Tensor | None) -> Basis:
+    if before is not None:
+        matrix = matrix.to(torch.float64) - before.to(torch.float64)
     tall = (matrix.mT if is_wide(matrix) else matrix).to(torch.float64)
     long, sigma, short = torch.linalg.svd(tall, full_matrices=False)
     return Basis(
@@ -139,6 +141,37 @@ def expected_drift(shape: tuple[int, int]) -> float:
     while the largest singular value of the delta is small beside the source's smallest ones; a draw tells where not.
     """
     return math.sqrt(1 / max(shape))
+
+
+def update_basis(
+    source: torch.Tensor, trained: torch.Tensor, k: int, known: Basis | None = None
+) -> tuple[Basis, Projection | None]:
+    """The basis of `trained - source`, (m, n) both, with its `k` leading vectors; and, with the source's basis `known`,
+    how much of its energy lies in the directions of that at ANGLE_SHARE of rank.
+
+    The difference is made block by block, and whole only where a float64 SVD must be taken. Raises
+    torch.linalg.LinAlgError.
+    """
+    n = min(source.shape)
+    deltas = Gram(n, source.device)
+    on_long = known.short.new_zeros(known.long.shape[1], n) if known else None
+    for rows, difference in _blocks(trained, source):
+        deltas.add(difference)
+        if known and on_long is not None:
+            on_long.addmm_(known.long[rows].mT, difference)
+    gram, inside = deltas.matrix(), None
+    if known and on_long is not None:
+        inside = _projection(known, float(gram.diagonal().sum()), on_long, gram, (ANGLE_SHARE,))
+    return _basis(trained, gram, k, source), inside
+
+
+def _blocks(matrix: torch.Tensor, before: torch.Tensor | None) -> Iterator[tuple[slice, torch.Tensor]]:
+    """The rows of the tall form in float64, of a matrix or of its difference to the one before."""
+    if before is None:
+        yield from blocks(matrix)
+        return
+    for (rows, now), (_, then) in zip(blocks(matrix), blocks(before), strict=True):
+        yield rows, now - then
 
 
 @dataclass(frozen=True)
@@ -197,7 +230,9 @@ def compare(basis: Basis, source: torch.Tensor, trained: torch.Tensor) -> Compar
     )
 
 
-def _projection(basis: Basis, energy: float, on_long: torch.Tensor, gram: torch.Tensor) -> Projection:
+def _projection(
+    basis: Basis, energy: float, on_long: torch.Tensor, gram: torch.Tensor, at: Sequence[float] = SHARES
+) -> Projection:
     """From long^T delta, (k, n), and the Gram matrix of the delta, which holds the norm of delta v for every v.
 
     That norm's square is known to about n * 2^-52 of the delta's energy.
@@ -205,7 +240,7 @@ def _projection(basis: Basis, energy: float, on_long: torch.Tensor, gram: torch.
     along_long = (on_long**2).sum(1).cumsum(0)
     along_short = ((gram @ basis.short) * basis.short).sum(0).clamp(min=0).cumsum(0)
     corners = ((on_long @ basis.short) ** 2).cumsum(0).cumsum(1)
-    ks = {share: rank_of(share, basis.shape) for share in SHARES}
+    ks = {share: rank_of(share, basis.shape) for share in at}
 
     def shares(energies: Mapping[float, float]) -> dict[float, float]:
         return {s: e / energy if energy > 0 and determined(basis, s) else math.nan for s, e in energies.items()}

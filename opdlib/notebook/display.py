@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 import warnings
 from html import escape
@@ -14,10 +13,9 @@ import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from tqdm import TqdmWarning
 
-from opdlib.figures import theme
+from opdlib.figures.theme import canvas_of, drawn, theme
 from opdlib.notebook.styled import as_html
 
 GLUE = "application/papermill.record/"
@@ -54,14 +52,12 @@ def figure(name: str, ax: Axes, alt: str, title: str = "") -> None:
     sentence what is drawn, true for every pair; it stands in for the picture where that is not seen. `title` says whose
     runs are drawn, where a page shows several models. The picture is an SVG whose text is text, beyond `POINTS` marks a
     PNG."""
-    canvas = ax.figure
-    if not isinstance(canvas, Figure):
-        raise TypeError(f"{name}: the axes lie in a {type(canvas).__name__}, wanted a figure of their own")
+    canvas = canvas_of(ax)
     if title:
         canvas.suptitle(title, fontsize=12, fontweight="bold")
-    kind, data = "image/svg+xml", _drawn(canvas, "svg", Date=None, Creator=None).decode()
+    kind, data = "image/svg+xml", drawn(canvas, "svg").decode()
     if data.count("<use ") > POINTS:
-        kind, data = "image/png", base64.b64encode(_drawn(canvas, "png", Software=None)).decode()
+        kind, data = "image/png", base64.b64encode(drawn(canvas, "png")).decode()
     plt.close(canvas)
     _display({kind: data, "text/plain": alt}, {kind: {"alt": alt}, "scrapbook": {"mime_prefix": "", "name": name}})
 
@@ -71,14 +67,6 @@ def say(template: str, **values: object) -> None:
     it, and the cell states the condition under which it is true."""
     text = template.format(**values)
     _display({"text/markdown": text, "text/plain": text}, {})
-
-
-def _drawn(canvas: Figure, kind: str, **metadata: None) -> bytes:
-    stream = io.BytesIO()
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "opdlib"}):
-        canvas.savefig(stream, format=kind, metadata=metadata)
-    picture = stream.getvalue()
-    return picture[picture.index(b"<svg") :] if kind == "svg" else picture
 
 
 FINDING = {"paper": "The paper says", "here": "We find", "control": "Under control", "sure": "How sure"}

@@ -148,6 +148,11 @@ def job_of(order: Order, ledger: Path) -> Job:
     return Job(order.name, order.trained, order.skip, ledger, order.scales)
 
 
+def is_finished(source: Checkpoint, order: Order, view: str, metrics: Sequence[str]) -> bool:
+    """Whether the folder of `order` holds exactly this measurement, whole."""
+    return holds(order.folder, identity(source.digest(), order.trained.digest(), view, order.skip, metrics))
+
+
 def measure_together(
     source: Checkpoint,
     orders: Sequence[Order],

@@ -31,6 +31,11 @@ def steps(scale: str, root: Path | None = None) -> pd.DataFrame:
     return table
 
 
+def followed(table: pd.DataFrame, name: str, view: str, regime: str = "") -> pd.DataFrame:
+    """The columns of `steps` for a training of one's own: `table` is what `opdlib.results.several.follow` gives."""
+    return table.drop(columns="name").assign(arm=name, regime=regime, seed=0, view=view)
+
+
 def missing(scale: str, root: Path | None = None) -> list[str]:
     """Arms that were to be measured step by step, and have no rows."""
     there = set(steps(scale, root)["arm"])

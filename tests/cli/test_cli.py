@@ -87,7 +87,8 @@ def test_skip_takes_several_names_and_patterns(opd: Command, pico_pair: tuple[Pa
 
 
 def test_every_command_has_help_with_an_example(opd: Command) -> None:
-    commands = [[c] for c in ("pairs", "measure", "summary", "evaluate", "train", "claims", "patch", "edit", "noise")]
+    names = ("pairs", "measure", "summary", "evaluate", "train", "claims", "patch", "edit", "noise")
+    commands = [[c] for c in (*names, "trajectory", "compare")]
     for words in [*commands, ["patch", "make"], ["patch", "apply"], ["patch", "verify"]]:
         done = opd(*words, "--help")
         assert done.returncode == 0
@@ -252,9 +253,11 @@ def test_a_full_disk_leaves_results_whole_or_absent(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
 
+    complains(run(pico_pair[1], limit), "space")
+    assert not (out / "summary.json").exists()
     assert run(pico_pair[1], usual).returncode == 0
     before = (out / "summary.json").read_bytes()
-    complains(run(pico_pair[1], limit), "space")
+    assert "finished before" in run(pico_pair[1], limit).stdout
     assert (out / "summary.json").read_bytes() == before, "the same measurement: what was whole stays whole"
     assert {path.name for path in tmp_path.glob(".out.*")} <= {".out.ledger"}
 
@@ -320,7 +323,7 @@ def test_several_values_after_one_flag_or_the_flag_again(words: str) -> None:
         (("measur", "smollm2-opd"), ("measur", "Did you mean", "measure", "opd --help")),
         (("patch", "aply"), ("apply", "opd patch --help")),
         (("measure", "smollm2-opd", "--vew", "bf16"), ("--vew", "Did you mean --view", "opd measure --help")),
-        (("measure", "--source", "x", "--trained", "y", "--trained", "z"), ("--trained", "multiple times")),
+        (("measure", "--source", "x", "--source", "y", "--trained", "z"), ("--source", "multiple times")),
         (("measure", "smollm2-opd", "--workers", "two"), ("--workers", "two")),
         (("measure", "smollm2-opd", "--skip"), ("--skip",)),
         (("study", "pico", "smollm2"), ("smollm2",)),

@@ -1,0 +1,85 @@
+"""Several checkpoints named at once: by a pattern, or by the folder that a training wrote them to. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from glob import glob, has_magic
+from pathlib import Path
+
+from opdlib.errors import CheckpointError
+
+STEP = re.compile(r"(?:checkpoint|global_step|step)[-_]?(\d+)")
+"""How trainers call the folder of a step."""
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+"""Files that make a folder a checkpoint of its own."""
+
+
+def listed(specs: Iterable[str], series: bool = False) -> list[str]:
+    """The specs of all checkpoints that `specs` name, each once, in their order.
+
+    A pattern (`runs/*/checkpoint-*`) stands for what it matches, a training folder for its checkpoints; both by step,
+    then by name. A training folder has folders such as `checkpoint-10` and no weights of its own, or, with `series`,
+    whether or not it has. Raises CheckpointError for a pattern that matches nothing, and with `series` for a folder
+    without checkpoints.
+    """
+    found: list[str] = []
+    for spec in specs:
+        found += _matched(spec) if has_magic(spec) and not Path(spec).exists() else _of_folder(spec, series)
+    return list(dict.fromkeys(found))
+
+
+def step_of(spec: str) -> int | None:
+    """The number of the step in the last part of a path that has one; None if none does.
+
+    >>> step_of("runs/mine/checkpoint-500"), step_of("runs/mine/global_step_20/actor"), step_of("org/name")
+    (500, 20, None)
+    """
+    steps = [found[1] for part in Path(spec).parts if (found := STEP.fullmatch(part))]
+    return int(steps[-1]) if steps else None
+
+
+def names_of(specs: Sequence[str]) -> list[str]:
+    """What each checkpoint is called beside the others: as many last parts of its path as tell all of them apart.
+
+    >>> names_of(["a/checkpoint-10", "a/checkpoint-20"]), names_of(["a/bf16", "b/bf16", "org/name@v2"])
+    (['checkpoint-10', 'checkpoint-20'], ['a-bf16', 'b-bf16', 'org-name-v2'])
+    """
+    parts = [_parts(spec) for spec in specs]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["-".join(own[-depth:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}-{own[-1]}" for number, own in enumerate(parts, start=1)]
+
+
+def training_folder(spec: str) -> list[str]:
+    """The checkpoints in the folder `spec`, by step; empty if it is none or has none."""
+    folder = Path(spec).expanduser()
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return _by_step(str(place) for place in inside if place.is_dir() and STEP.fullmatch(place.name))
+
+
+def _of_folder(spec: str, series: bool) -> list[str]:
+    steps = training_folder(spec)
+    if series and not steps:
+        raise CheckpointError(f"{spec}: no folders such as checkpoint-10 in it; wanted a folder that a training wrote")
+    own = any(match for pattern in WEIGHTS for match in Path(spec).expanduser().glob(pattern)) if steps else True
+    return steps if series or not own else [spec]
+
+
+def _matched(pattern: str) -> list[str]:
+    found = _by_step(glob(str(Path(pattern).expanduser())))  # noqa: PTH207  # Path.glob takes no absolute pattern
+    if not found:
+        raise CheckpointError(f"{pattern}: matches nothing; wanted a pattern of checkpoints, quoted or not")
+    return found
+
+
+def _by_step(specs: Iterable[str]) -> list[str]:
+    return sorted(specs, key=lambda spec: (step if (step := step_of(spec)) is not None else -1, spec))
+
+
+def _parts(spec: str) -> list[str]:
+    place, _, revision = spec.partition("@")
+    parts = [part for part in Path(place).parts if part not in ("/", ".", "..")] or ["unnamed"]
+    return [*parts[:-1], f"{parts[-1]}-{revision}"] if revision else parts
