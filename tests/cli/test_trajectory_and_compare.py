@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,7 @@ def test_a_trajectory_has_the_numbers_of_each_pair(training: Path, tmp_path: Pat
 def test_the_cosine_of_strides_is_that_of_plain_numpy(training: Path, models: list[Weights]) -> None:
     flat = [np.concatenate([model[n].double().numpy().ravel() for n in model]) for model in models]
     strides = np.diff(flat, axis=0)
-    expected = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(strides, strides[1:], strict=False)]
+    expected = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairwise(strides)]
     steps = [open_checkpoint(str(training / "run" / f"checkpoint-{step}")) for step in STEPS]
     rows = measure_path(open_checkpoint(str(training / "source")), steps, view="stored", workers=1)
     assert math.isnan(rows[0]["step_cosine"])
