@@ -67,15 +67,14 @@ def records() -> list[dict[str, Any]]:
 
     Claims about OPD in general are judged by all runs of full OPD at the scale of the default pair, those about arms by
     the arms of the scale that they name, the paper's own rows by what it prints. `passes` is whether the number of
-    somebody else is reproduced, too: null where it has none or was given it (`GIVEN`), and where the claim is not about
-    OPD in general.
+    somebody else is reproduced, too (`_strangers` says whose runs): null where it has none or was given it (`GIVEN`),
+    and where the claim is not about OPD in general.
     """
     scale = default_scale()
     own = measured(scale, FULL)
     stranger = noise(own[0].results) if own and own[0].results else None
     scales = {name: Beside(own, name, stranger) for name in study()}
-    others = {name: scales[scale].runs(arm) for name, arm in _strangers(scale).items()}
-    others[NOISE] = [stranger] if stranger else []
+    others = _strangers(scale) | {NOISE: [stranger] if stranger else []}
     found = []
     for claim in load():
         row = _row(claim, _ours(claim, own), scales[claim.scale or scale])
@@ -138,11 +137,22 @@ def _ours(claim: Claim, own: Sequence[Measured]) -> Found:
     return of_runs(claim, [of_results(Results(committed_folder(pair)))])
 
 
-def _strangers(scale: str) -> dict[str, str]:
+def _strangers(scale: str) -> dict[str, list[Measured]]:
+    """Runs that are not OPD, by name: those of this scale, or where it has none of the first other one over the same
+    source. Of SGD those at its best rate there."""
+    source = find_scale(scale).source
+    scales = [scale, *(name for name, other in study().items() if other.source == source and name != scale)]
+    return {
+        name: next(filter(None, (measured(place, _chosen(place, arm)) for place in scales)), [])
+        for name, arm in STRANGERS.items()
+    }
+
+
+def _chosen(scale: str, arm: str) -> str:
+    """The arm itself, or of the optimizer that it names the arm at the best rate."""
     arms = sweep.arms(scale)
-    chosen = rates.best(sweep.labelled(study_runs(scale), arms), arms).set_index("optimizer")["arm"]
-    found = {name: str(chosen.get(arm, arm)) for name, arm in STRANGERS.items()}
-    return {name: arm for name, arm in found.items() if arm in find_scale(scale).arms}
+    best = rates.best(sweep.labelled(study_runs(scale), arms), arms).set_index("optimizer")["arm"]
+    return str(best.get(arm, arm))
 
 
 def _passes(claim: Claim, runs: Sequence[Measured]) -> bool | None:

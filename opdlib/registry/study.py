@@ -89,7 +89,7 @@ class Scale(BaseModel):
     recipes: str = ""
     """Whose recipes it takes: how their paths below data/recipes begin; its own name if nothing is said."""
     apart: str = ""
-    """Why pages do not show it beside the other scales, unless it is asked for; empty: they do."""
+    """Why its runs are not set beside those of another scale; empty: nothing is in the way."""
     arms: Mapping[str, Arm]
 
     @model_validator(mode="after")

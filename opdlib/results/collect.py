@@ -125,12 +125,14 @@ def _facts(folder: Path) -> Row:
         low, high = scores[side]["interval"]
         sides |= {f"{side}.accuracy": scores[side]["accuracy"], f"{side}.low": low, f"{side}.high": high}
         sides |= {f"{side}.{count}": scores[side][count] for count in ("correct", "n")}
+    elsewhere = made.pop("resumed", [])
     tokens = [row["num_tokens"] for row in _lines(folder / "metrics.jsonl") if "num_tokens" in row]
     return {
         "recipe_sha256": recipe_digest(_recipe(folder)),
         "steps": done["steps"],
         "tokens": int(tokens[-1]) if tokens else None,
         "training_seconds": done["training_seconds"],
+        "resumed": len(elsewhere),
         "task": scores["student"]["task"],
         "evaluation_seed": scores["student"]["seed"],
         **sides,

@@ -116,7 +116,7 @@ TRUTHS = {"git.dirty"}
 COUNTS = {
     *("seed", "seed_a", "seed_b", "step", "steps", "tokens", "threads", "layer", "n", "correct", "evaluation_seed"),
     *("tensors", "parameters", "measured_2d", "format", "coordinates", "updated"),
-    *("number", "evaluated", "complement", "restored", "draw"),
+    *("number", "evaluated", "resumed", "complement", "restored", "draw"),
     *("inside", "owner_inside", "own_inside", "in_own", "moved_inside", "moved_outside"),
 }
 """Last levels of the columns that hold whole numbers."""

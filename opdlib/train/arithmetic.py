@@ -9,9 +9,9 @@ find. A recipe's `kernels` takes that choice from them, in float32:
 | `intel-avx2` | every such CPU of Intel | ATen capped at AVX2, MKL on its AVX2 path |
 | `native` | the kind of CPU that the run was made on | nothing is capped |
 
-That is what these settings are for; runs made on two kinds of CPU have not been compared here yet.
-bf16 autocast is another arithmetic on every kind of CPU, whatever is capped. The last bits depend on the recipe's
-`threads` as well.
+That is what these settings are for; two steps of a small model have been compared on emulated CPUs, whole runs on one
+kind of CPU only. bf16 autocast is another arithmetic on every kind of CPU, whatever is capped. The last bits depend on
+the recipe's `threads` as well.
 """
 
 from __future__ import annotations

@@ -64,10 +64,10 @@ def test_ten_times_the_rate_and_nothing_else() -> None:
 
 def test_seeds_and_sizes_that_are_written_out() -> None:
     """Two to six seeds an arm in the larger model, five in the one of 0.8 million weights."""
-    arms = [("smollm2", FULL), ("smollm2", "offline"), ("smollm2-h100", FULL), ("smollm2-h100", "adamw-1e-4")]
+    arms = [("smollm2-bf16", FULL), ("smollm2-bf16", "offline"), ("smollm2-h100", FULL), ("smollm2-h100", "adamw-1e-4")]
     seeds = [len(study.runs(scale, [arm])) for scale, arm in arms]
     assert (min(seeds), max(seeds)) == (2, 6)
-    small = study.runs("pico", [FULL, "mask-own", "mask-random", "adamw-3e-4", "sgd-3e-2"])
+    small = study.runs("pico-bf16", [FULL, "mask-own", "mask-random", "adamw-3e-4", "sgd-3e-2"])
     assert set(small["arm"].value_counts()) == {5}
     assert round(small["parameters"].iloc[0] / 1e6, 1) == 0.8
 

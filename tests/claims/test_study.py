@@ -100,7 +100,7 @@ def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     assert math.isnan(table.loc["M1", "low_ours"])
 
 
-@pytest.mark.parametrize("scale", ["pico", "smollm2"])
+@pytest.mark.parametrize("scale", ["pico-bf16", "smollm2-bf16"])
 def test_without_runs_nothing_is_tested(tmp_path: Path, scale: str) -> None:
     for finding in ("optimizers", "subnetwork", "matched"):
         table = of_study(finding, scale, tmp_path)

@@ -132,8 +132,9 @@ def test_a_skip_list_is_another_measurement(repository: Path) -> None:
 
 
 def test_a_run_with_rows_only_says_what_makes_the_rest() -> None:
-    with pytest.raises(ParameterError, match=r"'smollm2-rlvr-s0': only its rows .* run: opd study smollm2 --arms rlvr"):
-        notebook.load("smollm2-rlvr-s0")
+    told = r"'smollm2-bf16-rlvr-s0': only its rows .* run: opd study smollm2-bf16 --arms rlvr"
+    with pytest.raises(ParameterError, match=told):
+        notebook.load("smollm2-bf16-rlvr-s0")
 
 
 def test_skip_lists_of_equal_length_keep_their_own_results(repository: Path) -> None:

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.notebook
 
 DATA = opdlib.files.data_root()
 PAGES = [DATA.parent / "notebooks" / f"{name}.ipynb" for name in ("01_sparsity", "02_layers", "04_rank", "05_subspace")]
-SCALE = "smollm2"
+SCALE = "smollm2-bf16"
 """The one scale of the study that has rows in `repository`."""
 TOLD = {
-    "smollm2-rlvr-s0": r"only its rows .*opd summary smollm2-rlvr-s0.* opd study smollm2 --arms rlvr --seeds 0$",
+    "smollm2-bf16-rlvr-s0": r"only its rows .*opd summary smollm2-bf16-.* study smollm2-bf16 --arms rlvr --seeds 0$",
     "pico-rlvr-s3": r"neither rows .*to make them run: opd study pico --arms rlvr --seeds 3$",
     "lost": r"nobody kept it; give the checkpoints yourself as source and trained$",
     "gone": r"no such file or folder",

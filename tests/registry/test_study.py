@@ -14,6 +14,7 @@ from opdlib.registry.pairs import find_pair
 from opdlib.registry.recipes import load_recipe, recipe_digest
 from opdlib.registry.study import Arm, Scale, find_run, find_scale
 from opdlib.results.study import open_study
+from opdlib.tables.matched.arms import ARITHMETIC
 
 ARMS = [arm for scale in study.study().values() for arm in scale.arms.values()]
 
@@ -23,7 +24,7 @@ def test_an_arm_differs_from_its_partner_in_the_lines_it_says(arm: study.Arm) ->
     ours = yaml.safe_load(arm.recipe.read_text(encoding="utf8"))
     assert ours["name"] == f"{Path(arm.recipes).name}-{arm.name}"
     assert ours["seed"] == 0
-    assert len(arm.seeds) >= (5 if arm.scale == "pico" else 1)
+    assert len(arm.seeds) >= (1 if "smollm2" in arm.scale else 3 if arm.name in ARITHMETIC else 5)
     if arm.partner is None:
         assert arm.name == "opd"
         assert not arm.differs
@@ -65,7 +66,14 @@ def test_a_run_is_found_by_its_key() -> None:
     assert find_run("pico-opd") is None
     pair = find_pair("pico-rlvr-s1")
     assert (pair.regime, pair.source) == ("RLVR", "runs/train/pico-source-s0/bf16")
+    assert pair.trained == "runs/train/pico-rlvr-s1/bf16"
     assert "opd study pico --arms rlvr --seeds 1" in pair.why
+
+
+def test_runs_over_recipes_in_a_folder_lie_in_one_too() -> None:
+    pair = find_pair("pico-bf16-rlvr-s1")
+    assert pair.trained == "runs/train/bf16/pico-rlvr-s1/bf16"
+    assert pair.source == "runs/train/bf16/pico-source-s0/bf16", "what travels is of another recipe"
 
 
 def test_the_registry_wins_over_the_study() -> None:
@@ -83,6 +91,24 @@ def test_runs_are_made_by_priority_then_seed_by_seed() -> None:
     planned = [(arm.name, seed) for arm, seed in Scale(name="pico", source="x", arms=arms).planned]
     assert planned == [("first", 7), ("b", 0), ("b", 4), ("a", 4), ("last", 0), ("last", 1)]
     assert arms["b"].pairs == ["pico-b-s4", "pico-b-s0"]
+
+
+def test_the_studies_differ_in_how_they_compute() -> None:
+    """The recipes of pico are those of the first study in another arithmetic; its source alone learns longer."""
+    for arm in find_scale("pico-bf16").arms.values():
+        first, now = (load_recipe(each.recipe).model_dump() for each in (arm, find_scale("pico").arms[arm.name]))
+        assert {key for key in first if first[key] != now[key]} == {"precision", "kernels"}, arm.name
+    for scale, computed in {"pico": ("fp32", "any-x86", 1), "smollm2": ("fp32", "intel-avx2", 2)}.items():
+        arms = [arm for arm in find_scale(scale).arms.values() if arm.name not in ARITHMETIC]
+        for recipe in (load_recipe(arm.recipe) for arm in arms):
+            assert (recipe.precision, recipe.kernels, recipe.threads) == computed
+
+
+def test_every_recipe_is_an_arm_or_what_arms_stand_on() -> None:
+    parents = {"pico": {"source", "teacher", "teacher-other"}, "smollm2": {"teacher"}}
+    for scale, own in parents.items():
+        recipes = (data_root() / "recipes").glob(f"{scale}-*.yaml")
+        assert {path.stem.removeprefix(f"{scale}-") for path in recipes} == {*find_scale(scale).arms, *own}
 
 
 def test_a_scale_may_take_the_recipes_of_another() -> None:
@@ -125,7 +151,7 @@ def test_an_unknown_scale_is_named() -> None:
 def test_committed_runs_are_of_the_committed_recipes(scale: Scale) -> None:
     """What was run is what the recipe says now: recipes are fixed before their runs."""
     runs = open_study(scale.name).runs
-    assert len(runs)
+    assert len(runs) or not scale.apart, "those that are still to be run are not apart"
     for arm, own in runs.groupby("arm"):
         recipe = load_recipe(scale.arms[arm].recipe)
         for seed, digests in own.groupby("seed")["recipe_sha256"]:

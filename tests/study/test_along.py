@@ -28,6 +28,7 @@ SHORT = {
     "evaluation_size": 4,
     "probe_every": None,
     "evaluate_every": None,
+    "kernels": "native",
 }
 
 

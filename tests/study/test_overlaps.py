@@ -62,10 +62,10 @@ def test_what_is_compared() -> None:
     assert (("opd", 0), ("rlvr", 0)) in pairs, "the same seed: the same problems in the same order"
     assert (("opd", 0), ("rlvr", 4)) in pairs, "another seed, in a circle"
     assert thresholds(PICO) == [0.0, 1e-5, LARGE]
-    small = comparisons(find_scale("smollm2"))
+    small = comparisons(find_scale("smollm2-bf16"))
     assert (("opd", 1), ("offline", 1)) in small
     assert (("opd", 2), ("offline", 1)) in small
-    assert thresholds(find_scale("smollm2")) == [0.0, 1e-5]
+    assert thresholds(find_scale("smollm2-bf16")) == [0.0, 1e-5]
 
 
 def test_rows_are_those_of_runs_whose_weights_are_here(runs: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_second_time_gives_the_same_bytes_and_drops_nothing(runs: Path, tmp_pa
 
 
 def test_committed_tables_are_in_the_order_of_the_plan(tmp_path: Path) -> None:
-    for scale in (PICO, find_scale("smollm2")):
+    for scale in (find_scale("pico-bf16"), find_scale("smollm2-bf16")):
         rows = open_study(scale.name).overlaps[["arm_a", "seed_a", "arm_b", "seed_b", "atol"]]
         planned = [(*a, *b, atol) for a, b in comparisons(scale) for atol in thresholds(scale)]
         assert [*rows.itertuples(index=False, name=None)] == planned

@@ -17,7 +17,7 @@ from opdlib.results.study import StudyResults
 from opdlib.study import repeat
 from opdlib.train import arithmetic, run
 
-SEEDS = {"scale": "pico", "recipes": "fp32/pico", "seeds": 5}
+SEEDS = {"scale": "pico", "recipes": "pico", "seeds": 5}
 SCALE = Scale(name="pico", source="recipe:pico-source", arms={name: Arm(name=name, **SEEDS) for name in ("opd", "sft")})
 KEYS = ["pico-opd-s0", "pico-opd-s1"]
 TWO_STEPS = "65f791ae439649b88815d0a154f04bc8455ac3f592d10668f3b0015a83789a60"
@@ -26,7 +26,7 @@ TWO_STEPS = "65f791ae439649b88815d0a154f04bc8455ac3f592d10668f3b0015a83789a60"
 
 @pytest.mark.slow
 def test_two_steps_give_the_committed_weights() -> None:
-    assert repeat.emulated(data_root() / "recipes" / "fp32" / "pico-source.yaml") == TWO_STEPS
+    assert repeat.emulated(data_root() / "recipes" / "pico-source.yaml") == TWO_STEPS
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ ORDER = sorted(find_scale("pico").arms.values(), key=lambda arm: arm.name.starts
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped pico recipes, what others stand on cut to two steps."""
+    """The shipped pico recipes, those that others stand on cut to two steps; torch is loaded and has its kernels."""
     folder = tmp_path_factory.mktemp("data") / "recipes" / "short"
     folder.mkdir(parents=True)
     for file in (data_root() / "recipes").glob("pico-*.yaml"):
-        content = yaml.safe_load(file.read_text(encoding="utf8")) | {"evaluation_size": 4}
+        content = yaml.safe_load(file.read_text(encoding="utf8")) | {"evaluation_size": 4, "kernels": "native"}
         if file.stem in ("pico-source", "pico-teacher", "pico-teacher-other", "pico-opd", "pico-rlvr"):
             content |= SHORT
         if file.stem == "pico-rlvr":  # untrained models earn no reward: only decay moves this one

@@ -24,10 +24,12 @@ def test_the_norm_that_both_have_reached() -> None:
 
 
 def test_runs_over_one_source_are_drawn_together() -> None:
-    table = norm.over_source("smollm2")
+    table = norm.over_source("smollm2-bf16")
     scales = table["seed"].str.partition(" ")[0]
-    assert {"smollm2", "smollm2-h100"} <= set(scales)
+    assert {"smollm2-bf16", "smollm2-h100"} <= set(scales)
     assert not scales.str.startswith("pico").any()
+    first = norm.over_source("pico-bf16")["seed"].str.partition(" ")[0]
+    assert set(first) == {"pico-bf16"}, "its source was trained otherwise than that of pico"
     assert {"opd", "adamw-1e-4"} <= set(table[table["arm"].isin(norm.rates())]["arm"])
 
 
@@ -50,8 +52,8 @@ def test_without_the_long_arm_data_and_loss_stand_beside_the_papers_contrast(tmp
 def test_the_design_is_that_of_the_study() -> None:
     table = arms.design("pico")
     assert list(table["arm"]) == ["opd", "opd-ce", "offline-rkl", "offline"]
-    there = [arm for arm in arms.CORNERS if arm in find_scale("smollm2").arms]
-    assert list(arms.design("smollm2")["arm"]) == there
+    there = [arm for arm in arms.CORNERS if arm in find_scale("smollm2-bf16").arms]
+    assert list(arms.design("smollm2-bf16")["arm"]) == there
 
 
 def test_the_corners_are_what_the_objectives_are() -> None:
@@ -71,9 +73,10 @@ def test_runs_that_are_missing_are_counted_with_their_command(five: Path, tmp_pa
     state = study.standing("pico", ["opd", "rlvr"], five)
     assert state[["planned", "finished"]].to_numpy().tolist() == [[5, 5], [5, 0]]
     assert state["missing"].to_list() == ["", "opd study pico --arms rlvr"]
-    partly = study.standing("smollm2", ["opd", "offline-long"], write_runs(tmp_path, 1, {"opd": 0.001}, "smollm2"))
+    small = write_runs(tmp_path, 1, {"opd": 0.001}, "smollm2-bf16")
+    partly = study.standing("smollm2-bf16", ["opd", "offline-long"], small)
     assert partly[["planned", "finished"]].to_numpy().tolist() == [[3, 1], [0, 0]]
-    assert partly["missing"].to_list() == ["opd study smollm2 --arms opd", ""]
+    assert partly["missing"].to_list() == ["opd study smollm2-bf16 --arms opd", ""]
 
 
 def test_factors_multiply_to_the_whole(five: Path) -> None:

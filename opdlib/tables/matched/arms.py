@@ -25,6 +25,8 @@ CORNERS: Mapping[str, tuple[str, str]] = {
 """Arm -> who samples, and the loss."""
 LONG = "offline-long"
 """Offline distillation as the paper's contrast has it: long, and at a high rate."""
+ARITHMETIC = ("opd-native", "opd-bf16", "opd-any-x86")
+"""OPD computed otherwise: nothing else of the recipe differs."""
 REGIMES = ("opd-fkl", "opd-jsd", "opd-topk", "opd-k1", "opsd", "rlvr", "sft")
 """The other ways to train, each matched with OPD in all lines but those that make it what it is."""
 
