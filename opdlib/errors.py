@@ -63,6 +63,10 @@ class StudyError(OpdError, RuntimeError):
     """A run of the study that was made in a process of its own failed; its log says why."""
 
 
+class VerifyError(OpdError, ValueError):
+    """A report is not as it was written, or its checkpoints give other numbers."""
+
+
 class OutputError(OpdError, OSError):
     """Results cannot be written: no space, no permission, or a file is in the way."""
 

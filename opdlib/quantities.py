@@ -169,12 +169,24 @@ def find(key: str) -> Quantity | None:
     return None
 
 
+def family_of(key: str) -> Quantity:
+    """The record of its family, with parameters in braces. Raises LookupError for a key that nobody defined."""
+    for pattern, family in _patterns():
+        if pattern.fullmatch(key):
+            return family
+    raise _unknown(key)
+
+
 def quantity(key: str) -> Quantity:
     """The record of the number with this key. Raises LookupError for one that nobody defined."""
     found = find(key)
     if found is None:
-        raise LookupError(f"no quantity {key!r}; quantities.yaml, where every number is defined, has no such key")
+        raise _unknown(key)
     return found
+
+
+def _unknown(key: str) -> LookupError:
+    return LookupError(f"no quantity {key!r}; quantities.yaml, where every number is defined, has no such key")
 
 
 def label(key: str) -> str:

@@ -100,7 +100,7 @@ def test_there_are_nine_floors_and_no_long_module() -> None:
     [
         "import opdlib",
         "import opdlib.registry.pairs, opdlib.results.layout, opdlib.results.open",
-        "import opdlib.tables, opdlib.claims, opdlib.figures",
+        "import opdlib.tables, opdlib.claims, opdlib.figures, opdlib.report.inputs, opdlib.report.make",
         "import opdlib.cli.main",
     ],
 )

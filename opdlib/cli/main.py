@@ -18,7 +18,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 import opdlib
-from opdlib.cli import claims, measure, patch, several, shares, train
+from opdlib.cli import claims, measure, patch, report, several, shares, train
 from opdlib.errors import OpdError, ParameterError, needs_extra, one_line
 
 app = App(
@@ -38,6 +38,8 @@ for command in (measure.pairs, measure.summary, measure.overlap, train.evaluate,
 app.command(shares.merge)
 app.command(several.trajectory)
 app.command(several.compare)
+app.command(report.report, usage="Usage: opd report (SOURCE TRAINED... | RESULTS...) -o FILE.html [OPTIONS]")
+app.command(report.verify)
 patches = App("patch", help="Make lossless sparse patches.\n\nexample: opd patch verify SOURCE FILE TRAINED")
 for action in (patch.make, patch.apply, patch.verify):
     patches.command(action)

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from tqdm import TqdmWarning
 
 from opdlib.figures.theme import canvas_of, drawn, theme
-from opdlib.notebook.styled import as_html
+from opdlib.tables.styled import as_html
 
 GLUE = "application/papermill.record/"
 """Prefix of a value that is stored in the notebook and not shown; myst-nb's glue roles look for it."""

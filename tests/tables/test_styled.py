@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opdlib.notebook.styled import HEAD, LONGEST, as_html
+from opdlib.tables.styled import HEAD, LONGEST, as_html
 
 
 class Cells(HTMLParser):

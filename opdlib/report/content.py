@@ -1,0 +1,100 @@
+"""All that a report shows, as plain JSON: the same for the same results, wherever they lie.
+
+A page is made of this and of pictures alone, so that `opdlib.report.verify` can make both again and compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+import opdlib
+from opdlib.checkpoints.series import step_of
+from opdlib.report.findings import repeated
+from opdlib.results.open import Results
+from opdlib.tables import measured
+from opdlib.tables.geometry import has_geometry, spread
+from opdlib.tables.study import repeats
+
+FORMAT = 1
+"""Raised whenever a report of an older one can no longer be read."""
+LARGEST = 12
+"""Tensors that the list of the largest has."""
+MAPPED = ("coverage.low.0.1", "coverage.principal.0.1", "svd_energy.16", "projection.joint.0.1")
+"""Numbers of matrices that the table of layers and modules has, as medians."""
+PROVENANCE = ("source", "trained", "identity", "tied_or_skipped", "renamed", "undefined", "device", "versions", "note")
+
+Content = dict[str, Any]
+
+
+def content_of(pairs: Sequence[Results], regime: str = "") -> Content:
+    """What a report of these results shows; `regime` is what the user says of pairs that the registry does not know."""
+    return {"format": FORMAT, "opdlib": opdlib.__version__, "pairs": [_entry(results, regime) for results in pairs]}
+
+
+def canonical(content: Mapping[str, Any]) -> str:
+    """The content as text, without a `<`, so that no page ends in it. Rows keep the order of their columns."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def digest(text: str | bytes) -> str:
+    """SHA-256 as 64 hex digits."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+
+
+def _entry(results: Results, regime: str) -> Content:
+    summary, provenance, tensors = results.summary, results.provenance, results.tensors
+    known = results.pair
+    keys = repeated(summary)
+    return {
+        "name": results.title,
+        "regime": known.regime if known and known.regime else regime,
+        "view": results.view,
+        "step": step_of(provenance["trained"]["spec"]),
+        "summary": summary,
+        "provenance": {key: provenance[key] for key in PROVENANCE if key in provenance},
+        "dtypes": {side: sorted(set(tensors[f"dtype_{side}"])) for side in ("source", "trained")},
+        "no_matrix": {str(k): int(n) for k, n in tensors["no_matrix_because"].dropna().value_counts().items()},
+        "repeats": {finding: [*map(float, repeats(known, key))] for finding, key in keys.items()},
+        "modules": _records(_modules(results)),
+        "largest": _records(largest(results)),
+    }
+
+
+def _modules(results: Results) -> pd.DataFrame:
+    """A row for each layer and module: norm, energy, what is unchanged, and of its matrices what `MAPPED` names."""
+    by = "layer and module"
+    places = [*measured.GROUPS[by]]
+    table = measured.movement(results, by)[[*places, "parameters", "exact_zero", "rel_norm", "energy_share"]]
+    if not has_geometry(results):
+        return table
+    medians = spread(results, by=by)
+    for key in MAPPED:
+        own = medians[medians["quantity"] == key][[*places, "value"]]
+        table = table.merge(own.rename(columns={"value": key}), on=places, how="left")
+    return table
+
+
+def largest(results: Results, count: int = LARGEST) -> pd.DataFrame:
+    """The tensors that hold most of the update's energy: tensor, block, shape, parameters, energy_share, rel_norm,
+    exact_zero."""
+    table = measured.movement(results, "tensor").merge(results.tensors[["tensor", "shape"]], on="tensor")
+    ordered = table.sort_values("energy_share", ascending=False, kind="stable").head(count)
+    columns = ["tensor", "block", "shape", "parameters", "energy_share", "rel_norm", "exact_zero"]
+    return ordered[columns]
+
+
+def _records(table: pd.DataFrame) -> list[Content]:
+    """Rows of plain values; None where there is none."""
+    return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,179 @@
+"""Boxes and warnings of one pair: which sentence of findings.yaml is true is decided here, by the numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from opdlib.results.flat import headline
+from opdlib.tables import paper
+from opdlib.tables.nulls import NUMBERS
+
+Entry = Mapping[str, Any]
+"""What a page holds of one pair, see `opdlib.report.content`."""
+FINDINGS = ("sparsity", "layers", "rank", "subspace", "nulls")
+HEADINGS = {"paper": "The paper says", "here": "We find", "control": "Under control", "sure": "How sure"}
+
+
+@cache
+def sentences() -> Mapping[str, Any]:
+    """findings.yaml as it is."""
+    content: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf8"))
+    return content
+
+
+def boxes(entry: Entry) -> list[dict[str, Any]]:
+    """The box of each finding whose numbers were measured: title, page of the book, and a sentence for each heading."""
+    found = []
+    for name in FINDINGS:
+        text, decided = sentences()[name], CASES[name](entry)
+        if decided is None:
+            continue
+        here, control, values = decided
+        repeats = entry["repeats"].get(name, ())
+        sure = "repeats" if len(repeats) > 1 else "one run"
+        if repeats:
+            ends = {"first": min(repeats), "last": max(repeats)}
+            values = {"seeds": len(repeats), **({"start": ends["first"], "end": ends["last"]} | ends), **values}
+        chosen = text["paper"], text["here"][here], text["control"][control], text["sure"][sure]
+        lines = [line.format(**values) for line in chosen]
+        found.append(
+            {"title": text["title"], "page": text["page"], "lines": [*zip(HEADINGS.values(), lines, strict=True)]}
+        )
+    return found
+
+
+Case = tuple[str, str, dict[str, Any]] | None
+"""Which sentence says what was found, which what is left under control, and what is filled in."""
+
+
+def numbers_of(entry: Entry) -> Mapping[str, Any]:
+    """The numbers of an entry's summary by dotted key."""
+    return headline(entry["summary"])
+
+
+def verdict(entry: Entry, key: str) -> str:
+    """What rounding alone makes of a number; empty where it was not asked."""
+    return str(entry["summary"].get("explained", {}).get("visibility", {}).get(key, {}).get("verdict", ""))
+
+
+def _sparsity(entry: Entry) -> Case:
+    numbers, (low, high) = numbers_of(entry), paper.span("sparsity.1e-05")
+    values = {"low": low, "high": high, "within": "1e-5", "share": numbers["exact_zero"], "view": entry["view"]}
+    null = numbers.get("nulls.visibility.exact_zero")
+    control = verdict(entry, "changed") if null is not None else ""
+    return "one view", control, values | {"null": null}
+
+
+def _layers(entry: Entry) -> Case:
+    blocks = entry["summary"]["blocks"]
+    low, high = paper.span("blocks.mlp.energy_share")
+    big = _largest(entry["summary"])
+    if blocks[big]["energy_share"] is None:
+        return "nothing", "nothing", {"low": low, "high": high}
+    moved = {block: own["rel_norm"] for block, own in blocks.items() if own["rel_norm"] is not None}
+    first = max(moved, key=lambda block: moved[block])
+    layers = [layer["rel_norm"] for layer in entry["summary"]["layers"] if layer["rel_norm"] is not None]
+    most = blocks[big]
+    values = {"low": low, "high": high, "big": big.replace("_", " "), "energy": most["energy_share"]}
+    values |= {"least": min(layers, default=math.nan), "largest": max(layers, default=math.nan)}
+    values |= {"parameters": most["parameter_share"], "times": most["energy_share"] / most["parameter_share"]}
+    values |= {"first": first.replace("_", " "), "furthest": moved[first], "own": most["rel_norm"] or math.nan}
+    return "changed" if layers else "no layers", "first" if first == big else "other", values
+
+
+def _rank(entry: Entry) -> Case:
+    numbers, key = numbers_of(entry), "svd_energy.16"
+    if key not in numbers:
+        return None
+    low, high = paper.span(key)
+    values = {"k": 16, "low": low, "high": high, "held": numbers[key], "view": entry["view"]}
+    null = numbers.get(f"nulls.visibility.{key}")
+    control = verdict(entry, key) if null is not None else ""
+    return "nothing" if numbers[key] is None else "one view", control, values | {"null": null}
+
+
+def _subspace(entry: Entry) -> Case:
+    numbers, joint, low = numbers_of(entry), "projection.joint.0.1", "coverage.low.0.1"
+    if low not in numbers:
+        return None
+    null = numbers.get(f"nulls.visibility.{low}")
+    control = verdict(entry, low) if null is not None else ""
+    values = {"pin": paper.span(joint), "plow": paper.span(low), "null": null, "inside": numbers[joint]}
+    values |= {"chance": numbers.get("projection_expected.joint.0.1"), "low": numbers[low]}
+    here = "nothing" if numbers[low] is None else "low only" if numbers[joint] is None else "changed"
+    return here, control, values
+
+
+def _nulls(entry: Entry) -> Case:
+    numbers, noise = numbers_of(entry), "nulls.visibility."
+    known = entry["summary"].get("explained", {}).get("visibility", {})
+    masks = {"low": "coverage.low.0.1", "principal": "coverage.principal.0.1"}
+    asked = [key for key in NUMBERS if key in known]
+    if not {"changed", *masks.values()} <= set(asked) or numbers.get(f"{noise}exact_zero") is None:
+        return None
+    values = {"changed": 1 - numbers["exact_zero"], "null_changed": 1 - numbers[f"{noise}exact_zero"]}
+    for mask, key in masks.items():
+        values |= {mask: numbers[key], f"null_{mask}": numbers[f"{noise}{key}"]}
+    count = sum(known[key]["verdict"] == "explained" for key in asked)
+    return "changed", "noise", values | {"count": count, "of": len(asked), "matrices": entry["summary"]["measured_2d"]}
+
+
+CASES = {"sparsity": _sparsity, "layers": _layers, "rank": _rank, "subspace": _subspace, "nulls": _nulls}
+
+
+def repeated(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Finding -> the number of which other seeds are looked at, where the pair is a run of the study."""
+    keys = {"sparsity": "exact_zero", "layers": f"blocks.{_largest(summary)}.energy_share"}
+    return keys | {"rank": "svd_energy.16", "subspace": "projection.joint.0.1"}
+
+
+def _largest(summary: Mapping[str, Any]) -> str:
+    blocks: Mapping[str, Mapping[str, Any]] = summary["blocks"]
+    return max(blocks, key=lambda block: float(blocks[block]["parameter_share"] or 0))
+
+
+def warnings(entry: Entry) -> list[str]:
+    """What a reader must know before the numbers, a sentence each."""
+    text, found = sentences()["warnings"], []
+
+    def warn(which: str, **values: Any) -> None:
+        found.append(text[which].format(**values))
+
+    summary, provenance, view = entry["summary"], entry["provenance"], entry["view"]
+    source, trained = (entry["dtypes"][side] for side in ("source", "trained"))
+    if source != trained:
+        what = text["rounded" if view == "bf16" else "as stored"]
+        warn("dtypes", source=_listed(source), trained=_listed(trained), view=view, what=what)
+    for side in ("source", "trained"):
+        if _dequantized(provenance[side]):
+            warn("dequantized", side=side)
+    if summary["exact_zero"] == 1:
+        warn("nothing", view=view)
+    if "geometry" not in provenance["identity"]["metrics"]:
+        warn("only sparsity")
+    if "nulls" not in provenance["identity"]["metrics"]:
+        warn("without nulls")
+    for which in ("tied_or_skipped", "undefined"):
+        for reason in dict.fromkeys(provenance[which].values()):
+            names = [name for name, why in provenance[which].items() if why == reason]
+            warn("left out" if which == "tied_or_skipped" else which, names=_listed(names), reason=reason)
+    if provenance["renamed"]:
+        warn("renamed", count=len(provenance["renamed"]))
+    for reason, count in entry["no_matrix"].items():
+        warn("shallow", count=count, reason=reason)
+    return found
+
+
+def _dequantized(side: Mapping[str, Any]) -> bool:
+    return "dequantized" in side or str(side["spec"]).partition("@")[0].endswith(".gguf")
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

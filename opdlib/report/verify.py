@@ -1,0 +1,100 @@
+"""A report read back: is it as it was written, and do its checkpoints give its numbers?"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from opdlib.errors import VerifyError
+from opdlib.report.content import FORMAT, Content, content_of, digest
+from opdlib.report.page import DATA, PAGE, PICTURE, PLACE, Pictures, render, text_of
+from opdlib.results.layout import GEOMETRY_TOLERANCE, committed_folder, differences
+
+LARGEST = 50_000_000
+"""Bytes of a file that is looked at."""
+
+
+def read(file: Path) -> Content:
+    """The content of a report that is as it was written. Raises VerifyError with the first thing that is not.
+
+    The numbers have a digest, the page has one, and the page is made again from the numbers and its pictures and
+    compared, so that neither can be changed alone.
+    """
+    if not file.is_file():
+        raise VerifyError(f"{file}: no such file; wanted a report that opd report wrote")
+    if file.stat().st_size > LARGEST:
+        raise VerifyError(f"{file}: {file.stat().st_size:,} bytes are no report of opd report, which has at most 5 MB")
+    page = file.read_text(encoding="utf8", errors="replace")
+    found, own = DATA.search(page), PAGE.search(page)
+    if found is None or own is None:
+        raise VerifyError(f"{file}: holds no numbers of a report; wanted a file that opd report wrote")
+    if digest(found[2]) != found[1]:
+        raise VerifyError(f"{file}: the numbers embedded in it were changed after it was written; make it again")
+    whole: Content = json.loads(found[2])
+    if whole.get("format") != FORMAT:
+        raise VerifyError(f"{file}: a report of format {whole.get('format')}, wanted {FORMAT}; make it again")
+    recorded = whole.pop("pictures")
+    shown = _pictures(file, page, recorded)
+    for wrote, says in zip(text_of(render(whole, shown)), text_of(page), strict=False):
+        if wrote != says:
+            raise VerifyError(f"{file}: it shows {says[:120]!r} where its numbers give {wrote[:120]!r}; make it again")
+    if digest(page.replace(own[1], PLACE, 1)) != own[1]:
+        raise VerifyError(f"{file}: the page was changed after it was written; make it again")
+    return whole
+
+
+def _pictures(file: Path, page: str, recorded: dict[str, Any]) -> Pictures:
+    found = {name: (kind, base64.b64decode(data)) for name, kind, data in PICTURE.findall(page)}
+    for name, (kind, sha256, _) in recorded.items():
+        if name not in found or found[name][0] != kind or digest(found[name][1]) != sha256:
+            raise VerifyError(f"{file}: the figure {name} is not the one that was written; make the report again")
+    return {name: (kind, found[name][1], alt) for name, (kind, _, alt) in recorded.items()}
+
+
+def verify(file: Path, **options: Any) -> list[str]:
+    """Measure again what a report names; the names of its pairs if every number agrees.
+
+    Raises VerifyError for a page that is not as it was written, for a checkpoint whose digest is another, and for the
+    first number that differs; and what opening and measuring raise. `options` as for `measure_all`.
+    """
+    from opdlib.checkpoints import open_checkpoint
+    from opdlib.measurement.schedule import Job, measure_all
+    from opdlib.results.measure import files_of, scales_of
+    from opdlib.results.open import Results
+
+    content = read(file)
+    entries = content["pairs"]
+    for entry in entries:
+        _check_digest(file, entry, "source")
+    source = open_checkpoint(entries[0]["provenance"]["source"]["spec"])
+    for entry in entries:
+        trained, identity = _check_digest(file, entry, "trained"), entry["provenance"]["identity"]
+        known = Results(None, files={"provenance.json": json.dumps(entry["provenance"])}).pair
+        scaled = known and entry["view"] == "bf16" and entry["summary"].get("nulls_scale") == "fp32"
+        scales = scales_of(committed_folder(known, "stored")) if known and scaled else {}
+        job = Job(entry["summary"]["pair"], trained, tuple(identity["skip"]), scales=scales)
+        (measured,) = measure_all(source, [job], view=entry["view"], metrics=identity["metrics"], **options)
+        again = content_of([Results(None, entry["name"], known, files=files_of(measured))], entry["regime"])["pairs"][0]
+        left_out = ("provenance", "repeats", "name")
+        ours, theirs = ({k: v for k, v in side.items() if k not in left_out} for side in (again, entry))
+        if found := differences(ours, theirs, GEOMETRY_TOLERANCE):
+            raise VerifyError(
+                f"{file}: {entry['name']}: {found[0].replace('committed', 'and in the report')} (measured again); "
+                f"{len(found)} numbers differ from those of the checkpoints that it names"
+            )
+    return [entry["name"] for entry in entries]
+
+
+def _check_digest(file: Path, entry: Content, side: str) -> Any:
+    from opdlib.checkpoints import open_checkpoint
+
+    recorded = entry["provenance"][side]
+    checkpoint = open_checkpoint(recorded["spec"])
+    if checkpoint.digest() != recorded["digest"]:
+        raise VerifyError(
+            f"{file}: {entry['name']} was measured of a {side} with digest {recorded['digest'][:12]}, and "
+            f"{recorded['spec']} has {checkpoint.digest()[:12]}; it is another checkpoint now"
+        )
+    return checkpoint
