@@ -202,7 +202,7 @@ def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | No
 
 
 def summary(results: str, /, *, view: View = "bf16", step: int | None = None, json: bool = False) -> None:
-    """Print the numbers of the paper's tables for one pair.
+    """Print the numbers of the paper's tables for one pair, each beside chance, rounding and the paper.
 
     example: opd summary smollm2-opd --json
 
@@ -210,27 +210,30 @@ def summary(results: str, /, *, view: View = "bf16", step: int | None = None, js
         results: a results folder, a pair, or a run of the study
         view: of a pair
         step: of a run of the study, after this step instead of the last
+        json: every number as JSON
     """
     from opdlib.results.layout import summary_of
 
     found = summary_of(results, view, step)
-    print(dumps(found, indent=1) if json else _readable(found))
+    print(dumps(found, indent=1) if json else "\n".join(_readable(found)))
 
 
-def _readable(summary: dict[str, Any]) -> str:
-    """Every number but the layers' and what nulls expect, a line for each key; a line for each ratio to a null."""
-    lines = []
-    explained, _ = summary.pop("explained", {}), summary.pop("nulls", {})
-    for key, value in summary.items():
-        if isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values()):
-            lines += [f"{f'{key} {name}':32}{_listed(inner)}" for name, inner in value.items()]
-        elif not isinstance(value, list):
-            lines.append(f"{key:32}{_listed(value) if isinstance(value, dict) else _number(value)}")
-    for null, ratios in explained.items():
-        for key, r in ratios.items():
-            low, high = map(_number, r["interval"])
-            lines.append(f"{f'{null} / {key}':48}{_number(r['ratio'])} [{low}, {high}]  {r['verdict']}")
-    return "\n".join([*lines, f"{'layers':32}{len(summary['layers'])}, see --json"])
+def _readable(summary: Mapping[str, Any]) -> Iterator[str]:
+    """For a person: question by question, each number beside chance, rounded noise and the paper, then what it is."""
+    from opdlib.tables import overall
+
+    size = f"{summary['tensors']:,} tensors, {summary['parameters']:,} weights"
+    yield f"{summary['pair']}: {size}, view {summary['view']}"
+    yield "rounded noise: what an update of this size gives that knows nothing of the weights"
+    yield "verdict: whether that explains the number; paper: its six OPD-style pairs; --json has every number"
+    table = overall.overall(summary)
+    for question in dict.fromkeys(table["question"]):
+        own = table[table["question"] == question]
+        yield ""
+        yield question
+        yield from (f"  {line}" for line in overall.shown(own).to_string().splitlines())
+        for label, definition in overall.definitions(own).items():
+            yield f"    {label}: {definition}"
 
 
 def _listed(numbers: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,38 +20,48 @@ def _bar(names: Iterable[Any]) -> Iterable[Any]:
     return tqdm(names, unit="tensor", disable=None)
 
 
-def make(source: str, trained: str, file: Path, /) -> None:
+def make(source: str, trained: str, file: Path, /, *, json: bool = False) -> None:
     """Write TRAINED as a patch over SOURCE.
 
     example: opd patch make org/base runs/x/bf16 x.safetensors
+
+    Args:
+        json: what was written as JSON
     """
     from opdlib.checkpoints.patch import make
 
-    print(make(open_checkpoint(source), open_checkpoint(trained), file, _bar))
+    said = make(open_checkpoint(source), open_checkpoint(trained), file, _bar)
+    print(dumps(asdict(said), indent=1) if json else said)
 
 
-def apply(source: str, file: Path, out: Path, /) -> None:
+def apply(source: str, file: Path, out: Path, /, *, json: bool = False) -> None:
     """Rebuild the trained checkpoint.
 
     example: opd patch apply org/base x.safetensors rebuilt/
 
     Args:
         out: a folder, or a file ending in .safetensors
+        json: what was rebuilt as JSON
     """
     from opdlib.checkpoints.patch import apply
 
-    print(f"rebuilt: {apply(open_checkpoint(source), file, out, _bar)}")
+    rebuilt = apply(open_checkpoint(source), file, out, _bar)
+    print(dumps({"rebuilt": str(rebuilt)}, indent=1) if json else f"rebuilt: {rebuilt}")
 
 
-def verify(source: str, file: Path, trained: str, /) -> None:
+def verify(source: str, file: Path, trained: str, /, *, json: bool = False) -> None:
     """Check that SOURCE and FILE give TRAINED bit for bit.
 
     example: opd patch verify org/base x.safetensors runs/x/bf16
+
+    Args:
+        json: what was checked as JSON
     """
     from opdlib.checkpoints.patch import verify
 
     verify(open_checkpoint(source), file, open_checkpoint(trained), _bar)
-    print(f"{file} over {source} gives {trained} bit for bit")
+    facts = {"file": str(file), "source": source, "trained": trained, "agrees": True}
+    print(dumps(facts, indent=1) if json else f"{file} over {source} gives {trained} bit for bit")
 
 
 def edit(
@@ -62,6 +74,7 @@ def edit(
     complement: bool = False,
     restore_spectrum: bool = False,
     seed: int = 0,
+    json: bool = False,
 ) -> None:
     """Write a checkpoint with a part of an update.
 
@@ -75,19 +88,23 @@ def edit(
         complement: keep the rest instead
         restore_spectrum: give every matrix the source's singular values
         seed: of what is drawn (default: 0)
+        json: what was kept as JSON
     """
     from opdlib.measurement.edit import edit
 
     sides = open_checkpoint(source), open_checkpoint(trained)
     options: dict[str, Any] = {"complement": complement, "restore_spectrum": restore_spectrum, "seed": seed}
     kept = edit(*sides, out, keep, **options, progress=_bar)
+    if json:
+        print(dumps({"folder": str(out)} | asdict(kept), indent=1))
+        return
     print(
         f"{out}: {kept.energy:.2%} of the update's energy, {kept.changed:.2%} of all coordinates changed, "
         f"relative norm {kept.rel_norm:.4g}"
     )
 
 
-def noise(source: str, like: str, out: Path, /, *, seed: int = 0) -> None:
+def noise(source: str, like: str, out: Path, /, *, seed: int = 0, json: bool = False) -> None:
     """Write SOURCE plus Gaussian noise that is as large, tensor by tensor, as what training changed in LIKE.
 
     example: opd noise org/base runs/x/bf16 runs/noise
@@ -96,8 +113,10 @@ def noise(source: str, like: str, out: Path, /, *, seed: int = 0) -> None:
         like: the checkpoint whose change gives the norms
         out: a new folder
         seed: of the draws
+        json: what was written as JSON
     """
     from opdlib.measurement.noise import noise
 
     norm = noise(open_checkpoint(source), open_checkpoint(like), out, seed, _bar)
-    print(f"{out}: relative norm {norm:.4%} in bf16")
+    facts = {"folder": str(out), "rel_norm": norm}
+    print(dumps(facts, indent=1) if json else f"{out}: relative norm {norm:.4%} in bf16")

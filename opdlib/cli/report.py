@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from opdlib.cli.measure import View
+from opdlib.cli.measure import NULLS, View
 from opdlib.registry.study import Regime
 
 FIGURES = Literal["svg", "png", "pdf"]
@@ -25,6 +25,7 @@ def report(
     figures: Annotated[tuple[FIGURES, Path] | None, Parameter(consume_multiple=False)] = None,
     tables: Annotated[tuple[TABLES, Path] | None, Parameter(consume_multiple=False)] = None,
     view: View = "bf16",
+    nulls: Literal["exact", "draws", "none"] = "exact",
     skip: tuple[str, ...] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int | None = None,
@@ -45,6 +46,7 @@ def report(
         figures: also write every figure: a format (svg, png, pdf) and a folder
         tables: also write every table: a format (csv, tex) and a folder
         view: round to bf16 first or not; of checkpoints
+        nulls: exact, with draws, or none; of checkpoints
         skip: tensors to leave out, of checkpoints
         device: where to measure checkpoints
         workers: threads; changes no number
@@ -54,7 +56,8 @@ def report(
     from opdlib.report.inputs import gathered
     from opdlib.report.make import make, write_figures, write_tables
 
-    options = {"view": view, "skip": skip, "device": device, "workers": workers, "progress": None}
+    metrics = ("sparsity", "geometry", *NULLS[nulls])
+    options = {"view": view, "metrics": metrics, "skip": skip, "device": device, "workers": workers, "progress": None}
     pairs = gathered((what, *trained), name, **options)
     theme()
     content = make(pairs, out, regime)

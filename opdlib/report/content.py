@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from opdlib.tables.study import repeats
 
 FORMAT = 1
 """Raised whenever a report of an older one can no longer be read."""
+WHOLE = 3
+"""Pairs up to which each has figures of its own."""
 LARGEST = 12
 """Tensors that the list of the largest has."""
 MAPPED = ("coverage.low.0.1", "coverage.principal.0.1", "svd_energy.16", "projection.joint.0.1")
@@ -33,8 +36,15 @@ Content = dict[str, Any]
 
 
 def content_of(pairs: Sequence[Results], regime: str = "") -> Content:
-    """What a report of these results shows; `regime` is what the user says of pairs that the registry does not know."""
-    return {"format": FORMAT, "opdlib": opdlib.__version__, "pairs": [_entry(results, regime) for results in pairs]}
+    """What a report of these results shows; `regime` is what the user says of pairs that the registry does not know.
+
+    Beyond `WHOLE` pairs the last one alone has its figures and its table of layers and modules.
+    """
+    anchors = [re.sub(r"\W+", "-", results.title) for results in pairs]
+    entries = [entry_of(results, regime, len(pairs) <= WHOLE or results is pairs[-1]) for results in pairs]
+    for number, (entry, anchor) in enumerate(zip(entries, anchors, strict=True), start=1):
+        entry["anchor"] = anchor if anchors.count(anchor) == 1 else f"{anchor}-{number}"
+    return {"format": FORMAT, "opdlib": opdlib.__version__, "pairs": entries}
 
 
 def canonical(content: Mapping[str, Any]) -> str:
@@ -47,7 +57,8 @@ def digest(text: str | bytes) -> str:
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
 
 
-def _entry(results: Results, regime: str) -> Content:
+def entry_of(results: Results, regime: str, whole: bool) -> Content:
+    """What a report shows of one pair."""
     summary, provenance, tensors = results.summary, results.provenance, results.tensors
     known = results.pair
     keys = repeated(summary)
@@ -61,7 +72,8 @@ def _entry(results: Results, regime: str) -> Content:
         "dtypes": {side: sorted(set(tensors[f"dtype_{side}"])) for side in ("source", "trained")},
         "no_matrix": {str(k): int(n) for k, n in tensors["no_matrix_because"].dropna().value_counts().items()},
         "repeats": {finding: [*map(float, repeats(known, key))] for finding, key in keys.items()},
-        "modules": _records(_modules(results)),
+        "whole": whole,
+        "modules": _records(_modules(results)) if whole else [],
         "largest": _records(largest(results)),
     }
 

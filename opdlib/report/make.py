@@ -23,8 +23,6 @@ POINTS = 2000
 """Marks beyond which a figure is a PNG: an SVG of more is slow to scroll past."""
 NO_NAME = re.compile(r"[^\w.-]+")
 """What no name of a file has."""
-DRAWN_WHOLE = 3
-"""Pairs up to which each has figures of its own; of more the last one has."""
 
 
 def make(pairs: Sequence[Results], out: Path, regime: str = "") -> Content:
@@ -42,9 +40,9 @@ def make(pairs: Sequence[Results], out: Path, regime: str = "") -> Content:
 def planned(pairs: Sequence[Results], content: Content) -> dict[str, pictures.Draw]:
     """The figures of the page by the name that they have in it."""
     found = pictures.of_all(pairs, _steps(content))
-    for results in pairs if len(pairs) <= DRAWN_WHOLE else pairs[-1:]:
-        anchor = re.sub(r"\W+", "-", results.title)
-        found |= {f"{anchor}.{name}": draw for name, draw in pictures.of_one(results).items()}
+    for results, entry in zip(pairs, content["pairs"], strict=True):
+        if entry["whole"]:
+            found |= {f"{entry['anchor']}.{name}": draw for name, draw in pictures.of_one(results).items()}
     return found
 
 

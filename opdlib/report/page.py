@@ -82,8 +82,8 @@ def tables_of(content: Content) -> dict[str, pd.DataFrame]:
     found = {"overview": overview(content)}
     for entry in content["pairs"]:
         own = {"numbers": overall.overall(entry["summary"])}
-        own |= {name: pd.DataFrame(entry[name]) for name in ("modules", "largest")}
-        found |= {name if len(content["pairs"]) == 1 else f"{entry['name']}-{name}": t for name, t in own.items()}
+        own |= {name: pd.DataFrame(entry[name]) for name in ("modules", "largest") if entry[name]}
+        found |= {name if len(content["pairs"]) == 1 else f"{entry['anchor']}-{name}": t for name, t in own.items()}
     return found
 
 
@@ -94,23 +94,27 @@ def _shown(entry: Content) -> dict[str, Any]:
         question: overall.shown(numbers[numbers["question"] == question])
         for question in dict.fromkeys(numbers["question"])
     }
-    modules, largest = _frame(entry["modules"]), _frame(entry["largest"])
-    names = {key: quantity(key).label for key in map(str, modules.columns) if "." in key}
-    columns = [
-        c for c in ("part", "layer", "parameters", "exact_zero", "rel_norm", "energy_share", *names) if c in modules
-    ]
-    modules["layer"] = ["-" if math.isnan(n) else int(n) for n in modules["layer"].astype(float)]
+    largest = _frame(entry["largest"])
     return {
         **entry,
-        "anchor": re.sub(r"\W+", "-", entry["name"]),
         "boxes": boxes(entry),
         "warnings": warnings(entry),
         "questions": questions,
         "definitions": overall.definitions(numbers),
-        "modules": cells(modules, "module", *columns, names=names),
+        "modules": _modules(_frame(entry["modules"])) if entry["modules"] else None,
         "largest": cells(largest, *map(str, largest.columns)),
         "nulls_scale": entry["summary"].get("nulls_scale", ""),
     }
+
+
+def _modules(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of layers and modules as text."""
+    names = {key: quantity(key).label for key in map(str, table.columns) if "." in key}
+    columns = [
+        c for c in ("part", "layer", "parameters", "exact_zero", "rel_norm", "energy_share", *names) if c in table
+    ]
+    layers = ["-" if math.isnan(n) else int(n) for n in table["layer"].astype(float)]
+    return cells(table.assign(layer=layers), "module", *columns, names=names)
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

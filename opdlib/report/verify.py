@@ -5,13 +5,22 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import VerifyError
-from opdlib.report.content import FORMAT, Content, content_of, digest
+from opdlib.report.content import FORMAT, Content, digest, entry_of
 from opdlib.report.page import DATA, PAGE, PICTURE, PLACE, Pictures, render, text_of
-from opdlib.results.layout import GEOMETRY_TOLERANCE, committed_folder, differences
+from opdlib.results.layout import GEOMETRY_TOLERANCE, PROVENANCE, committed_folder, differences
+from opdlib.results.open import Results
 
+if TYPE_CHECKING:
+    from opdlib.checkpoints.checkpoint import Checkpoint
+    from opdlib.measurement.schedule import Job
+    from opdlib.registry.pairs import Pair
+
+UNMEASURED = ("provenance", "repeats", "name", "anchor")
+"""What of an entry no measurement gives."""
 LARGEST = 50_000_000
 """Bytes of a file that is looked at."""
 
@@ -59,37 +68,50 @@ def verify(file: Path, **options: Any) -> list[str]:
     Raises VerifyError for a page that is not as it was written, for a checkpoint whose digest is another, and for the
     first number that differs; and what opening and measuring raise. `options` as for `measure_all`.
     """
-    from opdlib.checkpoints import open_checkpoint
-    from opdlib.measurement.schedule import Job, measure_all
-    from opdlib.results.measure import files_of, scales_of
-    from opdlib.results.open import Results
+    from opdlib.measurement.schedule import measure_all
+    from opdlib.results.measure import files_of
 
-    content = read(file)
-    entries = content["pairs"]
+    entries = read(file)["pairs"]
     for entry in entries:
         _check_digest(file, entry, "source")
     source = open_checkpoint(entries[0]["provenance"]["source"]["spec"])
-    for entry in entries:
-        trained, identity = _check_digest(file, entry, "trained"), entry["provenance"]["identity"]
-        known = Results(None, files={"provenance.json": json.dumps(entry["provenance"])}).pair
-        scaled = known and entry["view"] == "bf16" and entry["summary"].get("nulls_scale") == "fp32"
-        scales = scales_of(committed_folder(known, "stored")) if known and scaled else {}
-        job = Job(entry["summary"]["pair"], trained, tuple(identity["skip"]), scales=scales)
-        (measured,) = measure_all(source, [job], view=entry["view"], metrics=identity["metrics"], **options)
-        again = content_of([Results(None, entry["name"], known, files=files_of(measured))], entry["regime"])["pairs"][0]
-        left_out = ("provenance", "repeats", "name")
-        ours, theirs = ({k: v for k, v in side.items() if k not in left_out} for side in (again, entry))
-        if found := differences(ours, theirs, GEOMETRY_TOLERANCE):
-            raise VerifyError(
-                f"{file}: {entry['name']}: {found[0].replace('committed', 'and in the report')} (measured again); "
-                f"{len(found)} numbers differ from those of the checkpoints that it names"
-            )
+    for metrics in dict.fromkeys(tuple(entry["provenance"]["identity"]["metrics"]) for entry in entries):
+        chosen = [entry for entry in entries if tuple(entry["provenance"]["identity"]["metrics"]) == metrics]
+        jobs = [_job(file, entry) for entry in chosen]
+        found = measure_all(source, jobs, view=entries[0]["view"], metrics=metrics, **options)
+        for entry, measured in zip(chosen, found, strict=True):
+            known = _known(entry)
+            _compare(file, entry, Results(None, entry["name"], known, files=files_of(measured)))
     return [entry["name"] for entry in entries]
 
 
-def _check_digest(file: Path, entry: Content, side: str) -> Any:
-    from opdlib.checkpoints import open_checkpoint
+def _known(entry: Content) -> Pair | None:
+    """The pair of the registry that was measured."""
+    return Results(None, files={PROVENANCE: json.dumps(entry["provenance"])}).pair
 
+
+def _job(file: Path, entry: Content) -> Job:
+    from opdlib.measurement.schedule import Job
+    from opdlib.results.measure import scales_of
+
+    known, trained = _known(entry), _check_digest(file, entry, "trained")
+    scaled = known and entry["view"] == "bf16" and entry["summary"].get("nulls_scale") == "fp32"
+    scales = scales_of(committed_folder(known, "stored")) if known and scaled else {}
+    return Job(entry["summary"]["pair"], trained, tuple(entry["provenance"]["identity"]["skip"]), scales=scales)
+
+
+def _compare(file: Path, entry: Content, measured: Results) -> None:
+    again = entry_of(measured, entry["regime"], entry["whole"])
+    ours, theirs = ({k: v for k, v in side.items() if k not in UNMEASURED} for side in (again, entry))
+    if found := differences(ours, theirs, GEOMETRY_TOLERANCE):
+        raise VerifyError(
+            f"{file}: {entry['name']}: {found[0].replace('committed', 'and in the report')} (measured again); "
+            f"{len(found)} numbers differ from those of the checkpoints that it names"
+        )
+
+
+def _check_digest(file: Path, entry: Content, side: str) -> Checkpoint:
+    """The checkpoint that a report names, which must still be the one."""
     recorded = entry["provenance"][side]
     checkpoint = open_checkpoint(recorded["spec"])
     if checkpoint.digest() != recorded["digest"]:

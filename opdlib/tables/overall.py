@@ -57,7 +57,8 @@ def overall(summary: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _chance(key: str, numbers: Mapping[str, float]) -> float:
-    chance = quantity(key).chance
+    composite = key.replace("coverage.", "coverage_expected.", 1)
+    chance = composite if composite != key and composite in numbers else quantity(key).chance
     if find(chance):
         return numbers.get(chance, 1 - numbers["exact_zero"] if chance == "density" else math.nan)
     return float(chance) if chance else math.nan

@@ -41,7 +41,12 @@ def test_measure_then_summary(opd: Command, pico_pair: tuple[Path, Path], tmp_pa
     summary = json.loads(printed.stdout)
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["pair"] == "trained"
-    assert "exact_zero" in opd("summary", tmp_path / "out").stdout
+    readable = opd("summary", tmp_path / "out").stdout
+    assert f"{100 * summary['exact_zero']:.2f}%" in next(
+        line for line in readable.splitlines() if " unchanged " in line
+    )
+    assert "unchanged: Share of coordinates with delta = 0." in readable
+    assert "Along which directions" in readable
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         *("summary.json", "provenance.json", "nulls.csv"),
         *("tensors.csv", "sparsity.csv", "energy.csv", "curve.csv", "magnitude.csv", "geometry.csv", "undefined.csv"),

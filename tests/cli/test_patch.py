@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.cli.test_cli import complains
@@ -14,6 +15,8 @@ def test_a_patch_makes_the_round_trip_and_is_measured_like_its_checkpoint(
     source, trained = pico_pair
     file, rebuilt = tmp_path / "x.safetensors", tmp_path / "rebuilt"
     assert "coordinates changed" in opd("patch", "make", source, trained, file).stdout
+    told = opd("patch", "make", source, trained, tmp_path / "y.safetensors", "--json").stdout
+    assert json.loads(told)["tensors"] == len(pico_weights())
     assert opd("patch", "apply", source, file, rebuilt).returncode == 0
     assert (rebuilt / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
     assert "bit for bit" in opd("patch", "verify", source, file, trained).stdout
