@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opdlib.checkpoints import short_name
 from opdlib.checkpoints.series import listed, names_of, step_of
 from opdlib.errors import ParameterError, RegistryError
-from opdlib.results.layout import PROVENANCE, SUMMARY, results_folder
+from opdlib.results.layout import DIGESTS, PROVENANCE, SUMMARY, check, results_folder
 from opdlib.results.open import Results
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _measured(source: str, trained: Sequence[str], names: Sequence[str], options
         for one, name, side, found in zip(known, called, sides, there, strict=True)
         if found is None
     ]
-    measure_together(before, wanted, view=view, metrics=metrics, **more)
+    measure_together(before, wanted, view=view, metrics=metrics, once=True, **more)
     folders = [found or cached_folder(one) for found, one in zip(there, known, strict=True)]
     return [_renamed(*each, before) for each in zip(folders, called, sides, strict=True)]
 
@@ -112,6 +112,6 @@ def _measured(source: str, trained: Sequence[str], names: Sequence[str], options
 def _renamed(folder: Path, name: str, trained: Checkpoint, source: Checkpoint) -> Results:
     """Results of these checkpoints, which may have been measured of copies elsewhere: a report names what it was asked
     for."""
-    files = {file.name: file.read_text(encoding="utf8") for file in folder.glob("*.*") if file.is_file()}
-    provenance = json.loads(files[PROVENANCE]) | {"source": source.origin(), "trained": trained.origin()}
+    provenance = check(folder) | {"source": source.origin(), "trained": trained.origin()}
+    files = {name: (folder / name).read_text(encoding="utf8") for name in provenance[DIGESTS]}
     return Results(None, name, files=files | {PROVENANCE: json.dumps(provenance)})

@@ -11,7 +11,8 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import VerifyError
 from opdlib.report.content import FORMAT, Content, digest, entry_of
 from opdlib.report.page import DATA, PAGE, PICTURE, PLACE, Pictures, render, text_of
-from opdlib.results.layout import GEOMETRY_TOLERANCE, PROVENANCE, committed_folder, differences
+from opdlib.results.compare import GEOMETRY_TOLERANCE, differences
+from opdlib.results.layout import PROVENANCE, committed_folder
 from opdlib.results.open import Results
 
 if TYPE_CHECKING:
