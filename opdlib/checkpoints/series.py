@@ -80,6 +80,6 @@ def _by_step(specs: Iterable[str]) -> list[str]:
 
 
 def _parts(spec: str) -> list[str]:
-    place, _, revision = spec.partition("@")
+    place, _, revision = spec.rpartition(":")[2].partition("@")
     parts = [part for part in Path(place).parts if part not in ("/", ".", "..")] or ["unnamed"]
-    return [*parts[:-1], f"{parts[-1]}-{revision}"] if revision else parts
+    return [*parts[:-1], f"{parts[-1]}-{revision.replace('/', '-')}"] if revision else parts

@@ -51,6 +51,7 @@ def test_names_tell_checkpoints_apart() -> None:
     assert names_of(["/x/a/bf16", "y/b/bf16"]) == ["a-bf16", "b-bf16"]
     assert names_of(["org/name@v1", "org/name@v2"]) == ["name-v1", "name-v2"]
     assert names_of(["a", "./a"]) == ["1-a", "2-a"]
+    assert names_of(["lora:mine@org/base", "patch:x/y.safetensors"]) == ["mine-org-base", "y.safetensors"]
     assert names_of([]) == []
 
 
