@@ -78,7 +78,7 @@ def test_the_embedded_run_is_what_the_book_says() -> None:
         ({"vllm_memory": 0.3}, r"vllm_memory is 0.3; .*say rollout: vllm"),
         ({"warmup": 6}, r"warmup is 6; .*wanted fewer than steps, 6"),
         ({"teacher": None}, r"key 'teacher' is missing"),
-        ({"temperature": 0.0}, r"temperature is 0.0; input should be greater than or equal to 1e-06"),
+        ({"temperature": 0.0}, r"temperature is 0.0; input should be greater than or equal to 0.000001"),
     ],
     ids=str,
 )
