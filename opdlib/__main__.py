@@ -2,6 +2,6 @@
 
 import sys
 
-from opdlib.cli.main import main
+from opdlib.cli.process import run
 
-sys.exit(main())
+sys.exit(run())

@@ -81,18 +81,22 @@ def locked(target: Path, work: str = "", wait: bool = False) -> Iterator[Path]:
             _settle(place)
         yield place
     finally:
-        with suppress(OSError):
-            _settle(place)
-        with suppress(OSError):
-            beside(place, "lock").unlink()  # before it is let go, so that nobody locks what is gone
-        os.close(held)
+        try:
+            with suppress(OSError):
+                _settle(place)
+            with suppress(OSError):
+                beside(place, "lock").unlink()  # before it is let go, so that nobody locks what is gone
+        finally:
+            os.close(held)
 
 
 @contextmanager
-def new_file(target: Path, wait: bool = False) -> Iterator[BinaryIO]:
-    """A file to write; it becomes `target`, replacing what was there, if nothing is raised. For `wait` see `locked`.
-    Raises OutputError."""
+def new_file(target: Path, wait: bool = False, replace: bool = True) -> Iterator[BinaryIO]:
+    """A file to write; it becomes `target` if nothing is raised. What was there is replaced, or without `replace` must
+    not be. For `wait` see `locked`. Raises OutputError."""
     with locked(target, wait=wait) as place, explained(target):
+        if not replace and place.exists():
+            raise OutputError(f"{target}: is in the way; give a new file, or remove it first")
         with beside(place, "part").open("wb") as stream:
             yield stream
             stream.flush()
@@ -168,8 +172,11 @@ def _lock(target: Path, lock: Path, work: str, wait: bool) -> int:
                     os.write(held, _holder(work))
                 return held
         except BlockingIOError:
-            holder = lock.read_text(encoding="utf8", errors="replace").strip() if lock.exists() else ""
             os.close(held)
+            try:
+                holder = lock.read_text(encoding="utf8", errors="replace").strip()
+            except FileNotFoundError:
+                continue  # it has just been let go
             raise OutputError(
                 f"{target}: is being written by {holder or 'another process'}; wait for it or choose another place"
             ) from None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from opdlib.errors import OutputError
 from opdlib.files import build_once, locked, new_folder, write_file, write_together
+from tests.killed import every_kill
 
 
 def names(folder: Path) -> list[str]:
@@ -107,3 +110,47 @@ def test_the_folder_that_somebody_stands_in_is_not_replaced(tmp_path: Path, monk
     with pytest.raises(OutputError, match="choose a folder in it"), new_folder(Path()):
         pass
     assert names(tmp_path) == []
+
+
+def test_killed_at_any_moment_the_old_or_the_new_is_whole_and_the_next_one_ends_it(tmp_path: Path) -> None:
+    def one_file(to: Path, content: str) -> None:
+        write_file(to / "a", content)
+
+    def folder(to: Path, content: str) -> None:
+        with new_folder(to / "a", replace=True) as new:
+            (new / "one").write_text(content)
+
+    def together(to: Path, content: str) -> None:
+        with locked(to / "a") as place:
+            write_together(place, {"one": content, "two": content}, instead_of=("three",))
+
+    def state(to: Path) -> dict[str, str]:
+        return {str(path.relative_to(to)): path.read_text() for path in sorted(to.rglob("*")) if path.is_file()}
+
+    for number, write in enumerate((one_file, folder, together)):
+        root = tmp_path / str(number)
+
+        def begin(root: Path = root, write: Callable[[Path, str], None] = write) -> None:
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir()
+            write(root, "old")
+            if write is together:
+                (root / "a" / "three").touch()
+                (root / "a" / "mine").write_text("mine")
+
+        begin()
+        old = state(root)
+        write(root, "new")
+        new = state(root)
+        begin()
+        operations = 0
+        for operations in every_kill(lambda root=root, write=write: write(root, "new"), root):  # noqa: B007
+            if (root / "a").exists() and write is not folder:
+                seen = {name: text for name, text in state(root).items() if not name.startswith(".")}
+                assert {**seen, "a/mine": "", "a/three": ""} in (
+                    {**whole, "a/mine": "", "a/three": ""} for whole in (old, new)
+                )
+            write(root, "new")
+            assert state(root) == new
+            begin()
+        assert operations > 4

@@ -66,7 +66,7 @@ class AdaptedCheckpoint(Checkpoint):
 
     def __init__(self, spec: str, adapter: Checkpoint, base: Checkpoint, config: Mapping[str, Any]):
         self.spec, self.folder, self.format = spec, base.folder, f"LoRA over {base.format}"
-        self.adapter, self.base = adapter, base
+        self.adapter, self.base, self.watched = adapter, base, adapter.watched | base.watched
         self._products: dict[str, Product] = {}
         self._whole: dict[str, str] = {}
         factors: dict[str, dict[str, str]] = {}
@@ -95,10 +95,6 @@ class AdaptedCheckpoint(Checkpoint):
             return start
         delta = self.adapter.read(product.b).float() @ self.adapter.read(product.a).float()
         return ((delta.mT if product.transposed else delta) * product.scaling).add_(start).contiguous()
-
-    def check_unchanged(self) -> None:
-        self.adapter.check_unchanged()
-        self.base.check_unchanged()
 
     def origin(self) -> dict[str, str]:
         known = {"base": self.base.spec, "base revision": self.base.revision or ""}

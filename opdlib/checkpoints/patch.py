@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 
 from opdlib.checkpoints import bf16
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.local import COMPANIONS, LocalCheckpoint
-from opdlib.checkpoints.patched import PatchedCheckpoint, PatchHeader, columns, flat_bits
-from opdlib.errors import PatchError
+from opdlib.checkpoints.patched import PatchedCheckpoint, PatchHeader, columns, flat_bits, read_header
+from opdlib.errors import OutputError, PatchError
 from opdlib.files import new_file, new_folder
 
 Progress = Callable[[list[str]], Iterable[str]]
@@ -61,6 +62,8 @@ def make(source: Checkpoint, trained: Checkpoint, file: Path, progress: Progress
     written. A source given as a relative path is recorded relative to the patch, so the two can move together.
     """
     _check(source, trained)
+    if file.is_file() and (file in source.watched or file in trained.watched or not _is_patch(file)):
+        raise OutputError(f"{file}: is in the way, it is no patch or one that is read here; give a new file")
     spec = _spec_from(source, file)
     digests: dict[str, str] = {}
     streams: dict[str, bytes] = {}
@@ -74,6 +77,8 @@ def make(source: Checkpoint, trained: Checkpoint, file: Path, progress: Progress
             changed += count
     metadata = trained.metadata if isinstance(trained, LocalCheckpoint) else {"format": "pt"}
     header = PatchHeader(spec, source.digest(), trained.digest(), digests, metadata)
+    source.check_unchanged()
+    trained.check_unchanged()
     infos = {name: TensorInfo((len(stream),), "U8") for name, stream in streams.items()}
     with new_file(file) as out:
         write_safetensors(out, header.to_metadata(), infos, streams.values())
@@ -91,7 +96,7 @@ def apply(source: Checkpoint, file: Path, out: Path, progress: Progress = iter) 
     """
     patched = PatchedCheckpoint(file, source, f"patch:{file}")
     if out.suffix == ".safetensors":
-        with new_file(out) as stream:
+        with new_file(out, replace=False) as stream:
             _write_checkpoint(stream, patched, progress)
         return out
     with new_folder(out) as folder:
@@ -137,6 +142,13 @@ def _check(source: Checkpoint, trained: Checkpoint) -> None:
                 )
 
 
+def _is_patch(file: Path) -> bool:
+    try:
+        return bool(read_header(file).result_digest)
+    except PatchError:
+        return False
+
+
 def _spec_from(source: Checkpoint, file: Path) -> str:
     """The source's spec as it should be read from the patch's place: pinned to its commit, relative to the patch."""
     if source.spec.startswith("patch:"):
@@ -164,6 +176,15 @@ def _write_checkpoint(out: BinaryIO, patched: PatchedCheckpoint, progress: Progr
     infos = {name: patched.tensors[name] for name in sorted(patched.tensors)}
     tensors = (flat_bits(patched.read(name)).data for name in progress(list(infos)))
     write_safetensors(out, patched.header.file_metadata, infos, tensors)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors of one dtype as safetensors would, in the order of their names; what the system says against it
+    stays an OSError."""
+    infos = {name: TensorInfo.of(tensors[name]) for name in sorted(tensors)}
+    contents = (tensors[name].contiguous().flatten().view(torch.uint8).numpy().data for name in infos)
+    with file.open("wb") as out:
+        write_safetensors(out, {"format": "pt"}, infos, contents)
 
 
 def write_safetensors(

@@ -91,6 +91,7 @@ class PatchedCheckpoint(Checkpoint):
         self.spec, self.folder, self.tensors = spec, source.folder, source.tensors
         self.file, self.source, self.format = file, source, f"patch over {source.format}"
         self._streams = _open(file)
+        self.watched = self._streams.watched | source.watched
         self.header = PatchHeader.from_metadata(self._streams.metadata or {}, file)
         if source.digest() != self.header.source_digest:
             raise PatchError(
@@ -124,10 +125,6 @@ class PatchedCheckpoint(Checkpoint):
     def tensor_digest(self, name: str) -> str:
         self.info(name)
         return self.header.digests[name]
-
-    def check_unchanged(self) -> None:
-        self._streams.check_unchanged()
-        self.source.check_unchanged()
 
 
 def open_patched(path: Path, spec: str) -> PatchedCheckpoint:

@@ -38,7 +38,7 @@ class DequantizedCheckpoint(Checkpoint):
 
     def __init__(self, stored: Checkpoint, fp8: Mapping[str, str], mxfp4: Sequence[str]):
         self.spec, self.folder, self.revision, self.beside = stored.spec, stored.folder, stored.revision, stored.beside
-        self._stored, self._fp8, self._mxfp4 = stored, fp8, mxfp4
+        self._stored, self._fp8, self._mxfp4, self.watched = stored, fp8, mxfp4, stored.watched
         methods = ["fp8"] * bool(fp8) + ["MXFP4"] * bool(mxfp4)
         self.format = f"{stored.format}, dequantized from {' and '.join(methods)}"
         used = {*fp8.values(), *(f"{name}{end}" for name in mxfp4 for end in ("_blocks", "_scales"))}
@@ -61,9 +61,6 @@ class DequantizedCheckpoint(Checkpoint):
                 made: torch.Tensor = convert_moe_packed_tensors(blocks, scales)
                 return made.reshape(info.shape).contiguous()
         return self._stored.read(name)
-
-    def check_unchanged(self) -> None:
-        self._stored.check_unchanged()
 
     def _unpacked_shape(self, name: str) -> tuple[int, ...]:
         """Experts x inputs x outputs, as transformers turns them."""

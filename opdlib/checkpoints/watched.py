@@ -14,6 +14,14 @@ class Watched:
     def __init__(self, files: Iterable[Path] = ()):
         self._known = {file: _seen(file) for file in files}
 
+    def __or__(self, other: Watched) -> Watched:
+        both = Watched()
+        both._known = self._known | other._known
+        return both
+
+    def __contains__(self, file: Path) -> bool:
+        return file.exists() and any(file.samefile(known) for known in self._known if known.exists())
+
     def check(self, *files: Path) -> None:
         """Raise CheckpointError for the first of `files` (all of them if none is named) that is another by now."""
         for file in files or self._known:

@@ -14,7 +14,7 @@ from typing import Any
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.formats import open_path
 from opdlib.checkpoints.gguf_header import GgufHeader, read_gguf_header
-from opdlib.errors import CheckpointError, MissingDependencyError
+from opdlib.errors import CheckpointError, MissingDependencyError, OutputError
 from opdlib.files import build_once, cache_root
 from opdlib.foreign import foreign
 
@@ -75,12 +75,13 @@ def _dequantize(gguf: Path, out: Path) -> None:
     # Not model.save_pretrained: transformers refuses to save what it has dequantized.
     parameters = dict(model.named_parameters())  # a tied head is listed once
     rounded = {name: parameter.detach().to(torch.bfloat16).contiguous() for name, parameter in parameters.items()}
-    save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.config.dtype = torch.bfloat16
-    for part in (model.config, model.generation_config, tokenizer):
-        part.save_pretrained(out)
+    with foreign(out, OutputError, "free space"):
+        save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
+        for part in (model.config, model.generation_config, tokenizer):
+            part.save_pretrained(out)
 
 
 def _check_size(gguf: Path, header: GgufHeader, config: Callable[[], Any]) -> None:

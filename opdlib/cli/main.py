@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import opdlib
 from opdlib.cli import claims, measure, patch, report, several, shares, train
+from opdlib.cli.process import interrupted
 from opdlib.errors import OpdError, ParameterError, needs_extra, one_line
 
 app = App(
@@ -50,7 +51,8 @@ app.command(claims.claims)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command: 0 when everything was done, 2 with one line on stderr for bad input, 130 when interrupted."""
+    """Run one command: 0 when everything was done, 2 with one line on stderr for bad input, 130 when interrupted
+    (143 when ended by the system)."""
     tokens = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -61,9 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except (CycloptsError, OSError, OpdError, ModuleNotFoundError) as error:
         return _complain(error, "--debug" in tokens)
-    except KeyboardInterrupt:
-        print("opd: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return interrupted(tokens, stop)
     return 0
 
 

@@ -12,6 +12,7 @@ from opdlib.checkpoints.series import listed, names_of
 from opdlib.errors import MeasureError, ParameterError
 
 if TYPE_CHECKING:
+    from opdlib.checkpoints.checkpoint import Checkpoint
     from opdlib.registry.pairs import Pair
 
 View = Literal["bf16", "stored"]
@@ -91,7 +92,7 @@ def measure(
     """
     from opdlib.cli.shares import bytes_of, executor_of, measure_shards
     from opdlib.registry.pairs import find_pair
-    from opdlib.results.layout import committed_folder
+    from opdlib.results.layout import committed_folder, default_folder, folder_name
     from opdlib.results.measure import Order, is_finished, measure_together, scales_of
 
     given = source is not None or bool(trained)
@@ -105,25 +106,29 @@ def measure(
         raise ParameterError("--shard measures a part on this machine; --dask and --check go without it")
     wanted = _given(source, trained, name) if source else [find_pair(pair) for pair in pairs]
     orders: dict[str, list[tuple[Pair, Order]]] = {}
+    sources: dict[str, Checkpoint] = {}
     for pair in wanted:
         if pair.trained is None:
             raise ParameterError(
                 f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source, --trained"
             )
-        default = Path("runs/measured") / (pair.key if view == "bf16" else f"{pair.key}-{view}")
-        folder = default if out is None else out if len(wanted) == 1 else out / pair.key
+        before = sources[pair.source] = sources.get(pair.source) or open_checkpoint(pair.source)
+        after = open_checkpoint(pair.trained)
+        told_apart = [before.digest(), after.digest()] if given and not name and out is None else []
+        default = default_folder(pair.key, view, told_apart)
+        folder = default if out is None else out if len(wanted) == 1 else out / folder_name(pair.key)
         scales = scales_of(committed_folder(pair, "stored")) if view == "bf16" and not given else {}
-        order = Order(folder, pair.key, open_checkpoint(pair.trained), (*pair.skip, *skip), scales=scales)
+        order = Order(folder, pair.key, after, (*pair.skip, *skip), scales=scales)
         orders.setdefault(pair.source, []).append((pair, order))
     metrics = ("sparsity", *(() if only else ("geometry",)), *NULLS[nulls])
     options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
     options["memory"] = bytes_of(memory) if memory else None
     if shard:
-        measure_shards({open_checkpoint(s): [order for _, order in o] for s, o in orders.items()}, shard, options)
+        measure_shards({sources[s]: [order for _, order in o] for s, o in orders.items()}, shard, options)
         return
     done = []
     for spec, together in orders.items():
-        before = open_checkpoint(spec)
+        before = sources[spec]
         there = [not check and is_finished(before, order, view, metrics) for _, order in together]
         new = [order for (_, order), finished in zip(together, there, strict=True) if not finished]
         if new:

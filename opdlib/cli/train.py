@@ -10,10 +10,15 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opdlib.errors import ParameterError, StudyError
+from opdlib.cli.process import left_to_the_child
+from opdlib.errors import OutputError, ParameterError, StudyError
 
 if TYPE_CHECKING:
     from opdlib.registry.study import Scale
+
+
+ANSWERS = b"evaluated,"
+"""How a table of answers begins."""
 
 
 def evaluate(
@@ -28,6 +33,10 @@ def evaluate(
         seed: draws the held-out problems (default: 0)
         answers: ask every held-out problem, and write what the model says to each as CSV
     """
+    if answers is not None and answers.is_file():
+        with answers.open("rb") as stream:
+            if stream.read(len(ANSWERS)) != ANSWERS:
+                raise OutputError(f"{answers}: is in the way, it holds no answers; give a new file")
     from opdlib.files import write_file
     from opdlib.results.layout import csv_text
     from opdlib.train import evaluate
@@ -204,8 +213,10 @@ def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: b
         said = {"--from-scratch": from_scratch, "--along": along}
         chosen = "--arms", arm, "--seeds", str(seed), *(option for option, there in said.items() if there)
         command = [sys.executable, "-m", "opdlib.cli", "study", scale.name, *chosen, "--out", str(out)]
-        if subprocess.run(command, check=False).returncode:
-            raise SystemExit(2)  # it has said why
+        with left_to_the_child():
+            code = subprocess.run(command, check=False).returncode
+        if code:
+            raise SystemExit(code if code in (130, 143) else 2)  # it has said why
         return
     arithmetic.choose(kernels)
     from opdlib.study.along import run_along

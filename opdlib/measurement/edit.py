@@ -144,6 +144,8 @@ def edit(
     with new_folder(out) as folder:
         with (folder / "model.safetensors").open("wb") as stream:
             write_safetensors(stream, {"format": "pt"}, infos, contents())
+        source.check_unchanged()
+        trained.check_unchanged()
         copy_companions(trained.folder, folder)
     kept, whole, start = (float(x) for x in sums[:3])
     return Kept(

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.checkpoints.patch import copy_companions
+from opdlib.checkpoints.patch import copy_companions, write_tensors
 from opdlib.files import new_folder
 from opdlib.measurement.align import Match, align
 from opdlib.metrics.draws import generator
@@ -48,7 +47,9 @@ def noise(
             moved += float((noisy.double() - before.double()).square().sum())
             whole += float(before.double().square().sum())
             written[match.source] = noisy
-        save_file(written, folder / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(folder / "model.safetensors", written)
+        source.check_unchanged()
+        like.check_unchanged()
         copy_companions(source.folder, folder)
     return math.sqrt(moved / whole) if whole else math.nan
 

@@ -65,6 +65,8 @@ def overlap(
         sides = source.read(match.source), a.read(match.trained), b.read(partners[match.source])
         before, after_a, after_b = (view_of(tensor, view) for tensor in sides)
         tensors.append(OverlapPart(match.param, of.count(before, after_a, after_b, atol), _products(*sides)))
+    for side in (source, a, b):
+        side.check_unchanged()
     return {
         "view": view,
         "atol": atol,

@@ -26,7 +26,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from opdlib.errors import OutputError, RegistryError
+from opdlib.errors import OutputError, ParameterError, RegistryError
 from opdlib.files import cache_root, data_root
 from opdlib.registry.pairs import Pair, find_pair
 from opdlib.registry.study import find_run
@@ -65,6 +65,22 @@ def state_of(pair: Pair, view: str = "bf16") -> State:
 def committed_folder(pair: Pair, view: str = "bf16") -> Path:
     """Where complete results that opdlib comes with lie: bf16 in data/results/<key>/, other views in folders there."""
     return data_root() / "results" / pair.key / ("" if view == "bf16" else view)
+
+
+def default_folder(name: str, view: str, digests: Sequence[str] = ()) -> Path:
+    """Where results go that nobody gave a place: named like the pair. With `digests` of its checkpoints, which tell it
+    from another pair of the same name: a trained checkpoint often lies in a folder that is called `bf16`."""
+    content = [hashlib.sha256("".join(digests).encode()).hexdigest()[:8]] if digests else []
+    return Path("runs/measured") / "-".join([folder_name(name), *([] if view == "bf16" else [view]), *content])
+
+
+def folder_name(name: str) -> str:
+    """`name`, if it can be that of a folder. Raises ParameterError if it leads elsewhere or cannot be seen."""
+    if name != Path(name).name or name.startswith(".") or not name.isprintable():
+        raise ParameterError(
+            f"name {name!r} cannot be that of a results folder; wanted no /, no dot in front and nothing unprintable"
+        )
+    return name
 
 
 def results_folder(name: str, view: str = "bf16") -> Path:
@@ -182,6 +198,8 @@ def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
     That is so if it holds the results of other checkpoints, of another view or of other tensors, and if it holds a file
     by a name of results and is none. What is damaged may be replaced.
     """
+    if folder.is_file():
+        raise OutputError(f"{folder}: cannot be written, it is a file; choose a folder")
     there = [name for name in FILES if (folder / name).exists()]
     if there and PROVENANCE not in there and not {SUMMARY, TENSORS} <= set(there):
         raise OutputError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import RecipeError
+from opdlib.errors import OutputError, RecipeError
 from opdlib.files import new_folder
+from opdlib.foreign import reason
 from opdlib.train.adapter import whole_state
 from opdlib.train.models import save_state
 from opdlib.train.processes import first, meet
@@ -75,6 +77,21 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is Any
         for other in saved.parent.glob("checkpoint-*"):
             if other != saved:
                 shutil.rmtree(other)
+
+
+@contextmanager
+def saved_or_explained(folder: Path, step: Callable[[], int]) -> Iterator[None]:
+    """Whatever is raised while the checkpoint of `step` is being saved in `folder` becomes an OutputError: packages say
+    in many ways that a disk is full."""
+    try:
+        yield
+    except Exception as error:
+        half = folder / f"checkpoint-{step()}"
+        if not half.is_dir() or (half / WHOLE).exists():
+            raise
+        raise OutputError(
+            f"{half}: cannot be written ({reason(error)}); free space, then go on with --resume"
+        ) from error
 
 
 def last_checkpoint(folder: Path) -> Path | None:

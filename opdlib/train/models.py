@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import save_file
 from transformers.generation import GenerationMode
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import CheckpointError, MissingDependencyError
+from opdlib.checkpoints.patch import write_tensors
+from opdlib.errors import CheckpointError, MissingDependencyError, OutputError
 from opdlib.foreign import foreign, reason
 
 PROCESSOR_FILES = (
@@ -214,11 +214,12 @@ def save_state(state: dict[str, torch.Tensor], source: Checkpoint, folder: Path,
             module = _built(config)
         state, names = _apart(module, state), {name: name for name in source.tensors}
     tensors = {name: state[names[name]].detach().to("cpu", dtype).clone().contiguous() for name in source.tensors}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", tensors)
     config.dtype = dtype
-    config.save_pretrained(folder)
-    _generation_config(source).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(origin, **CODE).save_pretrained(folder)
+    parts = config, _generation_config(source), transformers.AutoTokenizer.from_pretrained(origin, **CODE)
+    with foreign(folder, OutputError, "free space or choose another place"):
+        for part in parts:
+            part.save_pretrained(folder)
     for file in PROCESSOR_FILES:
         if (origin / file).is_file():
             shutil.copyfile(origin / file, folder / file)

@@ -32,11 +32,13 @@ from transformers import TrainerCallback
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.errors import OutputError
 from opdlib.files import new_folder
+from opdlib.foreign import foreign
 from opdlib.registry.recipes import OpsdRecipe
 from opdlib.train import arithmetic
 from opdlib.train.adapter import save_adapter, whole_state
-from opdlib.train.callbacks import Bar, Checkpoints, Keep, Look, Metrics, last_checkpoint
+from opdlib.train.callbacks import Bar, Checkpoints, Keep, Look, Metrics, last_checkpoint, saved_or_explained
 from opdlib.train.evaluate import evaluate_model
 from opdlib.train.fresh import find_architecture, write_fresh
 from opdlib.train.masks import InsideMask, ZeroGradient, training_masks
@@ -114,7 +116,7 @@ def _train(run: Run, score: bool, look: Look | None) -> None:
         if here and not complete:
             prepare(folder, run.recipe, hub=run.commits(), parents=run.origins())
         if here and run.spec("student") is None and not init.is_dir():
-            with new_folder(init) as new:
+            with new_folder(init) as new, foreign(init, OutputError, "free space or choose another place"):
                 write_fresh(find_architecture(run.recipe.student), run.recipe.seed, new)
     if complete:
         return
@@ -164,7 +166,8 @@ def _optimize(run: Run, models: dict[str, Checkpoint], look: Look | None) -> Non
         old_name = "`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
         warnings.filterwarnings("ignore", old_name, FutureWarning)
         trainer = build_trainer(recipe, model, reader, load_model(teacher) if teacher else None, checkpoints, callbacks)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        with saved_or_explained(checkpoints, lambda: trainer.state.global_step):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
     if recipe.lora is not None:
         state = whole_state(trainer.model)
         with new_folder(folder / "adapter", replace=True) as new:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from opdlib.errors import OutputError, RecipeError
-from opdlib.files import new_folder, write_file
+from opdlib.files import explained, new_folder, write_file
 from opdlib.registry.recipes import Recipe, load_recipe
 
 COMPLETE = "complete.json"
@@ -80,7 +80,7 @@ class StepLog:
 
     def append(self, row: dict[str, Any]) -> None:
         """Write one row, which has a `step`, after those of earlier steps. Raises ValueError for NaN and infinity."""
-        with self.path.open("a", encoding="utf8") as stream:
+        with explained(self.path), self.path.open("a", encoding="utf8") as stream:
             stream.write(_line(row))
 
 

@@ -59,4 +59,4 @@ def test_ctrl_c_and_a_closed_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "def stop(): raise KeyboardInterrupt\np.registry = stop\nsys.exit(main(['pairs']))"
     )
     done = subprocess.run([sys.executable, "-c", stopped], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "opd: interrupted; the same command goes on from here\n")
+    assert (done.returncode, done.stderr) == (130, "opd: interrupted; the same command starts again\n")
