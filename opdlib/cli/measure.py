@@ -60,6 +60,7 @@ def measure(
     memory: str | None = None,
     dask: str | None = None,
     shard: str | None = None,
+    dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Measure pairs and write their results.
@@ -88,9 +89,10 @@ def measure(
         memory: at most so many bytes, such as 8G; changes no number
         dask: share the work among the workers of this scheduler, tcp://HOST:8786
         shard: measure part I/N of the work, for opd merge to put together
+        dry_run: say what it would take on this machine, and measure nothing
         json: what was done as JSON, a list
     """
-    from opdlib.cli.shares import bytes_of, executor_of, measure_shards
+    from opdlib.cli.shares import bytes_of, executor_of, measure_shards, tell_forecasts
     from opdlib.registry.pairs import find_pair
     from opdlib.results.layout import committed_folder, default_folder, folder_name
     from opdlib.results.measure import Order, is_finished, measure_together, scales_of
@@ -123,8 +125,12 @@ def measure(
     metrics = ("sparsity", *(() if only else ("geometry",)), *NULLS[nulls])
     options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
     options["memory"] = bytes_of(memory) if memory else None
-    if shard:
-        measure_shards({sources[s]: [order for _, order in o] for s, o in orders.items()}, shard, options)
+    if shard or dry_run:
+        opened = {sources[spec]: [order for _, order in together] for spec, together in orders.items()}
+        if shard:
+            measure_shards(opened, shard, options)
+        else:
+            tell_forecasts(opened, {key: value for key, value in options.items() if key != "progress"})
         return
     done = []
     for spec, together in orders.items():

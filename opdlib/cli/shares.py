@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -51,6 +52,31 @@ def measure_shards(orders: Mapping[Checkpoint, Sequence[Order]], shard: str, opt
         parts, whole = measure_shard(source, together, int(found[1]), int(found[2]), **options)
         for order in together:
             print(f"{order.name}: shard {shard}, {parts} of {whole} parts; in {order.folder}")
+
+
+def tell_forecasts(orders: Mapping[Checkpoint, Sequence[Order]], options: Mapping[str, Any]) -> None:
+    """What the orders over each source would take: a line for each number."""
+    from opdlib.measurement.forecast import forecast
+    from opdlib.measurement.schedule import Job
+
+    for source, together in orders.items():
+        jobs = [Job(order.name, order.trained, order.skip, scales=order.scales) for order in together]
+        found = forecast(source, jobs, **options)
+        print(", ".join(order.name for order in together))
+        print(f"  tensors   {found.tensors}, with {found.matrices} matrices")
+        print(f"  to read   {_size(found.read)}, of which {_size(found.download)} to download")
+        print(f"  memory    {_size(found.memory)}")
+        print(f"  time      {_time(found.seconds)}")
+
+
+def _size(count: float) -> str:
+    unit = next((u for u in (10**12, 10**9, 10**6, 10**3) if count >= u), 1)
+    return f"{count / unit:.3g} {({10**12: 'TB', 10**9: 'GB', 10**6: 'MB', 10**3: 'kB'}).get(unit, 'bytes')}"
+
+
+def _time(seconds: float) -> str:
+    hours, rest = divmod(math.ceil(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s" if rest >= 60 else f"{rest} s"
 
 
 def merge(*shards: Path, out: Annotated[Path, Parameter(alias="-o")], workers: int | None = None) -> None:

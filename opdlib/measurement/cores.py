@@ -8,6 +8,7 @@ Python's lock.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -69,3 +70,19 @@ def memory_in_use() -> int:
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf8").splitlines() if status.is_file() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
+
+
+def workers_of(asked: int | None) -> int:
+    """How many matrices at once: the cores, if nobody asks for a number. Raises ParameterError."""
+    if asked is not None and asked < 1:
+        raise ParameterError(f"workers {asked}; wanted a number from 1 up")
+    return asked or os.cpu_count() or 1
+
+
+def device_of(name: str) -> str:
+    """The device that `auto`, `cpu` or `cuda` means here. Raises ParameterError."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ParameterError(f"device {name!r}; wanted auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("device cuda: there is none on this machine; use auto or cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"

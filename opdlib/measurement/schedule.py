@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -12,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import ParameterError
 from opdlib.measurement.align import VIEWS, Alignment
+from opdlib.measurement.cores import device_of, workers_of
 from opdlib.measurement.geometry import MatrixResult, from_json
 from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.parts import Finished, Part, Plan, by_work, measure_here, measure_there
@@ -121,7 +120,7 @@ def measure_all(
     measured. `progress` True shows a bar, None only on a terminal. Raises AlignmentError, MeasureError (NaN, Inf,
     dtype, no decomposition, workers that are gone), CheckpointError (changed meanwhile), ParameterError, OutputError.
     """
-    count = _workers(workers)
+    count = workers_of(workers)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory())) if executor else None
         runs = _Runs(source, jobs, view, metrics, device, progress, scratch)
@@ -155,7 +154,7 @@ def measure_share(
         raise ParameterError(f"shard {number}/{of}; wanted i/n with i from 1 to n, such as 1/{max(of, 1)}")
     runs = _Runs(source, jobs, view, metrics, device, progress)
     own = by_work(runs.plan.parts)[number - 1 :: of]
-    runs.finish(f"shard {number}/{of}", own, runs.here(_workers(workers), memory))
+    runs.finish(f"shard {number}/{of}", own, runs.here(workers_of(workers), memory))
     return len(own), len(runs.plan.parts)
 
 
@@ -188,7 +187,7 @@ class _Runs:
             if value not in known:
                 raise ParameterError(f"{what} {value!r}; wanted one of {', '.join(known)}")
         trained, skip, scales = [j.trained for j in jobs], [j.skip for j in jobs], [j.scales for j in jobs]
-        self.plan = Plan(source, trained, skip, scales, view, metrics, _device(device))
+        self.plan = Plan(source, trained, skip, scales, view, metrics, device_of(device))
         self._jobs, self._progress = jobs, progress
         self._origins = [{"source": source.origin(), "trained": job.trained.origin()} for job in jobs]
         folders = [job.ledger or (scratch / str(n) if scratch else None) for n, job in enumerate(jobs)]
@@ -274,27 +273,12 @@ class _Runs:
         return tuple(from_json(row) for key in keys for row in self._records(number, key))
 
     def _records(self, number: int, key: str) -> Any:
-        if ledger := self._ledgers[number]:
-            known = ledger.load(key)
-            assert known is not None, "what is measured is in the ledger"
-            return known[0]
-        return self._kept[number][key]
-
-
-def _workers(asked: int | None) -> int:
-    if asked is not None and asked < 1:
-        raise ParameterError(f"workers {asked}; wanted a number from 1 up")
-    return asked or os.cpu_count() or 1
+        ledger = self._ledgers[number]
+        known = ledger.load(key) if ledger else (self._kept[number][key], {})
+        assert known is not None, "what is measured is in the ledger"
+        return known[0]
 
 
 def _bar(name: str, size: int, unit: str, progress: bool | None) -> tqdm[Any]:
     hidden = None if progress is None else not progress
     return tqdm(total=size, unit=unit, unit_scale=True, desc=name, disable=hidden)
-
-
-def _device(name: str) -> str:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ParameterError(f"device {name!r}; wanted auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ParameterError("device cuda: there is none on this machine; use auto or cpu")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"

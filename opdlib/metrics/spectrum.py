@@ -67,7 +67,7 @@ def from_gram(gram: torch.Tensor, larger_side: int) -> Spectrum | None:
 
 def gram_of(matrix: torch.Tensor) -> torch.Tensor:
     """The smaller Gram matrix, (n, n) float64 with n = min(m, n)."""
-    gram = Gram(min(matrix.shape), matrix.device)
+    gram = Gram(matrix.shape, matrix.device)
     for _, block in blocks(matrix):
         gram.add(block)
     return gram.matrix()

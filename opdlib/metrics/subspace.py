@@ -153,7 +153,7 @@ def update_basis(
     torch.linalg.LinAlgError.
     """
     n = min(source.shape)
-    deltas = Gram(n, source.device)
+    deltas = Gram(source.shape, source.device)
     on_long = known.short.new_zeros(known.long.shape[1], n) if known else None
     for rows, difference in _blocks(trained, source):
         deltas.add(difference)
@@ -205,7 +205,7 @@ def compare(basis: Basis, source: torch.Tensor, trained: torch.Tensor) -> Compar
     What a zero delta or a zero source leaves undefined is NaN, as is a subspace that the source does not determine.
     """
     n, k = basis.short.shape
-    deltas, trains = Gram(n, basis.short.device), Gram(n, basis.short.device)
+    deltas, trains = Gram(basis.shape, basis.short.device), Gram(basis.shape, basis.short.device)
     on_long = basis.short.new_zeros(k, n)  # long^T delta
     for (rows, before), (_, after) in zip(blocks(source), blocks(trained), strict=True):
         trains.add(after)

@@ -16,6 +16,7 @@ from opdlib.measurement.sparsity import TensorResult
 from opdlib.metrics.sparsity import ABSOLUTE
 from opdlib.quantities import flat, key_of
 from opdlib.results.flat import nest
+from opdlib.stats import median_interval, verdict
 
 NULLS = ("null", "tensor", "expert", "metric", "side", "at", "value")
 CURVES = ("visibility", "spectrum")
@@ -95,8 +96,6 @@ def _columns(rows: Sequence[Values]) -> dict[str, list[float]]:
 
 def _explained(pairs: Sequence[tuple[Values, Values]]) -> dict[str, Any]:
     """Key -> ratio null / observed, its interval over the matrices, verdict. `changed` is the density."""
-    from opdlib.stats import median_interval, verdict  # only now: it loads pandas
-
     found = {}
     for key, ratios in _columns([{k: e[k] / o[k] for k in e if o.get(k)} for o, e in pairs]).items():
         ratio, low, high = median_interval(ratios)

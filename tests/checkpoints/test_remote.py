@@ -125,6 +125,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPDLIB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+    resolve = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(opdlib.checkpoints.ranges, "PAUSE", 0.001)
     close_session()
@@ -194,7 +196,10 @@ def test_a_bad_line_is_asked_again(
         setattr(hub, name, [hub.served + drop for drop in value] if name == "drops" else value)
     before = hub.ranges
     assert torch.equal(tensor[0].read("w"), tensor[1])
-    assert hub.ranges > before + 1
+    asked = hub.ranges - before
+    assert asked == 1 if wrong == {"longer": 100} else asked > 1, (
+        "what is announced beyond the tensor is not waited for"
+    )
     assert tensor[0].to_download() == 0
 
 
@@ -236,7 +241,7 @@ def test_what_is_kept_is_bounded(hub: Hub, tmp_path: Path, monkeypatch: pytest.M
         (b"\xff" * 8, "a header of"),
         (b"\x02" + bytes(7) + b"[]", "no JSON object"),
         (b"\x02" + bytes(7) + b"{]", "its header is no JSON"),
-        ({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, "w has 4 bytes, its shape wants other"),
+        ({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, "its shape and dtype want other"),
         ({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, "w would end at"),
         ({"w": {"dtype": "F32", "shape": [2]}}, "wanted dtype, shape and data_offsets"),
         ({}, "hold no tensor"),

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from opdlib.metrics import gram
 from opdlib.metrics.gram import ROWS
 from opdlib.metrics.spectrum import (
     RANK_TOLERANCES,
@@ -201,3 +202,12 @@ def test_a_spectrum_must_descend_and_be_nonnegative() -> None:
 def test_the_direct_route_agrees() -> None:
     matrix = gaussian((33, 21))
     assert direct(matrix).sigma.numpy() == pytest.approx(spectrum(matrix).sigma.numpy(), rel=1e-9)
+
+
+def test_the_threads_that_share_a_tall_matrix_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = gaussian((3 * ROWS + 5, 401))
+    monkeypatch.setattr(gram, "_TALL", len(matrix))
+    shared = gram_of(matrix)
+    monkeypatch.setattr(gram, "_helpers", lambda: gram.ThreadPoolExecutor(1))
+    assert torch.equal(gram_of(matrix), shared)
+    assert torch.allclose(shared, matrix.mT @ matrix, rtol=1e-12, atol=1e-9)

@@ -1,0 +1,65 @@
+"""What a measurement would take on this machine: bytes, memory and time, before a tensor is read."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.remote import RemoteCheckpoint
+from opdlib.measurement import cost
+from opdlib.measurement.cores import device_of, memory_in_use, workers_of
+from opdlib.measurement.parts import Plan
+from opdlib.measurement.schedule import METRICS, Job
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What measuring would take on this machine."""
+
+    tensors: int
+    matrices: int
+    read: int
+    """Bytes of tensors, of both sides."""
+    download: int
+    """Bytes of them that are not on this machine."""
+    memory: int
+    """Bytes that this many workers take at most, the process included."""
+    seconds: float
+
+
+def forecast(
+    source: Checkpoint,
+    jobs: Sequence[Job],
+    *,
+    view: str = "bf16",
+    metrics: Sequence[str] = METRICS,
+    device: str = "auto",
+    workers: int | None = None,
+    memory: int | None = None,
+) -> Forecast:
+    """What `measure_all` would take on this machine's CPU, from headers and from a small matrix that is measured now.
+
+    For options and errors see there.
+    """
+    trained, skip, scales = [j.trained for j in jobs], [j.skip for j in jobs], [j.scales for j in jobs]
+    plan, count = Plan(source, trained, skip, scales, view, metrics, device_of(device)), workers_of(workers)
+    sides = [plan.source, *plan.trained]
+    geometry = plan.geometry if "geometry" in plan.metrics else []
+    largest = sorted((part.memory for part in geometry), reverse=True)[:count]
+    scanned = max(part.memory for part in plan.parts)
+    taken = min(max(sum(largest), scanned) + memory_in_use(), memory or sys.maxsize)
+    pace = cost.speed()
+    shapes = [(plan.source.info(part.tensors[0]).shape, len(part.pairs)) for part in geometry]
+    taking = [pace * job for shape, pairs in shapes for job in cost.jobs(shape, pairs)]
+    scan = pace * cost.SCAN * sum(alignment.parameters for alignment in plan.alignments)
+    return Forecast(
+        tensors=sum(len(alignment.matches) for alignment in plan.alignments),
+        matrices=sum(math.prod(plan.source.info(p.tensors[0]).shape[:-2]) * len(p.pairs) for p in geometry),
+        read=sum(info.numel * cost.ITEM.get(info.dtype, 0) for side in sides for info in side.tensors.values()),
+        download=sum(side.to_download() for side in sides if isinstance(side, RemoteCheckpoint)),
+        memory=taken,
+        seconds=scan / count + cost.makespan(taking, count),
+    )
