@@ -240,7 +240,7 @@ _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminato
 
 
 def find_recipe(named: str | Path) -> Path:
-    """The file `named`, else the recipe of that name that opdlib ships, such as pico-opd or fp32/pico-opd. What is
+    """The file `named`, else the recipe of that name that opdlib ships, such as pico-opd or bf16/pico-opd. What is
     nowhere is given back: `load_recipe` refuses it."""
     path = find(Path(named))
     shipped = data_root() / "recipes" / f"{named}.yaml"

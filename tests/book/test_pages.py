@@ -8,9 +8,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -78,7 +79,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout[-4000:]
+    warnings = [line for line in done.stdout.splitlines() if re.search("WARNING|ERROR", line)]
+    assert done.returncode == 0, warnings or done.stdout[-4000:]
     return folder / "html", done.stdout
 
 
@@ -251,39 +253,46 @@ THEIRS = {"exclude": [[".citation-list"], ["dl.py"]]}
 """What docutils and autodoc write, and no page of ours can change."""
 
 
-@pytest.fixture
-def opened(build: tuple[Path, str], browser: Browser) -> Iterator[Callable[..., Tab]]:
+@pytest.fixture(scope="module")
+def opened(build: tuple[Path, str], browser: Browser) -> Callable[..., AbstractContextManager[Tab]]:
     """Opens a page; what it complains about, and what it asks the network for, fails the test."""
-    faults: list[str] = []
-    tabs: list[Tab] = []
 
-    def open_page(name: str, width: int = 1280, height: int = 900, **options: Any) -> Tab:
-        tab = browser.new_page(viewport={"width": width, "height": height}, **options)
-        tabs.append(tab)
+    @contextmanager
+    def open_page(name: str, **options: Any) -> Iterator[Tab]:
+        faults: list[str] = []
+        tab = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url))
         tab.goto((build[0] / f"{name}.html").as_uri())
-        return tab
-
-    yield open_page
-    for tab in tabs:
+        yield tab
         tab.close()
-    assert faults == []
+        assert faults == []
+
+    return open_page
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def tab(request: pytest.FixtureRequest, opened: Callable[..., AbstractContextManager[Tab]]) -> Iterator[Tab]:
+    """Every page of the book, opened once for all that is looked at there."""
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    with opened(request.param) as page:
+        page.evaluate(f"{AXE_SCRIPT}; null")
+        page.add_style_tag(content="* { transition: none !important }")  # a colour on its way is neither of the two
+        yield page
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("mode", ["light", "dark"])
-@pytest.mark.parametrize("name", PAGES)
-def test_everyone_can_read_it(opened: Callable[..., Tab], name: str, mode: str) -> None:
+def test_everyone_can_read_it(tab: Tab, mode: Literal["light", "dark"]) -> None:
     """axe-core, in both colours: labels, contrast, order of headings, alternatives of pictures, what a key reaches."""
-    from axe_playwright_python.sync_playwright import Axe
-
     off = {rule: {"enabled": False} for rule in ("region", "empty-table-header")}  # the theme's logo; empty corners
-    options = {"runOnly": RULES[mode], "preload": False, "rules": off}
-    tab = opened(name, color_scheme=mode)
-    tab.add_style_tag(content="* { transition: none !important }")  # a colour on its way is neither of the two
-    found = Axe().run(tab, context=THEIRS, options=options).response["violations"]
+    options = {"runOnly": RULES[mode], "resultTypes": ["violations"], "preload": False, "rules": off}
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.emulate_media(color_scheme=mode)
+    tab.wait_for_function("mode => document.documentElement.dataset.theme === mode", arg=mode)
+    found = tab.evaluate("([context, options]) => axe.run(context, options)", [THEIRS, options])["violations"]
     assert {rule["id"]: [node["html"][:200] for node in rule["nodes"][:3]] for rule in found} == {}
 
 
@@ -299,10 +308,9 @@ BROKEN = r"""() => [...document.querySelectorAll('table.opd tbody :is(td, th)')]
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", PAGES)
-def test_a_phone_shows_it_whole(opened: Callable[..., Tab], name: str) -> None:
+def test_a_phone_shows_it_whole(tab: Tab) -> None:
     """390 pixels: nothing but a table moves sideways, no number is broken, and text in figures has 11 pixels."""
-    tab = opened(name, 390, 844)
+    tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     assert tab.evaluate(BROKEN) == []
     for picture in tab.locator("article img[src$='.svg']").all():
@@ -321,22 +329,22 @@ def smallest_text(svg: str, width: float) -> float:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
-def test_it_reads_without_scripts(opened: Callable[..., Tab], name: str) -> None:
-    tab = opened(name, java_script_enabled=False)
-    assert len(tab.locator("article").inner_text()) > 500
-    assert tab.locator("article h1").first.is_visible()
+def test_it_reads_without_scripts(opened: Callable[..., AbstractContextManager[Tab]], name: str) -> None:
+    with opened(name, java_script_enabled=False) as tab:
+        assert len(tab.locator("article").inner_text()) > 500
+        assert tab.locator("article h1").first.is_visible()
 
 
 @pytest.mark.browser
-def test_search_finds_what_people_wrote_first(opened: Callable[..., Tab]) -> None:
-    tab = opened("search")
-    for word in ("sparsity", "coverage", "rank"):
-        tab.goto(f"{tab.url.partition('?')[0]}?q={word}")
-        tab.locator("#search-results li").first.wait_for()
-        tab.wait_for_timeout(500)
-        pages = [link.get_attribute("href") or "" for link in tab.locator("#search-results li > a").all()]
-        assert pages[0].startswith(("book/", "notebooks/"))
-        assert not pages[0].startswith("book/api"), pages[:5]
+def test_search_finds_what_people_wrote_first(opened: Callable[..., AbstractContextManager[Tab]]) -> None:
+    with opened("search") as tab:
+        for word in ("sparsity", "coverage", "rank"):
+            tab.goto(f"{tab.url.partition('?')[0]}?q={word}")
+            tab.locator("#search-results li").first.wait_for()
+            tab.wait_for_timeout(500)
+            pages = [link.get_attribute("href") or "" for link in tab.locator("#search-results li > a").all()]
+            assert pages[0].startswith(("book/", "notebooks/"))
+            assert not pages[0].startswith("book/api"), pages[:5]
 
 
 @pytest.mark.browser

@@ -119,8 +119,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_a_shipped_recipe_has_a_name_and_a_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shipped = {name: load_recipe(find_recipe(name)).precision for name in ("pico-opd", "fp32/pico-opd")}
-    assert shipped == {"pico-opd": "bf16", "fp32/pico-opd": "fp32"}
+    shipped = {name: load_recipe(find_recipe(name)).precision for name in ("pico-opd", "bf16/pico-opd")}
+    assert shipped == {"pico-opd": "fp32", "bf16/pico-opd": "bf16"}
     assert load_recipe(find_recipe("data/recipes/pico-opd.yaml")) == load_recipe(find_recipe("pico-opd"))
     (tmp_path / "pico-opd").write_text("- mine\n")
     with pytest.raises(RecipeError, match="pico-opd: holds a list"):
