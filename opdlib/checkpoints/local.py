@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
-from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index
+from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index, whole_file
 from opdlib.checkpoints.watched import Watched, unreadable
 from opdlib.errors import CheckpointError
 from opdlib.foreign import foreign
@@ -81,7 +81,7 @@ def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheck
     if path.is_dir():
         indices, weights = sorted(path.glob(f"{WEIGHTS}.index.json")), sorted(path.glob(WEIGHTS))
         return LocalCheckpoint(spec, files_in(path, "model.safetensors", indices, weights), path, revision)
-    files = files_of_index(path) if path.suffix == ".json" else {path: None}
+    files = files_of_index(path) if path.suffix == ".json" else whole_file(path)
     return LocalCheckpoint(spec, files, path.parent, revision)
 
 

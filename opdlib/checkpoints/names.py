@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-BLOCKS = ("attention", "mlp", "embedding", "lm_head", "norm", "vision", "other")
+BLOCKS = ("attention", "mlp", "router", "embedding", "lm_head", "norm", "vision", "other")
 """The blocks of a summary, in the order of every table. `vision` is everything whose part is vision."""
 
 PARTS = ("language", "vision")
@@ -26,8 +26,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "mlp": (
         *("gate_proj", "up_proj", "down_proj", "gate_up_proj", "c_fc", "fc1", "fc2", "w1", "w2", "w3"),
-        *("dense_h_to_4h", "dense_4h_to_h", "router", "gate"),
+        *("dense_h_to_4h", "dense_4h_to_h"),
     ),
+    "router": ("router", "gate", "shared_expert_gate", "moe_statics", "e_score_correction_bias", "expert_bias"),
     "embedding": (
         *("embed_tokens", "wte", "wpe", "tok_embeddings", "embed_positions", "patch_embed", "position_embedding"),
     ),
@@ -36,15 +37,26 @@ MODULES: dict[str, tuple[str, ...]] = {
 """Block -> the module words that belong to it."""
 
 PARENTS = dict.fromkeys(("self_attn", "attn", "attention", "linear_attn"), "attention") | dict.fromkeys(
-    ("mlp", "feed_forward", "block_sparse_moe", "experts", "shared_expert", "shared_experts"), "mlp"
+    ("mlp", "shared_mlp", "ffn", "feed_forward", "block_sparse_moe", "experts", "shared_expert", "shared_experts"),
+    "mlp",
 )
 """Segment -> block of a module whose own word is unknown or ambiguous (GPT-2's c_proj is in both)."""
 
 LAYER_WORDS = ("layers", "h", "blocks", "layer")
 VISION_WORDS = ("visual", "vision_tower", "vision_model", "vision_encoder", "multi_modal_projector")
 
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Segments that a compiler or a trainer puts into names, anywhere."""
+OUTER = ("module.", "pretrained_model.", "base_model.model.")
+"""Prefixes of what is wrapped around a model for training."""
 PREFIXES = (("model.language_model.", "model."), ("language_model.", ""), ("model.visual.", "visual."))
 """Prefix -> what it stands for: the same weights saved by different versions of a library."""
+BASES = ("model.", "transformer.", "gpt_neox.")
+"""What the names of a model with a head begin with, and those of the same model without one do not."""
+SYNONYMS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+"""Mixtral's words for the matrices of an expert -> everybody's."""
+BUFFERS = ("inv_freq", "original_inv_freq", "position_ids", "masked_bias", "cos_cached", "sin_cached", "causal_mask")
+"""Last segments of what is stored and not trained."""
 
 NUMBER = re.compile("[0-9]{1,6}")
 """What numbers a layer or an expert; longer ones are words."""
@@ -82,18 +94,48 @@ def parse(name: str) -> Param:
     whose word holds "norm" (q_norm and k_norm too) is `norm`.
     """
     segments = name.split(".")
-    part = "vision" if any(s in VISION_WORDS for s in segments) else "language"
+    part = "vision" if is_vision(name) else "language"
     body = segments[:-1] if len(segments) > 1 and segments[-1] in ("weight", "bias") else segments
     layer, expert = _number_after(body, LAYER_WORDS), _number_after(body, ("experts",))
-    return Param(name, layer, body[-1], _block(body), part, expert)
+    module = body[-1] if expert is None else SYNONYMS.get(body[-1], body[-1])
+    return Param(name, layer, module, _block(body), part, expert)
+
+
+def is_vision(name: str) -> bool:
+    """Does this name belong to the vision part?"""
+    return not set(name.split(".")).isdisjoint(VISION_WORDS)
+
+
+def is_buffer(name: str, dimensions: int) -> bool:
+    """Is a tensor of this name stored, but not trained? The mask of GPT-2's attention is called a bias."""
+    last = name.rpartition(".")[2]
+    return last in BUFFERS or (dimensions == 4 and name.endswith((".attn.bias", ".attention.bias")))
+
+
+def unwrapped(name: str) -> str:
+    """The name without what compilers and trainers put into it; see `WRAPPERS` and `OUTER`."""
+    name = ".".join(segment for segment in name.split(".") if segment not in WRAPPERS)
+    while outer := next((prefix for prefix in OUTER if name.startswith(prefix)), None):
+        name = name.removeprefix(outer)
+    return name
 
 
 def canonical(name: str) -> str:
-    """The name with a known prefix replaced by what it stands for; see `PREFIXES`."""
+    """The name as today's libraries have it; see `PREFIXES` and `SYNONYMS`."""
     for prefix, meaning in PREFIXES:
         if name.startswith(prefix):
-            return meaning + name.removeprefix(prefix)
-    return name
+            name = meaning + name.removeprefix(prefix)
+            break
+    segments = name.replace("block_sparse_moe.", "mlp.").replace("router.layer.", "router.").split(".")
+    if _number_after(segments, ("experts",)) is not None:
+        segments = [SYNONYMS.get(segment, segment) for segment in segments]
+    return ".".join(segments)
+
+
+def bare(name: str) -> str:
+    """The canonical name as it is in a model without a head; see `BASES`."""
+    known = canonical(name)
+    return known.removeprefix(next(filter(known.startswith, BASES), ""))
 
 
 def module_order(modules: Iterable[str]) -> list[str]:
@@ -113,7 +155,16 @@ def _block(body: list[str]) -> str:
     module = body[-1]
     if "norm" in module or module.startswith("ln_"):
         return "norm"
+    if _is_router(body):
+        return "router"
     for parent in reversed(body[:-1]):
         if parent in PARENTS:
             return PARENTS[parent]
     return _BLOCK_OF.get(module, "other")
+
+
+def _is_router(body: list[str]) -> bool:
+    """What chooses experts, its correction included; a gate is a router in an mlp alone."""
+    words = MODULES["router"]
+    gates = [i for i, segment in enumerate(body) if segment in words]
+    return any(body[i] == "router" or PARENTS.get(body[i - 1] if i else "") == "mlp" for i in gates)

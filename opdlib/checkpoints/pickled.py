@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
-from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index
+from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index, whole_file
 from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
 from opdlib.foreign import foreign
@@ -151,7 +151,7 @@ def open_pickled(path: Path, spec: str, revision: str | None = None) -> PickledC
     if path.is_dir():
         files = files_in(path, "pytorch_model.bin", sorted(path.glob("*.bin.index.json")), _weights(path))
         return PickledCheckpoint(spec, files, path, revision)
-    files = files_of_index(path) if path.suffix == ".json" else {path: None}
+    files = files_of_index(path) if path.suffix == ".json" else whole_file(path)
     return PickledCheckpoint(spec, files, path.parent, revision)
 
 

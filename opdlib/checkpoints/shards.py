@@ -28,9 +28,20 @@ def files_in(folder: Path, single: str, indices: Sequence[Path], weights: Sequen
         )
     if indices:
         return files_of_index(indices[0])
-    if whole.exists() or len(weights) == 1:
-        return {whole if whole.exists() else weights[0]: None}
+    if whole.exists():
+        return {whole: None}
     return _unlisted(folder, weights)
+
+
+def whole_file(path: Path) -> Files:
+    """A file that is a checkpoint by itself. Raises CheckpointError for one that is a shard of several by its name."""
+    shard = SHARD.fullmatch(path.name)
+    if shard and int(shard[3]) > 1:
+        raise CheckpointError(
+            f"{path}: is shard {int(shard[2])} of {int(shard[3])}, not a whole model; give the folder that holds all, "
+            "or their index"
+        )
+    return {path: None}
 
 
 def files_of_index(index: Path) -> Files:
@@ -98,6 +109,8 @@ def check_shard(path: Path, listed: Sequence[str] | None, held: Collection[str],
 def _unlisted(folder: Path, weights: Sequence[Path]) -> Files:
     """Shards without an index are taken only if their own names prove that the set is complete."""
     shards = [m for p in weights if (m := SHARD.fullmatch(p.name))]
+    if len(weights) == 1 and not shards:
+        return {weights[0]: None}
     if len(shards) == len(weights) and len({(m[1], int(m[3])) for m in shards}) == 1:
         total, numbers = int(shards[0][3]), {int(m[2]) for m in shards}
         missing = next(number for number in itertools.count(1) if number not in numbers)

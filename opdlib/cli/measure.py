@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
@@ -56,6 +57,7 @@ def measure(
     skip: tuple[str, ...] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     check: bool = False,
+    rename: tuple[str, ...] = (),
     workers: int | None = None,
     memory: str | None = None,
     dask: str | None = None,
@@ -85,6 +87,7 @@ def measure(
         skip: tensors to leave out, by name or pattern
         device: where to compute
         check: fail unless the committed numbers come out
+        rename: FROM=TO, beginnings of tensor names or whole ones
         workers: matrices at once (default: one per core); changes no number
         memory: at most so many bytes, such as 8G; changes no number
         dask: share the work among the workers of this scheduler, tcp://HOST:8786
@@ -92,7 +95,7 @@ def measure(
         dry_run: say what it would take on this machine, and measure nothing
         json: what was done as JSON, a list
     """
-    from opdlib.cli.shares import bytes_of, executor_of, measure_shards, tell_forecasts
+    from opdlib.cli.shares import bytes_of, executor_of, measure_shards, renames_of, tell_forecasts
     from opdlib.registry.pairs import find_pair
     from opdlib.results.layout import committed_folder, default_folder, folder_name
     from opdlib.results.measure import Order, is_finished, measure_together, scales_of
@@ -120,7 +123,7 @@ def measure(
         default = default_folder(pair.key, view, told_apart)
         folder = default if out is None else out if len(wanted) == 1 else out / folder_name(pair.key)
         scales = scales_of(committed_folder(pair, "stored")) if view == "bf16" and not given else {}
-        order = Order(folder, pair.key, after, (*pair.skip, *skip), scales=scales)
+        order = Order(folder, pair.key, after, (*pair.skip, *skip), scales=scales, rename=renames_of(rename))
         orders.setdefault(pair.source, []).append((pair, order))
     metrics = ("sparsity", *(() if only else ("geometry",)), *NULLS[nulls])
     options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
@@ -170,7 +173,7 @@ def _record(pair: Pair, folder: Path, finished: bool) -> dict[str, Any]:
     """What was done for one pair."""
     from opdlib.results.layout import read_provenance, read_summary
 
-    summary = read_summary(folder)
+    summary, provenance = read_summary(folder), read_provenance(folder)
     return {
         "name": pair.key,
         "trained": pair.trained,
@@ -179,13 +182,16 @@ def _record(pair: Pair, folder: Path, finished: bool) -> dict[str, Any]:
         "view": summary["view"],
         "tensors": summary["tensors"],
         "changed": None if summary["exact_zero"] is None else 1 - summary["exact_zero"],
-        "left_out": read_provenance(folder)["tied_or_skipped"],
+        "left_out": provenance["tied_or_skipped"],
+        "notes": provenance.get("notes", {}),
     }
 
 
 def _tell(done: Mapping[str, Any]) -> None:
-    for line in _left_out(done["left_out"]):
+    for line in _grouped(done["left_out"]):
         print(line)
+    for line in _grouped(done["notes"]):
+        print(line, file=sys.stderr)
     before = ", finished before and not measured again" if done["finished_before"] else ""
     print(
         f"{done['name']}: {done['tensors']} tensors, {done['changed'] or 0:.2%} of weights changed in view "
@@ -193,11 +199,11 @@ def _tell(done: Mapping[str, Any]) -> None:
     )
 
 
-def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
-    """A line for every reason why tensors are not compared, with the tensor or their number."""
-    for reason in dict.fromkeys(left_out.values()):
-        names = [name for name, why in left_out.items() if why == reason]
-        yield f"{names[0] if len(names) == 1 else f'{len(names)} tensors'}: {reason}"
+def _grouped(reasons: Mapping[str, str]) -> Iterator[str]:
+    """A line for every thing to be said of tensors, with the tensor, or their number and the first of them."""
+    for reason in dict.fromkeys(reasons.values()):
+        first, *more = (name for name, why in reasons.items() if why == reason)
+        yield f"{f'{len(more) + 1} tensors, such as {first}' if more else first}: {reason}"
 
 
 def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | None) -> None:
@@ -212,14 +218,14 @@ def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | No
         )
 
 
-def summary(results: str, /, *, view: View = "bf16", step: int | None = None, json: bool = False) -> None:
+def summary(results: str, /, *, view: View | None = None, step: int | None = None, json: bool = False) -> None:
     """Print the numbers of the paper's tables for one pair, each beside chance, rounding and the paper.
 
     example: opd summary smollm2-opd --json
 
     Args:
         results: a results folder, a pair, or a run of the study
-        view: of a pair
+        view: of a pair (default: bf16), or below a folder
         step: of a run of the study, after this step instead of the last
         json: every number as JSON
     """
@@ -280,6 +286,8 @@ def overlap(
     from opdlib.measurement.overlap import overlap
 
     found = overlap(source, a, b, atol=atol, view=view, skip=skip)
+    for line in _grouped(found.get("notes", {})):
+        print(line, file=sys.stderr)
     if json:
         print(dumps(found, indent=1))
         return

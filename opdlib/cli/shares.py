@@ -29,6 +29,14 @@ def bytes_of(memory: str) -> int:
     return int(float(found[1]) * UNITS[found[2]])
 
 
+def renames_of(texts: Sequence[str]) -> dict[str, str]:
+    """What `--rename FROM=TO` says; either may be empty, but not both."""
+    for text in texts:
+        if "=" not in text or text == "=":
+            raise ParameterError(f"--rename {text}: wanted FROM=TO, such as --rename actor.model.=model.")
+    return {old: new for old, _, new in (text.partition("=") for text in texts)}
+
+
 @contextmanager
 def executor_of(dask: str | None) -> Iterator[Executor | None]:
     """The workers of a Dask scheduler; None, for this machine's own cores, without an address."""
@@ -57,10 +65,10 @@ def measure_shards(orders: Mapping[Checkpoint, Sequence[Order]], shard: str, opt
 def tell_forecasts(orders: Mapping[Checkpoint, Sequence[Order]], options: Mapping[str, Any]) -> None:
     """What the orders over each source would take: a line for each number."""
     from opdlib.measurement.forecast import forecast
-    from opdlib.measurement.schedule import Job
+    from opdlib.measurement.parts import Job
 
     for source, together in orders.items():
-        jobs = [Job(order.name, order.trained, order.skip, scales=order.scales) for order in together]
+        jobs = [Job(o.name, o.trained, o.skip, scales=o.scales, rename=o.rename) for o in together]
         found = forecast(source, jobs, **options)
         print(", ".join(order.name for order in together))
         print(f"  tensors   {found.tensors}, with {found.matrices} matrices")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from opdlib.figures.theme import DOTTED, GREY, WHOLE, figure, legend_above, of_paper, of_views, power_of_two
+from opdlib.figures.theme import DOTTED, GREY, WHOLE, figure, legend_above, of_pairs, of_paper, of_views, power_of_two
 from opdlib.quantities import short
 from opdlib.tables.measured import WELL_POPULATED
 
@@ -39,20 +39,24 @@ def threshold_curve(table: pd.DataFrame, ax: Axes) -> None:
 
 @figure
 def magnitude(table: pd.DataFrame, ax: Axes) -> None:
-    """Share of weights that changed, in percent, by binade of abs(source). Table: `tables.magnitude`.
+    """Share of weights that changed, in percent, by binade of abs(source). Table: `tables.magnitude`, of any pairs.
 
     Hollow points are binades that are not well populated. `expected`, where it is known, is a dashed line. The axis on
     top gives half a bf16 ULP of each binade: a smaller change leaves the stored weight as it is. Weights that are zero
     have their place at the left end.
     """
-    place = _binade(table["magnitude"])
-    if table["expected"].notna().any():
-        ax.plot(place, 100 * table["expected"], "--", color=GREY, label="expected")
-    else:
-        ax.plot(place, 100 * table["share"], "-", color="black", lw=1)
-    full = table["coordinate_share"] >= WELL_POPULATED
-    for rows, fill, label in ((full, "black", "measured"), (~full, "white", "measured, few weights")):
-        ax.plot(place[rows], 100 * table["share"][rows], "o", color="black", mfc=fill, label=label)
+    place, pairs = _binade(table["magnitude"]), of_pairs(table)
+    for pair, own in table.groupby("pair", sort=False):
+        at, colour = place[own.index], pairs[str(pair)]
+        name = "measured" if len(pairs) < 2 else str(pair)
+        if own["expected"].notna().any():
+            expected = GREY if len(pairs) < 2 else colour
+            ax.plot(at, 100 * own["expected"], "--", color=expected, label="expected" if len(pairs) < 2 else None)
+        else:
+            ax.plot(at, 100 * own["share"], "-", color=colour, lw=1)
+        full = own["coordinate_share"] >= WELL_POPULATED
+        for rows, fill, label in ((full, colour, name), (~full, "white", f"{name}, few weights")):
+            ax.plot(at[rows], 100 * own["share"][rows], "o", color=colour, mfc=fill, label=label)
     every = [p for p in sorted(place) if p != place.min() or table["magnitude"].min() > 0]
     ticks = every[:: max(1, round(len(every) / 5))]
     names = [power_of_two(round(t)) for t in ticks]

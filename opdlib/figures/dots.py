@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from opdlib.checkpoints.names import BLOCKS
-from opdlib.figures.theme import HERE, REGIMES, WHOLE, figure, legend_above, named_rows, plain_axis
+from opdlib.figures.theme import HERE, REGIMES, WHOLE, figure, legend_above, named_rows, of_pairs, of_views, plain_axis
 from opdlib.quantities import quantity
 
 SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4
@@ -53,7 +53,8 @@ def dots(ax: Axes, table: pd.DataFrame, rows: str, column: str, key: str, shift:
     """One column against the rows, pairs as they come or blocks in their order; returns the place of each row.
 
     `key` is that of the column's quantity, which says what the axis is called and how the values are scaled. What was
-    measured here is `shift` below the paper's, hollow in another view than bf16. A number that is NaN has no dot.
+    measured here is `shift` below the paper's, hollow in another view than bf16; several pairs in one row have a colour
+    each. A number that is NaN has no dot.
     """
     given = dict.fromkeys(table[rows])
     order = [block for block in BLOCKS if block in given] if rows == "block" else list(given)
@@ -64,11 +65,16 @@ def dots(ax: Axes, table: pd.DataFrame, rows: str, column: str, key: str, shift:
         if len(own):
             label = f"paper, {regime.split()[0]}"
             ax.plot(drawn.scale * own[column], own[rows].map(place), marker, color=colour, mec="white", label=label)
-    colour, marker = HERE
-    for view, own in table[table["origin"] == "here"].dropna(subset=[column]).groupby("view", sort=False):
+    here = table[table["origin"] == "here"].dropna(subset=[column])
+    several = rows != "pair" and len(of_pairs(here)) > 1
+    groups = [(view, own, HERE[0]) for view, own in here.groupby("view", sort=False)]
+    if several:
+        groups = [(own["view"].iloc[0], own, look["color"]) for own, _, look in of_views(here)]
+    for view, own, colour in groups:
         height = own[rows].astype(object).map(place) + shift
         fill, label = (colour, "measured here") if view == "bf16" else ("white", f"here, {view}")
-        ax.plot(drawn.scale * own[column], height, marker, color=colour, mfc=fill, ms=9, label=label, zorder=3)
+        label = str(own["pair"].iloc[0]) if several and view == "bf16" else label
+        ax.plot(drawn.scale * own[column], height, HERE[1], color=colour, mfc=fill, ms=9, label=label, zorder=3)
     named_rows(ax, [str(row).replace("_", " ") for row in order])
     ax.set_xlabel(drawn.axis, loc="right")  # beside long names the axes are narrower than their label
     ax.set_ylabel(rows)

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 
-from opdlib.figures.theme import figure
+from opdlib.errors import ParameterError
+from opdlib.figures.theme import figure, of_pairs
 from opdlib.quantities import short
 
 
@@ -16,8 +17,11 @@ from opdlib.quantities import short
 def layer_module(table: pd.DataFrame, ax: Axes) -> None:
     """Share of weights that count as unchanged, in percent, for every layer and module: the paper's Figure 2 as a map.
 
-    Table: `tables.sparsity(..., by="layer and module")` at one threshold.
+    Table: `tables.sparsity(..., by="layer and module")` at one threshold. Raises ParameterError for several pairs: each
+    needs a map of its own.
     """
+    if len(pairs := of_pairs(table)) > 1:
+        raise ParameterError(f"a map shows one pair, the table has {', '.join(pairs)}; draw them one by one")
     draw_map(ax, table, "share", f"weights within {short(table['threshold'].iloc[0])} of the source (%)", 100)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from opdlib.figures.rank import FAINTEST, MARKED, index_axis
-from opdlib.figures.theme import GREY, HERE, INKS, REGIMES, WHOLE, band, figure, legend_above, plain_axis
+from opdlib.figures.theme import GREY, HERE, INKS, REGIMES, WHOLE, band, figure, legend_above, of_pairs, plain_axis
 from opdlib.tables.nulls import KINDS
 
 LOOKS = dict(zip(KINDS, ((GREY, "--"), ("black", "-"), (INKS[1], ":")), strict=True))
@@ -30,8 +30,11 @@ def low_coverage(table: pd.DataFrame, ax: Axes) -> None:
         if len(own):
             label = f"paper, {regime.split()[0]}"
             ax.plot(100 * own["density"], 100 * own[key], marker, color=colour, mec="white", label=label)
-    own = table[table["origin"] == "here"].dropna(subset=[key])
-    ax.plot(100 * own["density"], 100 * own[key], HERE[1], color=HERE[0], ms=9, label="measured here")
+    here = table[table["origin"] == "here"].dropna(subset=[key])
+    colours = of_pairs(here)
+    for pair, own in here.groupby("pair", sort=False):
+        label, colour = ("measured here", HERE[0]) if len(colours) < 2 else (str(pair), colours[str(pair)])
+        ax.plot(100 * own["density"], 100 * own[key], HERE[1], color=colour, ms=9, label=label)
     ax.set(xlim=WHOLE, ylim=WHOLE, xlabel="weights that changed (%)", ylabel="of these, in the smallest tenth (%)")
     legend_above(ax, columns=3)
 
@@ -43,10 +46,12 @@ def spectra(table: pd.DataFrame, ax: Axes) -> None:
     Table: `nulls.spectra`. Median and quartiles over the matrices of the commonest size. Dotted: the paper's numbers of
     leading values.
     """
-    for kind, own in table.groupby("kind", sort=False):
+    colours = of_pairs(table)
+    for (pair, kind), own in table.groupby(["pair", "kind"], sort=False):
         colour, style = LOOKS[str(kind)]
+        colour, label = (colour, kind) if len(colours) < 2 else (colours[str(pair)], f"{pair}, {kind}")
         size = own[own["rank"] == own["rank"].iloc[0]]
-        ax.plot(size["index"], 100 * size["value"], style, color=colour, lw=2, label=kind)
+        ax.plot(size["index"], 100 * size["value"], style, color=colour, lw=2, label=label)
         band(ax, size["index"], size, color=colour, alpha=0.15)
     index_axis(ax, max(table["index"].max(), MARKED[-1]) if len(table) else MARKED[-1])
     ax.set_yscale("log")

@@ -11,7 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from opdlib.figures.dots import dots
-from opdlib.figures.theme import DOTTED, GREY, INKS, WHOLE, figure, legend_above, of_paper, of_views, plain_axis
+from opdlib.figures.theme import (
+    DOTTED,
+    GREY,
+    INKS,
+    WHOLE,
+    figure,
+    legend_above,
+    of_pairs,
+    of_paper,
+    of_views,
+    plain_axis,
+)
 from opdlib.quantities import quantity, short_percent
 from opdlib.tables.paper_geometry import SIZES
 
@@ -45,19 +56,21 @@ def pair_projection(table: pd.DataFrame, ax: Axes) -> None:
 def projection_ratio(table: pd.DataFrame, ax: Axes) -> None:
     """Projection over its isotropic expectation, by share of rank: median and quartiles over matrices, logarithmic.
 
-    Table: `subspace.projection` of each view; filled points are view bf16, hollow ones any other.
+    Table: `subspace.projection` of each view; filled points are view bf16, hollow ones any other. Markers are sides,
+    and so are colours unless there are several pairs.
     """
     shares = sorted(set(table["share"]))
-    views = list(dict.fromkeys(table["view"]))
-    groups = [(side, view) for side in SIDES for view in views]
-    for number, (side, view) in enumerate(groups):
-        own = table[(table["side"] == side) & (table["view"] == view)]
+    groups = [(side, *which) for side in SIDES for which in of_views(table)]
+    several = len(of_pairs(table)) > 1
+    for number, (side, rows, _, look) in enumerate(groups):
+        own, view = rows[rows["side"] == side], rows["view"].iloc[0]
         at = own["share"].map(shares.index) + 0.7 * ((number + 0.5) / len(groups) - 0.5)
         colour, marker = SIDES[side]
+        colour, which = (look["color"], look["label"]) if several else (colour, view)
         reach = [own["ratio"] - own["ratio_low"], own["ratio_high"] - own["ratio"]]
         fill = colour if view == "bf16" else "white"
         style: dict[str, Any] = {"color": colour, "mfc": fill, "ms": 6, "elinewidth": 1.5}
-        ax.errorbar(at, own["ratio"], reach, fmt=marker, label=f"{side}, {view}", **style)
+        ax.errorbar(at, own["ratio"], reach, fmt=marker, label=f"{side}, {which}", **style)
     ax.axhline(1, **DOTTED)
     ax.set_yscale("log", base=2)
     low, high = table["ratio_low"].min(), table["ratio_high"].max()
@@ -100,17 +113,19 @@ def pair_low(table: pd.DataFrame, ax: Axes) -> None:
 def coverage(table: pd.DataFrame, ax: Axes) -> None:
     """Coverage of both masks in percent, by their size, between chance (dotted) and ceiling (grey).
 
-    Table: `subspace.coverage` of each view, at one atol.
+    Table: `subspace.coverage` of each view, at one atol. Markers are masks, and so are colours unless there are several
+    pairs.
     """
     reach = max(table["share"].max(), 0.01)
     ax.plot([0, 100 * reach], [0, 100 * reach], label="chance", **DOTTED)
-    for own, style, _ in of_views(table):
-        view = own["view"].iloc[0]
+    several = len(of_pairs(table)) > 1
+    for own, style, look in of_views(table):
+        which = look["label"] if several else own["view"].iloc[0]
         one = own[own["mask"] == "low"]
-        ax.plot(100 * one["share"], 100 * one["ceiling"], style, color=GREY, label=f"ceiling, {view}")
-        for mask, (colour, marker) in MASKS.items():
-            one = own[own["mask"] == mask]
-            label = f"{mask}, {view}"
+        ax.plot(100 * one["share"], 100 * one["ceiling"], style, color=GREY, label=f"ceiling, {which}")
+        for mask, (ink, marker) in MASKS.items():
+            one, colour = own[own["mask"] == mask], look["color"] if several else ink
+            label = f"{mask}, {which}"
             ax.plot(100 * one["share"], 100 * one["coverage"], f"{marker}{style}", color=colour, ms=6, label=label)
     ax.set(xlim=(0, 104 * reach), ylim=WHOLE, xticks=[100 * share for share in sorted(set(table["share"]))])
     ax.set(xlabel="size of the mask (% of the weights)", ylabel="changed weights in the mask (%)")

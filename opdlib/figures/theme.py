@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -99,10 +100,23 @@ def power_of_two(exponent: int) -> str:
 
 
 def of_views(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, dict[str, Any]]]:
-    """What was measured here, view by view: rows, line style, and keywords that say which (colour and label)."""
-    for view, own in table.groupby("view", sort=False):
+    """What was measured here, pair by pair and view by view: rows, line style, and keywords that say which (colour and
+    label). One pair has the colours of the views, several have a colour and their name each."""
+    colours = of_pairs(table)
+    for (pair, view), own in table.groupby(["pair", "view"], sort=False):
         colour, style = VIEWS[str(view)]
-        yield own, style, {"color": colour, "label": f"here, view {view}"}
+        if len(colours) < 2:
+            yield own, style, {"color": colour, "label": f"here, view {view}"}
+        else:
+            label = f"{pair}, {view}" if len(set(table["view"])) > 1 else str(pair)
+            yield own, style, {"color": colours[str(pair)], "label": label}
+
+
+def of_pairs(table: pd.DataFrame) -> dict[str, Any]:
+    """A colour for each pair of the table: ink, or shades from dark to light where inks do not suffice."""
+    pairs = list(dict.fromkeys(map(str, table["pair"])))
+    shades = INKS if len(pairs) <= len(INKS) else plt.get_cmap("viridis")(np.linspace(0, 0.8, len(pairs)))
+    return dict(zip(pairs, shades, strict=False))
 
 
 def of_paper(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:

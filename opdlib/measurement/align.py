@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
 
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
-from opdlib.checkpoints.names import Param, canonical, parse
-from opdlib.errors import AlignmentError, MeasureError, ParameterError
+from opdlib.checkpoints.matrices import Matrices, Place, matrices, renamed
+from opdlib.checkpoints.names import Param, bare, canonical, parse
+from opdlib.errors import AlignmentError, ParameterError
+from opdlib.measurement.refusals import refuse_dtypes, refuse_strangers, unequal
+from opdlib.measurement.ties import Side, ties
 
 VIEWS = ("bf16", "stored")
 """`bf16` rounds both checkpoints to bf16 first (the paper's view); `stored` subtracts what is stored."""
 
-DTYPES = ("BF16", "F16", "F32")
-"""Stored dtypes that can be subtracted exactly in float64."""
-
 
 @dataclass(frozen=True)
 class Match:
-    """One parameter, by the names that the two checkpoints give it."""
+    """One parameter, and where it lies in the two checkpoints."""
 
     param: Param
-    source: str
-    trained: str
-    info: TensorInfo
-    """Shape and dtype in the source."""
-    trained_dtype: str
+    """By the name that the source gives it."""
+    source: Place
+    trained: Place
+
+    @property
+    def name(self) -> str:
+        """What it is called in every table."""
+        return self.param.name
+
+    @property
+    def info(self) -> TensorInfo:
+        """Shape, that of both, and dtype in the source."""
+        return self.source.info
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Which tensors are compared, and a reason for every one that is not."""
+    """Which parameters are compared, and a reason for every one that is not."""
 
     matches: tuple[Match, ...]
     """In order of the source's names."""
     left_out: dict[str, str]
-    """Tensor -> why it is not compared: skipped by name, or tied to another that is."""
+    """Tensor -> why it is not compared: skipped by name, a buffer, or tied to another that is."""
+    notes: dict[str, str]
+    """Tensor -> what a reader of its numbers should know: compared in part, or not as its own matrix."""
 
     @property
     def parameters(self) -> int:
@@ -55,39 +65,65 @@ class Delta:
     trained: torch.Tensor
 
 
-def align(source: Checkpoint, trained: Checkpoint, skip: Sequence[str] = ()) -> Alignment:
-    """Match every tensor of two checkpoints, from their headers alone (a stored tied head is read and compared).
+def align(
+    source: Checkpoint,
+    trained: Checkpoint,
+    skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    whole: bool = False,
+) -> Alignment:
+    """Match every parameter of two checkpoints, from their headers alone (of heads that may be tied the values, too).
 
-    Names are matched as they are first, then with known prefixes replaced (`opdlib.checkpoints.names.PREFIXES`).
-    `skip` holds names or shell patterns. A head that config.json ties to the embedding is counted once. Raises
-    AlignmentError for tensors without a partner, for shapes that differ and for tied heads that are not;
-    MeasureError for a dtype that is no float; ParameterError for a skip that names nothing.
+    A parameter is a matrix whatever the layout of the files (`opdlib.checkpoints.matrices`); with `whole` it is a
+    stored tensor, for those who write tensors. Names are matched as they are first, then by what they stand for
+    (`canonical` and `bare` of `opdlib.checkpoints.names`). `skip` holds names or shell patterns, `rename` beginnings
+    of names. A head that is tied to the embedding is counted once; one that the source ties and the trained checkpoint
+    does not is compared with the source's embedding. Of vocabularies of two sizes the shared rows are compared. Raises
+    AlignmentError for tensors without a partner, for shapes that differ and for tied heads that are not; MeasureError
+    for a dtype that is no float; ParameterError for a skip or a rename that names nothing; CheckpointError.
     """
-    left_out = _skipped(source, trained, skip)
-    tied = {canonical(head): canonical(embedding) for c in (source, trained) for head, embedding in c.tied.items()}
-    heads = [_tied_heads(checkpoint, tied, left_out) for checkpoint in (source, trained)]
-    left_out |= heads[0] | heads[1]
-    ours = {n: i for n, i in source.tensors.items() if n not in left_out}
-    theirs = {n: i for n, i in trained.tensors.items() if n not in left_out}
+    _check_renames(source, trained, rename or {})
+    sides = [matrices(checkpoint, rename, whole) for checkpoint in (source, trained)]
+    left_out = _skipped(source, trained, sides, skip)
+    before, after = sides
+    tied = ties(Side(source, before.places, left_out), Side(trained, after.places, left_out), whole)
+    left_out = {**before.buffers, **after.buffers, **tied.counted_once, **left_out}
+    notes = {**before.notes, **after.notes, **tied.notes}
+    ours, theirs = (
+        {name: place for name, place in side.places.items() if not {name, place.stored} & left_out.keys()}
+        | {head: side.places[embedding] for head, embedding in stands_in.items()}
+        for side, stands_in in zip(sides, tied.stands_in, strict=True)
+    )
     partners = {name: name for name in ours if name in theirs}
-    renamed = _by_canonical(trained, [n for n in theirs if n not in partners])
-    own = _by_canonical(source, [n for n in ours if n not in partners])
-    partners |= {own[c]: renamed[c] for c in own if c in renamed}
-    _refuse_strangers(source, trained, ours, theirs, partners)
+    for meaning in (canonical, bare):
+        others = _by_meaning(trained, meaning, set(theirs) - set(partners.values()))
+        own = _by_meaning(source, meaning, set(ours) - set(partners))
+        partners |= {own[name]: others[name] for name in own if name in others}
+    refuse_strangers((source, ours), (trained, theirs), partners)
     matches = []
     for name, other in sorted(partners.items()):
-        _refuse_unequal(source, trained, name, other)
-        matches.append(Match(parse(name), name, other, ours[name], theirs[other].dtype))
+        match = Match(parse(name), ours[name], theirs[other])
+        refuse_dtypes((source, match.source), (trained, match.trained))
+        if match.source.info.shape != match.trained.info.shape:
+            rows = None if whole else _shared_rows(match)
+            if rows is None:
+                raise unequal(source, trained, match.name, match.source, match.trained)
+            sizes = f"{match.info.shape[0]} rows in {source.spec}, {match.trained.info.shape[0]} in {trained.spec}"
+            notes[name] = f"{sizes}; the first {rows} are compared"
+            match = replace(match, source=match.source.first_rows(rows), trained=match.trained.first_rows(rows))
+        if len(match.info.shape) == 3:
+            notes[name] = "3-D, and of no layout that is known; it has no geometry"
+        matches.append(match)
     if not matches:
         raise AlignmentError(
             f"{source.spec} and {trained.spec}: nothing is left to compare; the skip list names every tensor"
         )
-    return Alignment(tuple(matches), left_out)
+    return Alignment(tuple(matches), left_out, notes)
 
 
 def read_delta(source: Checkpoint, trained: Checkpoint, match: Match, view: str) -> Delta:
     """Read one parameter from both sides and put it in `view`: bf16 rounds to nearest, ties to even."""
-    before, after = view_of(source.read(match.source), view), view_of(trained.read(match.trained), view)
+    before, after = view_of(match.source.read(source), view), view_of(match.trained.read(trained), view)
     if before.dtype != after.dtype:
         before, after = before.float(), after.float()
     return Delta(match, before, after)
@@ -98,10 +134,22 @@ def view_of(tensor: torch.Tensor, view: str) -> torch.Tensor:
     return tensor.to(torch.bfloat16) if view == "bf16" else tensor
 
 
-def _skipped(source: Checkpoint, trained: Checkpoint, skip: Sequence[str]) -> dict[str, str]:
+def _check_renames(source: Checkpoint, trained: Checkpoint, rename: Mapping[str, str]) -> None:
+    for old, new in rename.items():
+        if not any(renamed(name, {old: new}) != name for c in (source, trained) for name in c.tensors):
+            raise ParameterError(
+                f"rename {old}={new}: neither {source.spec} nor {trained.spec} has a name that begins with {old!r}; "
+                f"names look like {next(iter(trained.tensors))!r}"
+            )
+
+
+def _skipped(source: Checkpoint, trained: Checkpoint, sides: Sequence[Matrices], skip: Sequence[str]) -> dict[str, str]:
+    """What is left out by its stored name, or by the name that tables give it."""
+    known = dict.fromkeys(name for c in (source, trained) for name in c.tensors)
+    known |= dict.fromkeys(name for side in sides for name in side.places)
     left_out: dict[str, str] = {}
     for pattern in skip:
-        named = {n for c in (source, trained) for n in c.tensors if n == pattern or fnmatchcase(n, pattern)}
+        named = [name for name in known if name == pattern or fnmatchcase(name, pattern)]
         if not named:
             raise ParameterError(
                 f"skip {pattern!r}: neither {source.spec} nor {trained.spec} has such a tensor; "
@@ -111,76 +159,19 @@ def _skipped(source: Checkpoint, trained: Checkpoint, skip: Sequence[str]) -> di
     return left_out
 
 
-def _tied_heads(checkpoint: Checkpoint, tied: dict[str, str], left_out: dict[str, str]) -> dict[str, str]:
-    """The heads that are declared tied, after a look that those that are stored really equal the embedding."""
-    by_canonical = {canonical(name): name for name in checkpoint.tensors}
-    found = {}
-    for head, embedding in tied.items():
-        stored, target = by_canonical.get(head), by_canonical.get(embedding)
-        if target is None or head in left_out:
-            continue
-        found[stored or head] = f"tied to {target}: one tensor, counted once"
-        if stored and stored not in left_out and not _equal(checkpoint, stored, target):
-            raise AlignmentError(
-                f"{checkpoint.spec}: config.json ties {stored} to {target}, but the stored tensors differ; "
-                f"say which is meant: set tie_word_embeddings to false, or skip {stored}"
-            )
-    return found
-
-
-def _equal(c: Checkpoint, name: str, other: str) -> bool:
-    return c.tensors[name] == c.tensors[other] and c.tensor_digest(name) == c.tensor_digest(other)
-
-
-def _by_canonical(checkpoint: Checkpoint, names: list[str]) -> dict[str, str]:
+def _by_meaning(checkpoint: Checkpoint, meaning: Callable[[str], str], names: set[str]) -> dict[str, str]:
     by: dict[str, str] = {}
-    for name in names:
-        known = by.setdefault(canonical(name), name)
+    for name in sorted(names):
+        known = by.setdefault(meaning(name), name)
         if known != name:
             raise AlignmentError(
-                f"{checkpoint.spec}: {known!r} and {name!r} both stand for {canonical(name)!r}; skip one of them"
+                f"{checkpoint.spec}: {known!r} and {name!r} both stand for {meaning(name)!r}; skip one of them"
             )
     return by
 
 
-def _refuse_strangers(
-    source: Checkpoint,
-    trained: Checkpoint,
-    ours: dict[str, TensorInfo],
-    theirs: dict[str, TensorInfo],
-    partners: dict[str, str],
-) -> None:
-    alone, others = sorted(set(ours) - set(partners)), sorted(set(theirs) - set(partners.values()))
-    if not alone and not others:
-        return
-    if not partners:
-        raise AlignmentError(
-            f"{source.spec} and {trained.spec} have no tensor name in common ({len(ours)} and {len(theirs)} tensors, "
-            f"such as {alone[0] if alone else '-'} and {others[0] if others else '-'}); "
-            "wanted a model and what was trained from it"
-        )
-    lists = [f"only in {c.spec}: {_listed(n)}" for c, n in ((source, alone), (trained, others)) if n]
-    raise AlignmentError(
-        f"tensors without a partner, {'; '.join(lists)}. Every tensor must be in both; "
-        "list what should be left out under skip (--skip NAME)"
-    )
-
-
-def _listed(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _refuse_unequal(source: Checkpoint, trained: Checkpoint, name: str, other: str) -> None:
-    before, after = source.tensors[name], trained.tensors[other]
-    if before.shape != after.shape:
-        raise AlignmentError(
-            f"{name}: {list(before.shape)} in {source.spec}, {list(after.shape)} in {trained.spec}; a delta needs "
-            "equal shapes. If the vocabulary was resized, leave the tensor out under skip (--skip NAME)"
-        )
-    for checkpoint, info, own_name in ((source, before, name), (trained, after, other)):
-        if info.dtype not in DTYPES:
-            raise MeasureError(
-                f"{checkpoint.spec}: {own_name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}. "
-                "Dequantize the checkpoint first, or leave the tensor out under skip (--skip NAME)"
-            )
+def _shared_rows(match: Match) -> int | None:
+    """How many rows two vocabularies of different sizes share; None for what is no vocabulary."""
+    before, after = match.source.info.shape, match.trained.info.shape
+    vocabulary = match.param.block in ("embedding", "lm_head") and match.source.cut is None is match.trained.cut
+    return min(before[0], after[0]) if vocabulary and before and after and before[1:] == after[1:] else None

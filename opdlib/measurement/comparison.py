@@ -59,7 +59,8 @@ def compare_all(
 
     def one(name: str) -> dict[str, Any]:
         sides = [(side, match.trained) for side, match in zip(trained, matches[name], strict=True)]
-        stored, *others = (read_finite(side, own, "stored") for side, own in [(source, name), *sides])
+        places = [(source, matches[name][0].source), *sides]
+        stored, *others = (read_finite(side, place, "stored") for side, place in places)
         return _tensor(source.spec, name, stored, others, view, atol)
 
     found = each_tensor(one, shapes, ledger, workers or os.cpu_count() or 1, progress)
@@ -101,9 +102,8 @@ def _tensor(spec: str, name: str, stored: Tensor, sides: Sequence[Tensor], view:
     del exact
     known = all(has_masters(side) or not differ(stored, side) for side in sides)
     matrices = []
-    if not has_geometry(tuple(before.shape), name):
-        places = range(len(before)) if before.ndim == 3 else [...]
-        matrices = [_matrix(spec, name, before[at], [side[at] for side in after]) for at in places]
+    if not has_geometry(tuple(before.shape)):
+        matrices = [_matrix(spec, name, before, after)]
     return {"counts": counts, "products": _products(stored, sides) if known else None, "matrices": matrices}
 
 

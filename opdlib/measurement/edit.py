@@ -11,8 +11,8 @@
 | `scale:C` | all of it, times C |
 | `none` | nothing |
 
-Several rules keep what all of them keep, no rule keeps everything. A vector is a matrix of one row, a fused tensor of
-experts a matrix each.
+Several rules keep what all of them keep, no rule keeps everything. A vector is a matrix of one row, a fused tensor as
+many matrices as it holds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
+from opdlib.checkpoints.architectures import Cut
+from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.matrices import Place, matrices
 from opdlib.checkpoints.names import BLOCKS, Param
 from opdlib.checkpoints.patch import copy_companions, write_safetensors
 from opdlib.errors import MeasureError, ParameterError
@@ -125,22 +127,28 @@ def edit(
     rules = [parse_rule(text) for text in keep]
     if out.suffix == ".safetensors":
         raise ParameterError(f"{out}: an edited checkpoint is a folder; give the name of a new one")
-    alignment = align(source, trained)
+    alignment = align(source, trained, whole=True)
     _check_layers(rules, keep, [m.param for m in alignment.matches])
+    cuts: dict[str, list[Cut]] = {}
+    for place in matrices(trained).places.values():
+        if place.cut:
+            cuts.setdefault(place.stored, []).append(place.cut)
     sums = np.zeros(4)  # energy of the edit, of the update, of the source; coordinates that differ
 
     def contents() -> Iterator[memoryview]:
         for match in progress(alignment.matches):
             before, after = _read(source, match.source), _read(trained, match.trained)
-            edited = _edited(rules, match.param, before, after, generator(seed, match.source), complement)
-            if restore_spectrum and edited.ndim >= 2 and bool((edited.double() != before.double()).any()):
-                edited = _with_spectrum_of(before, edited)
+            own, rng = cuts.get(match.trained.stored, []), generator(seed, match.name)
+            edited = _edited(rules, match.param, before, after, own, rng, complement)
+            is_bias = edited.ndim < 2 or match.name.endswith("bias")
+            if restore_spectrum and not is_bias and bool((edited.double() != before.double()).any()):
+                edited = _with_spectrum_of(before, edited, own)
             start, difference = before.double(), edited.double() - before.double()
             sums[:3] += [float(x.square().sum()) for x in (difference, after.double() - start, start)]
             sums[3] += int((difference != 0).sum())
             yield edited.contiguous().flatten().view(torch.uint8).numpy().data
 
-    infos = {match.trained: TensorInfo(match.info.shape, match.trained_dtype) for match in alignment.matches}
+    infos = {match.trained.stored: match.trained.info for match in alignment.matches}
     with new_folder(out) as folder:
         with (folder / "model.safetensors").open("wb") as stream:
             write_safetensors(stream, {"format": "pt"}, infos, contents())
@@ -155,10 +163,10 @@ def edit(
     )
 
 
-def _read(checkpoint: Checkpoint, name: str) -> Tensor:
-    tensor = checkpoint.read(name)
+def _read(checkpoint: Checkpoint, place: Place) -> Tensor:
+    tensor = place.read(checkpoint)
     if not bool(torch.isfinite(tensor).all()):
-        raise MeasureError(f"{checkpoint.spec}: {name} holds NaN or Inf, so no update can be parted; train it again")
+        raise MeasureError(f"{checkpoint.spec}: {place} holds NaN or Inf, so no update can be parted; train it again")
     return tensor
 
 
@@ -171,7 +179,13 @@ def _check_layers(rules: Sequence[Rule], texts: Sequence[str], params: Sequence[
 
 
 def _edited(
-    rules: Sequence[Rule], param: Param, before: Tensor, after: Tensor, rng: np.random.Generator, complement: bool
+    rules: Sequence[Rule],
+    param: Param,
+    before: Tensor,
+    after: Tensor,
+    cuts: Sequence[Cut],
+    rng: np.random.Generator,
+    complement: bool,
 ) -> Tensor:
     start, end = before.double(), after.double()
     delta = end - start
@@ -180,17 +194,19 @@ def _edited(
         if rule.kind == "visible":
             part = after.bfloat16().double() - before.bfloat16().double()
         elif rule.kind == "singular":
-            part = _by_matrix(part, partial(_leading, k=int(rule.number)))
+            part = _by_matrix(partial(_leading, k=int(rule.number)), cuts, part)
         elif rule.kind == "scale":
             part = part * rule.number
         else:
-            inside &= _inside(rule, param, before, delta, rng)
+            inside &= _inside(rule, param, before, delta, cuts, rng)
     part = torch.where(inside, part, 0.0)
     kept = (start + part).to(after.dtype)
     return (end - (kept.double() - start)).to(after.dtype) if complement else kept
 
 
-def _inside(rule: Rule, param: Param, before: Tensor, delta: Tensor, rng: np.random.Generator) -> Tensor:
+def _inside(
+    rule: Rule, param: Param, before: Tensor, delta: Tensor, cuts: Sequence[Cut], rng: np.random.Generator
+) -> Tensor:
     """The coordinates that a rule keeps: bool, of the tensor's shape or of one that spreads over it."""
     if rule.kind == "none":
         return torch.tensor(False)
@@ -202,18 +218,31 @@ def _inside(rule: Rule, param: Param, before: Tensor, delta: Tensor, rng: np.ran
     if rule.kind == "mask:low":
         return largest(-before.double().abs(), count, rng)
     if rule.kind == "mask:principal":
-        rebuilt = _by_matrix(before.double(), lambda m: _leading(m, rank_of(rule.number, m.shape)))
+        rebuilt = _by_matrix(lambda m: _leading(m, rank_of(rule.number, m.shape)), cuts, before.double())
         return largest(rebuilt.abs(), count, rng)
     far = largest(delta.abs(), count, rng)
     return far if rule.kind == "largest" else drawn_alike(far, binades(before), rng)
 
 
-def _by_matrix(tensor: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """`of` applied to every matrix of a tensor."""
-    if tensor.numel() == 0:
-        return tensor
-    matrices = tensor.reshape(-1, *tensor.shape[-2:]) if tensor.ndim > 1 else tensor.reshape(1, 1, -1)
-    return torch.stack([of(matrix) for matrix in matrices]).reshape(tensor.shape)
+def _by_matrix(of: Callable[..., Tensor], cuts: Sequence[Cut], *tensors: Tensor) -> Tensor:
+    """`of` applied to every matrix of tensors of one shape: those that `cuts` lead to, else each of the last two
+    dimensions."""
+    first = tensors[0]
+    if first.numel() == 0:
+        return first
+    if not cuts:
+        shape = (-1, *first.shape[-2:]) if first.ndim > 1 else (1, 1, -1)
+        stacks = (tensor.reshape(shape) for tensor in tensors)
+        return torch.stack([of(*own) for own in zip(*stacks, strict=True)]).reshape(first.shape)
+    found, place = first.clone().flatten(), torch.arange(first.numel()).reshape(first.shape)
+    for cut in cuts:
+        found[cut.of(place).flatten()] = of(*(_rows(cut.of(tensor)) for tensor in tensors)).flatten()
+    return found.reshape(first.shape)
+
+
+def _rows(part: Tensor) -> Tensor:
+    """A matrix as it is, a vector as one row; contiguous, so that no digit depends on how it lies."""
+    return part.reshape(-1, part.shape[-1]).contiguous()
 
 
 def _leading(matrix: Tensor, k: int) -> Tensor:
@@ -229,12 +258,10 @@ def _leading(matrix: Tensor, k: int) -> Tensor:
     return matrix @ short @ short.mT if matrix.shape[0] >= matrix.shape[1] else short @ (short.mT @ matrix)
 
 
-def _with_spectrum_of(source: Tensor, edited: Tensor) -> Tensor:
+def _with_spectrum_of(source: Tensor, edited: Tensor, cuts: Sequence[Cut]) -> Tensor:
     def restored(old: Tensor, new: Tensor) -> Tensor:
         u, _, v = torch.linalg.svd(new, full_matrices=False)
         turned: Tensor = (u * torch.linalg.svdvals(old)) @ v
         return turned
 
-    before, after = (t.double().reshape(-1, *t.shape[-2:]) for t in (source, edited))
-    matrices = torch.stack([restored(b, a) for b, a in zip(before, after, strict=True)])
-    return matrices.reshape(edited.shape).to(edited.dtype)
+    return _by_matrix(restored, cuts, source.double(), edited.double()).to(edited.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.remote import RemoteCheckpoint
 from opdlib.measurement import cost
 from opdlib.measurement.cores import device_of, memory_in_use, workers_of
-from opdlib.measurement.parts import Plan
-from opdlib.measurement.schedule import METRICS, Job
+from opdlib.measurement.parts import Job, Plan
+from opdlib.measurement.schedule import METRICS
 
 
 @dataclass(frozen=True)
@@ -44,20 +43,20 @@ def forecast(
 
     For options and errors see there.
     """
-    trained, skip, scales = [j.trained for j in jobs], [j.skip for j in jobs], [j.scales for j in jobs]
-    plan, count = Plan(source, trained, skip, scales, view, metrics, device_of(device)), workers_of(workers)
-    sides = [plan.source, *plan.trained]
+    plan, count = Plan(source, jobs, view, metrics, device_of(device)), workers_of(workers)
+    sides = [source, *(job.trained for job in jobs)]
     geometry = plan.geometry if "geometry" in plan.metrics else []
     largest = sorted((part.memory for part in geometry), reverse=True)[:count]
     scanned = max(part.memory for part in plan.parts)
     taken = min(max(sum(largest), scanned) + memory_in_use(), memory or sys.maxsize)
     pace = cost.speed()
-    shapes = [(plan.source.info(part.tensors[0]).shape, len(part.pairs)) for part in geometry]
+    matches = [(plan.targets[part.pairs[0]].matches[part.tensors[0]], len(part.pairs)) for part in geometry]
+    shapes = [(match.info.shape, pairs) for match, pairs in matches]
     taking = [pace * job for shape, pairs in shapes for job in cost.jobs(shape, pairs)]
     scan = pace * cost.SCAN * sum(alignment.parameters for alignment in plan.alignments)
     return Forecast(
         tensors=sum(len(alignment.matches) for alignment in plan.alignments),
-        matrices=sum(math.prod(plan.source.info(p.tensors[0]).shape[:-2]) * len(p.pairs) for p in geometry),
+        matrices=sum(pairs for _, pairs in shapes),
         read=sum(info.numel * cost.ITEM.get(info.dtype, 0) for side in sides for info in side.tensors.values()),
         download=sum(side.to_download() for side in sides if isinstance(side, RemoteCheckpoint)),
         memory=taken,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.names import parse
 from opdlib.errors import MeasureError
 from opdlib.measurement.align import Match, view_of
 from opdlib.measurement.nulls import chances, draws, noise
@@ -48,10 +49,11 @@ class Number:
 
 @dataclass(frozen=True)
 class MatrixResult:
-    """What was measured of one matrix: a 2-D tensor, or one expert of a fused tensor."""
+    """What was measured of one matrix."""
 
     tensor: str
     expert: int | None
+    """Number of the expert that it belongs to."""
     route: str
     numbers: tuple[Number, ...]
     reasons: Mapping[str, str]
@@ -98,13 +100,13 @@ def _of_coverage(c: Coverage, atol: float, random: Mapping[float, float]) -> lis
 
 @dataclass(frozen=True)
 class Target:
-    """One trained checkpoint over the source, and the tensors of it that have a geometry."""
+    """One trained checkpoint over the source, and the matrices of it."""
 
     trained: Checkpoint
     matches: Mapping[str, Match]
-    """By the source's name."""
+    """By name."""
     scales: Mapping[str, float] | None = None
-    """Source's name of a tensor -> root mean square of its delta before rounding, where it is known from elsewhere.
+    """Name of a matrix -> root mean square of its delta before rounding, where it is known from elsewhere.
     None where visibility is not asked for, or has nothing to say: in every view but bf16."""
 
 
@@ -114,54 +116,72 @@ def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
     return not torch.equal(a.to(common), b.to(common))
 
 
-def measure_tensor(
+def measure_matrix(
     source: Checkpoint, targets: Sequence[Target], name: str, view: str, device: torch.device, nulls: Collection[str]
 ) -> dict[int, list[MatrixResult]]:
-    """The results of one tensor for every target that has it (by its place), expert by expert.
+    """The result of one matrix for every target that has it (by its place), in a list that is empty if nothing changed.
 
-    Tensors outside, targets inside: a source matrix is decomposed once. `nulls` asks for the exact ones (`nulls`) and
-    for a draw of each (`draws`). Raises MeasureError for a matrix that no solver can decompose.
+    Matrices outside, targets inside: a source matrix is decomposed once, unless targets share different rows of a
+    vocabulary with it. `nulls` asks for the exact ones (`nulls`) and for a draw of each (`draws`). Raises MeasureError
+    for a matrix that no solver can decompose.
     """
-    stored = source.read(name)
-    after = {n: t.trained.read(t.matches[name].trained) for n, t in enumerate(targets) if name in t.matches}
-    results: dict[int, list[MatrixResult]] = {number: [] for number in after}
-    for expert in range(len(stored)) if stored.ndim == 3 else [None]:
-        place = ... if expert is None else expert
-        matrix = view_of(stored[place], view)
-        changed = {n: t[place] for n, t in after.items() if differ(matrix, view_of(t[place], view))}
-        if not changed:
-            continue
-        known: list[Chances] = []
-        drawn: list[tuple[int, str, torch.Tensor]] = []
-        for number, other in changed.items() if nulls else ():
-            histogram = scan(matrix, view_of(other, view)).histogram
-            scales = targets[number].scales
-            own = None
-            if scales is not None:
-                own = noise(stored[place], other, histogram, scales.get(name) if expert is None else None)
-            known.append(chances(histogram, own))
-            if "draws" in nulls:
-                own_draws = draws(name, expert, matrix, other, view, own)
-                drawn += [(number, null, d) for null, d in own_draws.items() if differ(matrix, d)]
-        trained = [view_of(t, view) for t in changed.values()] + [d for _, _, d in drawn]
-        known += [{}] * (len(trained) - len(known))
-        try:
-            found = geometries(matrix.to(device), [t.to(device) for t in trained], known)
-        except LinAlgError as error:
-            raise MeasureError(
-                f"{source.spec}: {name}: no solver could decompose this {tuple(matrix.shape)} matrix ({error}); "
-                "leave the tensor out under skip (--skip NAME)"
-            ) from error
-        expected: dict[int, dict[str, tuple[Number, ...]]] = {number: {} for number in changed}
-        for (number, null, _), g in zip(drawn, found[len(changed) :], strict=True):
-            expected[number][null] = tuple(n for n in numbers_of(g) if n.atol in (None, 0.0))
-        for number, g in zip(changed, found, strict=False):
-            for null, coverage in g.nulls.items():
-                exact = _of_coverage(coverage, 0.0, {})
-                kept = [r for r in expected[number].get(null, ()) if r.atol is None]
-                expected[number][null] = (*kept, *exact)
-            results[number].append(MatrixResult(name, expert, g.route, numbers_of(g), g.reasons, expected[number]))
+    results: dict[int, list[MatrixResult]] = {n: [] for n, t in enumerate(targets) if name in t.matches}
+    for place in dict.fromkeys(targets[number].matches[name].source for number in results):
+        stored = place.read(source)
+        own = {
+            n: m.trained.read(targets[n].trained) for n in results if (m := targets[n].matches[name]).source == place
+        }
+        for number, result in _matrix(source.spec, stored, own, targets, name, view, device, nulls).items():
+            results[number].append(result)
     return results
+
+
+def _matrix(
+    spec: str,
+    stored: torch.Tensor,
+    after: Mapping[int, torch.Tensor],
+    targets: Sequence[Target],
+    name: str,
+    view: str,
+    device: torch.device,
+    nulls: Collection[str],
+) -> dict[int, MatrixResult]:
+    """The result of one source matrix, as it is stored, for every target whose own, in `after`, differs from it."""
+    matrix, expert = view_of(stored, view), parse(name).expert
+    changed = {n: t for n, t in after.items() if differ(matrix, view_of(t, view))}
+    if not changed:
+        return {}
+    known: list[Chances] = []
+    drawn: list[tuple[int, str, torch.Tensor]] = []
+    for number, other in changed.items() if nulls else ():
+        histogram = scan(matrix, view_of(other, view)).histogram
+        scales = targets[number].scales
+        own = None if scales is None else noise(stored, other, histogram, scales.get(name))
+        known.append(chances(histogram, own))
+        if "draws" in nulls:
+            own_draws = draws(name, expert, matrix, other, view, own)
+            drawn += [(number, null, d) for null, d in own_draws.items() if differ(matrix, d)]
+    trained = [view_of(t, view) for t in changed.values()] + [d for _, _, d in drawn]
+    known += [{}] * (len(trained) - len(known))
+    try:
+        found = geometries(matrix.to(device), [t.to(device) for t in trained], known)
+    except LinAlgError as error:
+        raise MeasureError(
+            f"{spec}: {name}: no solver could decompose this {tuple(matrix.shape)} matrix ({error}); "
+            "leave the tensor out under skip (--skip NAME)"
+        ) from error
+    expected: dict[int, dict[str, tuple[Number, ...]]] = {number: {} for number in changed}
+    for (number, null, _), g in zip(drawn, found[len(changed) :], strict=True):
+        expected[number][null] = tuple(n for n in numbers_of(g) if n.atol in (None, 0.0))
+    for number, g in zip(changed, found, strict=False):
+        for null, coverage in g.nulls.items():
+            exact = _of_coverage(coverage, 0.0, {})
+            kept = [r for r in expected[number].get(null, ()) if r.atol is None]
+            expected[number][null] = (*kept, *exact)
+    return {
+        number: MatrixResult(name, expert, g.route, numbers_of(g), g.reasons, expected[number])
+        for number, g in zip(changed, found, strict=False)
+    }
 
 
 def geometry_key(name: str) -> str:
@@ -169,13 +189,11 @@ def geometry_key(name: str) -> str:
     return f"geometry-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def has_geometry(shape: tuple[int, ...], name: str) -> str:
-    """Why a tensor has no geometry, in a few words; empty if it has: 2-D, or fused experts (3-D)."""
+def has_geometry(shape: tuple[int, ...]) -> str:
+    """Why a parameter of this shape has no geometry, in a few words; empty if it has."""
     if math.prod(shape) == 0:
         return "no coordinates"
-    if len(shape) == 2 or (len(shape) == 3 and "experts" in name.split(".")):
-        return ""
-    return f"{len(shape)}-D, a spectrum needs a matrix"
+    return "" if len(shape) == 2 else f"{len(shape)}-D, a spectrum needs a matrix"
 
 
 def from_json(row: dict[str, Any]) -> MatrixResult:

@@ -39,14 +39,14 @@ def noise(
     moved = whole = 0.0
     written: dict[str, Tensor] = {}
     with new_folder(out) as folder:
-        for match in progress(align(source, like).matches):
-            before = source.read(match.source).bfloat16()
-            change = like.read(match.trained).bfloat16().double() - before.double()
-            draw = torch.from_numpy(generator(seed, match.source).standard_normal(tuple(before.shape)))
+        for match in progress(align(source, like, whole=True).matches):
+            before = match.source.read(source).bfloat16()
+            change = match.trained.read(like).bfloat16().double() - before.double()
+            draw = torch.from_numpy(generator(seed, match.name).standard_normal(tuple(before.shape)))
             noisy = noised(before, float(change.norm()), draw)
             moved += float((noisy.double() - before.double()).square().sum())
             whole += float(before.double().square().sum())
-            written[match.source] = noisy
+            written[match.source.stored] = noisy
         write_tensors(folder / "model.safetensors", written)
         source.check_unchanged()
         like.check_unchanged()

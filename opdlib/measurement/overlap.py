@@ -39,8 +39,8 @@ def overlap(
     the paper's baseline), within each tensor (`tensor`), and within each binade of abs(source) of each tensor
     (`magnitude`). `cosine` is that of the two deltas before rounding, where both checkpoints are stored in float32,
     else None; `latent_cosine` is what the overlap needs it to be (see `opdlib.metrics.overlap.latent_cosine`), from the
-    rounded deltas alone. An undefined share is None. Raises AlignmentError if the three do not hold the same tensors,
-    ParameterError for atol < 0 or an unknown view.
+    rounded deltas alone. An undefined share is None; `notes` are there if tensors are compared in part. Raises
+    AlignmentError if the three do not hold the same tensors, ParameterError for atol < 0 or an unknown view.
 
     >>> import opdlib
     >>> found = opdlib.overlap("base", "trained", "other")
@@ -55,21 +55,28 @@ def overlap(
         raise ParameterError(f"view {view!r}; wanted one of {', '.join(VIEWS)}")
     source, a, b = map(open_checkpoint, (source, a, b))
     first, second = align(source, a, skip), align(source, b, skip)
-    partners = {m.source: m.trained for m in second.matches}
-    if stray := sorted({m.source for m in first.matches} ^ set(partners)):
+    partners = {m.name: m for m in second.matches}
+    if stray := sorted({m.name for m in first.matches} ^ set(partners)):
         raise AlignmentError(
             f"{a.spec} and {b.spec} differ in {stray[0]}; both must hold every tensor of {source.spec}"
         )
     tensors: list[OverlapPart] = []
     for match in first.matches:
-        sides = source.read(match.source), a.read(match.trained), b.read(partners[match.source])
+        other = partners[match.name]
+        if match.source != other.source:
+            raise AlignmentError(
+                f"{match.name}: {a.spec} and {b.spec} have different rows of it in common with the source; skip it"
+            )
+        sides = match.source.read(source), match.trained.read(a), other.trained.read(b)
         before, after_a, after_b = (view_of(tensor, view) for tensor in sides)
         tensors.append(OverlapPart(match.param, of.count(before, after_a, after_b, atol), _products(*sides)))
     for side in (source, a, b):
         side.check_unchanged()
+    notes = first.notes | second.notes
     return {
         "view": view,
         "atol": atol,
+        **({"notes": notes} if notes else {}),
         **together(tensors),
         "layers": _grouped(tensors, "layer", lambda p: p.layer if p.part == "language" else None),
         "modules": _grouped(tensors, "module", lambda p: p.module),

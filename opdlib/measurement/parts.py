@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from opdlib.files import find
 from opdlib.measurement import cost
 from opdlib.measurement.align import Alignment, Match, align
 from opdlib.measurement.cores import over_cores
-from opdlib.measurement.geometry import Target, geometry_key, has_geometry, measure_tensor
+from opdlib.measurement.geometry import Target, geometry_key, has_geometry, measure_matrix
 from opdlib.measurement.ledger import Arrays
 from opdlib.measurement.sparsity import groups, measure_group, sparsity_key, to_ledger
 from opdlib.metrics.eigen import one_blas_thread
@@ -42,7 +42,7 @@ class Part:
     key: str
     """Its name in the ledgers of its pairs."""
     tensors: tuple[str, ...]
-    """The source's names."""
+    """Names, of matrices and others."""
     pairs: tuple[int, ...]
     """Numbers of the pairs that it is measured for."""
     work: int
@@ -62,9 +62,25 @@ class Task:
     trained: tuple[str, ...]
     skip: tuple[tuple[str, ...], ...]
     scales: tuple[tuple[tuple[str, float], ...], ...]
+    rename: tuple[tuple[tuple[str, str], ...], ...]
     view: str
     metrics: tuple[str, ...]
     device: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trained checkpoint to measure against a source."""
+
+    name: str
+    trained: Checkpoint
+    skip: tuple[str, ...] = ()
+    ledger: Path | None = None
+    """A folder where finished parts are kept, and from which a later call goes on."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Name of a tensor -> root mean square of its delta before rounding, where it is known from elsewhere."""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """Beginning of a name -> what stands for it; see `opdlib.measurement.align.align`."""
 
 
 def by_work(parts: Sequence[Part]) -> list[Part]:
@@ -75,43 +91,34 @@ def by_work(parts: Sequence[Part]) -> list[Part]:
 class Plan:
     """Pairs over one source, opened and aligned: what there is to measure, and how to measure each part of it.
 
-    `scales` has, for each trained checkpoint, what is known of its delta before rounding: source's name of a tensor ->
-    root mean square. Raises AlignmentError, MeasureError for a dtype, ParameterError.
+    Raises AlignmentError, MeasureError for a dtype, ParameterError.
     """
 
-    def __init__(
-        self,
-        source: Checkpoint,
-        trained: Sequence[Checkpoint],
-        skip: Sequence[tuple[str, ...]],
-        scales: Sequence[Mapping[str, float]],
-        view: str,
-        metrics: Sequence[str],
-        device: str,
-    ):
-        self.source, self.trained, self.skip, self.scales = source, trained, skip, scales
+    def __init__(self, source: Checkpoint, jobs: Sequence[Job], view: str, metrics: Sequence[str], device: str):
+        self.source, self.jobs = source, jobs
         self.view, self.metrics, self.device = view, metrics, device
-        self.alignments: list[Alignment] = [align(source, t, s) for t, s in zip(trained, skip, strict=True)]
+        self.alignments: list[Alignment] = [align(source, j.trained, j.skip, j.rename) for j in jobs]
+        self._checked: dict[tuple[str, str], str] = {}
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError if a checkpoint has changed since it was opened."""
-        for checkpoint in (self.source, *self.trained):
+        for checkpoint in (self.source, *(job.trained for job in self.jobs)):
             checkpoint.check_unchanged()
 
     def scales_of(self, number: int) -> Mapping[str, float] | None:
         """What is known of a pair's delta before rounding; None where nulls are not asked for."""
-        return self.scales[number] if "nulls" in self.metrics else None
+        return self.jobs[number].scales if "nulls" in self.metrics else None
 
     @cached_property
     def targets(self) -> list[Target]:
         """The trained checkpoints as the geometry sees them."""
         return [
             Target(
-                trained,
-                {m.source: m for m in alignment.matches if not has_geometry(m.info.shape, m.source)},
+                job.trained,
+                {m.name: m for m in alignment.matches if not has_geometry(m.info.shape)},
                 self.scales_of(number) if self.view == "bf16" else None,
             )
-            for number, (trained, alignment) in enumerate(zip(self.trained, self.alignments, strict=True))
+            for number, (job, alignment) in enumerate(zip(self.jobs, self.alignments, strict=True))
         ]
 
     @cached_property
@@ -131,13 +138,16 @@ class Plan:
 
     def _sparsity(self, number: int, place: int, matches: Sequence[Match]) -> Part:
         size, largest = sum(m.info.numel for m in matches), max(m.info.numel for m in matches)
-        names = tuple(m.source for m in matches)
+        names = tuple(m.name for m in matches)
         return Part(sparsity_key(place), names, (number,), cost.of_sparsity(size), cost.memory_of_sparsity(largest))
 
     def _geometry(self, name: str) -> Part:
         own = {n: t.matches[name] for n, t in enumerate(self.targets) if name in t.matches}
-        info = self.source.info(name)
-        memory = cost.memory(info.shape, info.dtype, tuple(m.trained_dtype for m in own.values()), self.view)
+        source = next(iter(own.values())).source
+        info = source.info
+        memory = cost.memory(info.shape, info.dtype, tuple(m.trained.info.dtype for m in own.values()), self.view)
+        copied = [place for place in (source, *(m.trained for m in own.values())) if place.cut]
+        memory += sum(cost.ITEM[place.info.dtype] * place.info.numel for place in copied)
         return Part(geometry_key(name), (name,), tuple(own), cost.of_tensor(info.shape, len(own)), memory)
 
     def measure(self, part: Part) -> list[Finished]:
@@ -145,20 +155,21 @@ class Plan:
         if part.key == geometry_key(part.tensors[0]):
             chosen = [self.targets[number] for number in part.pairs]
             nulls = {"nulls", "draws"} & set(self.metrics)
-            found = measure_tensor(self.source, chosen, part.tensors[0], self.view, torch.device(self.device), nulls)
+            found = measure_matrix(self.source, chosen, part.tensors[0], self.view, torch.device(self.device), nulls)
             return [([asdict(row) for row in found[n]], {}) for n in range(len(chosen))]
         (number,) = part.pairs
-        own = {m.source: m for m in self.alignments[number].matches}
+        own = {m.name: m for m in self.alignments[number].matches}
         matches, scales = [own[name] for name in part.tensors], self.scales_of(number)
-        return [to_ledger(*measure_group(self.source, self.trained[number], matches, self.view, None, scales))]
+        return [to_ledger(*measure_group(self.source, self.jobs[number].trained, matches, self.view, None, scales))]
 
     def task(self) -> Task:
         """The same in words, with every path absolute and every revision a commit."""
         return Task(
             _said(self.source),
-            tuple(map(_said, self.trained)),
-            tuple(map(tuple, self.skip)),
-            tuple(tuple(sorted(scales.items())) for scales in self.scales),
+            tuple(_said(job.trained) for job in self.jobs),
+            tuple(tuple(job.skip) for job in self.jobs),
+            tuple(tuple(sorted(job.scales.items())) for job in self.jobs),
+            tuple(tuple(job.rename.items()) for job in self.jobs),
             self.view,
             tuple(self.metrics),
             self.device,
@@ -166,27 +177,29 @@ class Plan:
 
     def digests(self, part: Part) -> tuple[dict[str, str], ...]:
         """Tensor -> digest of what a part reads: in the source, then in the trained checkpoint of each of its pairs."""
-        partners = [
-            {m.source: m.trained for m in self.alignments[number].matches if m.source in part.tensors}
-            for number in part.pairs
-        ]
-        names = [part.tensors, *(own.values() for own in partners)]
+        wanted = set(part.tensors)
+        own = [[m for m in self.alignments[number].matches if m.name in wanted] for number in part.pairs]
+        stored = [dict.fromkeys(m.source.stored for matches in own for m in matches)]
+        stored += [dict.fromkeys(m.trained.stored for m in matches) for matches in own]
         return tuple(
-            {name: side.digests[name] for name in own} for side, own in zip(self._sides(part), names, strict=True)
+            {name: side.digests[name] for name in names} for side, names in zip(self._sides(part), stored, strict=True)
         )
 
     def check(self, part: Part, digests: Sequence[Mapping[str, str]]) -> None:
-        """Raise MeasureError unless a part's tensors have these digests here."""
+        """Raise MeasureError unless a part's tensors have these digests here; those of many parts are read once."""
         for side, own in zip(self._sides(part), digests, strict=True):
             for name, wanted in own.items():
-                if (found := side.tensor_digest(name)) != wanted:
+                at = side.spec, name
+                if at not in self._checked:
+                    self._checked[at] = side.tensor_digest(name)
+                if (found := self._checked[at]) != wanted:
                     raise MeasureError(
                         f"{side.spec}: {name} has digest {found[:12]} on this machine, wanted {wanted[:12]}; "
                         "all machines must see the same checkpoints, so copy them again"
                     )
 
     def _sides(self, part: Part) -> list[Checkpoint]:
-        return [self.source, *(self.trained[number] for number in part.pairs)]
+        return [self.source, *(self.jobs[number].trained for number in part.pairs)]
 
 
 def _said(checkpoint: Checkpoint) -> str:
@@ -246,5 +259,8 @@ def measure_by_words(task: Task, part: Part, digests: Sequence[Mapping[str, str]
 @lru_cache(maxsize=1)
 def _plan(task: Task) -> Plan:
     """Opened once in a process, for all of its parts."""
-    source, trained = open_checkpoint(task.source), [open_checkpoint(t) for t in task.trained]
-    return Plan(source, trained, task.skip, list(map(dict, task.scales)), task.view, task.metrics, task.device)
+    told = zip(
+        map(open_checkpoint, task.trained), task.skip, map(dict, task.scales), map(dict, task.rename), strict=True
+    )
+    jobs = [Job("", trained, skip, scales=scales, rename=rename) for trained, skip, scales, rename in told]
+    return Plan(open_checkpoint(task.source), jobs, task.view, task.metrics, task.device)

@@ -62,7 +62,7 @@ def measure_path(
 
     def one(name: str) -> dict[str, Any]:
         seen = (read_finite(step, match.trained, view) for step, match in zip(steps, matches[name], strict=True))
-        return _tensor(source.spec, name, read_finite(source, name, view), seen)
+        return _tensor(source.spec, name, read_finite(source, matches[name][0].source, view), seen)
 
     count = workers or os.cpu_count() or 1
     found = each_tensor(one, shapes, ledger, count, progress)
@@ -72,27 +72,16 @@ def measure_path(
 
 
 def _tensor(spec: str, name: str, before: Tensor, steps: Iterator[Tensor]) -> dict[str, Any]:
-    """What is kept of one tensor, for the ledger: sums of each step, and of each matrix its numbers step by step."""
-    whole = bool(has_geometry(tuple(before.shape), name))
+    """What is kept of one tensor, for the ledger: sums of each step, and if it is a matrix its numbers step by step."""
+    whole = bool(has_geometry(tuple(before.shape)))
 
-    def parts(tensor: Tensor) -> list[tuple[str, Tensor]]:
-        if not whole:
-            return _matrices(tensor)
-        return [("", tensor.reshape(1, tensor.numel()) if tensor.ndim < 2 else tensor.flatten(0, -2))]
+    def rows(tensor: Tensor) -> Tensor:
+        return tensor.reshape(1, tensor.numel()) if tensor.ndim < 2 else tensor.flatten(0, -2)
 
-    found = [_Matrix(spec, f"{name}{label}", matrix, whole) for label, matrix in parts(before)]
-    sums = []
-    for step in steps:
-        added = [matrix.add(own) for matrix, (_, own) in zip(found, parts(step), strict=True)]
-        sums.append([math.fsum(column) for column in zip(*added, strict=True)])
-    energy = math.fsum(_energy(matrix) for _, matrix in parts(before))
-    matrices = [] if whole else [matrix.kept() for matrix in found]
-    return {"size": before.numel(), "source": energy, "sums": sums, "matrices": matrices}
-
-
-def _matrices(tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """A 2-D tensor is one matrix, a fused tensor of experts one for each."""
-    return [("", tensor)] if tensor.ndim == 2 else [(f"#{number}", one) for number, one in enumerate(tensor)]
+    found = _Matrix(spec, name, rows(before), whole)
+    sums = [found.add(rows(step)) for step in steps]
+    matrices = [] if whole else [found.kept()]
+    return {"size": before.numel(), "source": _energy(rows(before)), "sums": sums, "matrices": matrices}
 
 
 class _Matrix:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,30 +19,17 @@ from opdlib.measurement.align import VIEWS, Alignment
 from opdlib.measurement.cores import device_of, workers_of
 from opdlib.measurement.geometry import MatrixResult, from_json
 from opdlib.measurement.ledger import Ledger
-from opdlib.measurement.parts import Finished, Part, Plan, by_work, measure_here, measure_there
+from opdlib.measurement.parts import Finished, Job, Part, Plan, by_work, measure_here, measure_there
 from opdlib.measurement.sparsity import Pass, TensorResult, sparsity_pass
 from opdlib.metrics.histogram import DeltaHistogram
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever a stored number changes its meaning; results of another format are measured again."""
 
 METRICS = ("sparsity", "geometry", "nulls")
 """What is measured unless somebody says otherwise."""
 EVERYTHING = (*METRICS, "draws")
 """With a draw of every null whose spectra need one, which takes several times as long."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One trained checkpoint to measure against a source."""
-
-    name: str
-    trained: Checkpoint
-    skip: tuple[str, ...] = ()
-    ledger: Path | None = None
-    """A folder where finished parts are kept, and from which a later call goes on."""
-    scales: Mapping[str, float] = field(default_factory=dict)
-    """Source's name of a tensor -> root mean square of its delta before rounding, where it is known from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +43,7 @@ class Measurement:
     origins: dict[str, dict[str, str]]
     """'source' and 'trained' -> spec, content digest and, from the Hub, commit."""
     skip: tuple[str, ...]
+    rename: Mapping[str, str]
     alignment: Alignment
     tensors: tuple[TensorResult, ...]
     histogram: DeltaHistogram
@@ -69,20 +57,21 @@ class Measurement:
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on; two measurements with equal identity have equal numbers."""
         source, trained = (self.origins[side]["digest"] for side in ("source", "trained"))
-        return identity(source, trained, self.view, self.skip, self.metrics)
+        return identity(source, trained, self.view, self.skip, self.metrics, self.rename)
 
 
 def identity(
-    source_digest: str, trained_digest: str, view: str, skip: Sequence[str], metrics: Sequence[str] = METRICS
+    source: str, trained: str, view: str, skip: Sequence[str], metrics: Sequence[str], rename: Mapping[str, str]
 ) -> dict[str, Any]:
     """The identity of a measurement, from the digests of its checkpoints and its options."""
     return {
-        "source": source_digest,
-        "trained": trained_digest,
+        "source": source,
+        "trained": trained,
         "view": view,
         "skip": sorted(skip),
         "metrics": [m for m in EVERYTHING if m in metrics],
         "format": FORMAT,
+        **({"rename": dict(rename)} if rename else {}),
     }
 
 
@@ -93,10 +82,11 @@ def measure_pair(
     name: str,
     skip: Sequence[str] = (),
     ledger: Path | None = None,
+    rename: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Measurement:
     """Measure one pair; see `measure_all`, which takes the same options."""
-    return measure_all(source, [Job(name, trained, tuple(skip), ledger)], **options)[0]
+    return measure_all(source, [Job(name, trained, tuple(skip), ledger, rename=rename or {})], **options)[0]
 
 
 def measure_all(
@@ -186,8 +176,7 @@ class _Runs:
         for value, known, what in ((view, VIEWS, "view"), *((m, EVERYTHING, "metric") for m in metrics)):
             if value not in known:
                 raise ParameterError(f"{what} {value!r}; wanted one of {', '.join(known)}")
-        trained, skip, scales = [j.trained for j in jobs], [j.skip for j in jobs], [j.scales for j in jobs]
-        self.plan = Plan(source, trained, skip, scales, view, metrics, device_of(device))
+        self.plan = Plan(source, jobs, view, metrics, device_of(device))
         self._jobs, self._progress = jobs, progress
         self._origins = [{"source": source.origin(), "trained": job.trained.origin()} for job in jobs]
         folders = [job.ledger or (scratch / str(n) if scratch else None) for n, job in enumerate(jobs)]
@@ -195,9 +184,9 @@ class _Runs:
         self._kept: list[dict[str, Any]] = [{} for _ in jobs]
 
     def _identity(self, number: int) -> dict[str, Any]:
-        job, digests = self._jobs[number], [facts["digest"] for facts in self._origins[number].values()]
+        job, (source, trained) = self._jobs[number], (facts["digest"] for facts in self._origins[number].values())
         known = {"scales": sorted(job.scales.items())} if job.scales else {}
-        return identity(digests[0], digests[1], self.plan.view, job.skip, self.plan.metrics) | known
+        return identity(source, trained, self.plan.view, job.skip, self.plan.metrics, job.rename) | known
 
     def missing(self, parts: Sequence[Part]) -> list[Part]:
         """The parts that some pair lacks, for those pairs alone."""
@@ -259,6 +248,7 @@ class _Runs:
                 device=self.plan.device,
                 origins=self._origins[number],
                 skip=job.skip,
+                rename=job.rename,
                 alignment=self.plan.alignments[number],
                 tensors=found.tensors,
                 histogram=found.histogram,

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.matrices import Place
 from opdlib.errors import AlignmentError, MeasureError
 from opdlib.measurement.align import Match, align, view_of
 from opdlib.measurement.cores import over_cores
@@ -21,25 +22,30 @@ from opdlib.measurement.ledger import Ledger
 def align_all(
     source: Checkpoint, trained: Sequence[Checkpoint], skip: Sequence[str] = ()
 ) -> dict[str, tuple[Match, ...]]:
-    """Source's name of every tensor -> its matches, in the order of `trained`.
+    """Name of every parameter -> its matches, in the order of `trained`.
 
-    Raises AlignmentError if one of them lacks a tensor that another has.
+    Raises AlignmentError if one of them lacks a parameter that another has, or has other rows of it.
     """
-    by_name = [{match.source: match for match in align(source, one, skip).matches} for one in trained]
+    by_name = [{match.name: match for match in align(source, one, skip).matches} for one in trained]
     for one, names in zip(trained, by_name, strict=True):
         if stray := sorted(names.keys() ^ by_name[0].keys()):
             raise AlignmentError(
                 f"{trained[0].spec} and {one.spec} differ in {stray[0]}; each must hold every tensor of {source.spec}"
             )
+        if stray := [name for name, match in names.items() if match.source != by_name[0][name].source]:
+            raise AlignmentError(
+                f"{stray[0]}: {trained[0].spec} and {one.spec} have different rows of it in common with {source.spec}; "
+                "leave it out under skip (--skip NAME)"
+            )
     return {name: tuple(names[name] for names in by_name) for name in by_name[0]}
 
 
-def read_finite(checkpoint: Checkpoint, name: str, view: str) -> Tensor:
-    """The tensor as `view` sees it. Raises MeasureError for NaN or Inf."""
-    tensor = view_of(checkpoint.read(name), view)
+def read_finite(checkpoint: Checkpoint, place: Place, view: str) -> Tensor:
+    """The parameter as `view` sees it. Raises MeasureError for NaN or Inf."""
+    tensor = view_of(place.read(checkpoint), view)
     if not bool(torch.isfinite(tensor).all()):
         raise MeasureError(
-            f"{checkpoint.spec}: {name} holds NaN or Inf in view {view}; wanted finite weights. Copy or save the "
+            f"{checkpoint.spec}: {place} holds NaN or Inf in view {view}; wanted finite weights. Copy or save the "
             "checkpoint again, or leave the tensor out under skip (--skip NAME)"
         )
     return tensor

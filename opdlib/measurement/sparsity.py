@@ -32,8 +32,7 @@ class TensorResult:
     match: Match
     sparsity: Sparsity
     changed_matrices: int
-    """Matrices with a nonzero delta: 0 or 1 for a 2-D tensor, the number of changed experts for fused ones (3-D), else
-    0."""
+    """1 for a matrix with a nonzero delta, else 0."""
     noise: Noise | None = None
     """What visibility puts in the place of the update; None where it was not asked for."""
     visible: Visibility | None = None
@@ -60,7 +59,7 @@ def sparsity_pass(
     scales: Mapping[str, float] | None = None,
 ) -> Pass:
     """Measure every parameter; `pool` shares a tensor out, `bar` counts coordinates. Finished groups are kept in
-    `ledger` and taken from it. With `scales` (source's name -> root mean square of the delta before rounding, where
+    `ledger` and taken from it. With `scales` (name -> root mean square of the delta before rounding, where
     somebody knows it) comes what visibility expects. Raises MeasureError for NaN and Inf."""
     results: list[TensorResult] = []
     histogram = total([])
@@ -116,11 +115,12 @@ def measure_group(
         numbers = sparsity(seen.histogram, seen.members)
         own, visible = None, None
         if scales is not None and view == "bf16":
-            stored = source.read(match.source), trained.read(match.trained)
-            own = noise(*stored, seen.histogram, scales.get(match.source))
+            stored = match.source.read(source), match.trained.read(trained)
+            own = noise(*stored, seen.histogram, scales.get(match.name))
             if not math.isnan(own.scale):
                 visible = visibility(seen.histogram.magnitude_bins, seen.histogram.magnitudes, own.scale, ABSOLUTE)
-        results.append(TensorResult(match, numbers, _changed_matrices(delta, seen.histogram), own, visible))
+        changed = int(len(match.info.shape) == 2 and seen.histogram.changed > 0)
+        results.append(TensorResult(match, numbers, changed, own, visible))
         histograms.append(seen.histogram)
     return results, total(histograms)
 
@@ -129,21 +129,12 @@ def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, pool: Executor 
     try:
         return scan(delta.source, delta.trained, pool)
     except NonFiniteError as error:
-        checkpoint, name = (source, delta.match.source) if error.side == "source" else (trained, delta.match.trained)
-        place = [int(i) for i in np.unravel_index(error.index, delta.match.info.shape)]
+        checkpoint, place = (source, delta.match.source) if error.side == "source" else (trained, delta.match.trained)
+        at = [int(i) for i in np.unravel_index(error.index, delta.match.info.shape)]
         raise MeasureError(
-            f"{checkpoint.spec}: {name} holds {error.count} NaN or Inf, the first {error.value} at {place}; "
+            f"{checkpoint.spec}: {place} holds {error.count} NaN or Inf, the first {error.value} at {at}; "
             "wanted finite weights. Copy or save the checkpoint again, or leave the tensor out under skip (--skip NAME)"
         ) from error
-
-
-def _changed_matrices(delta: Delta, histogram: DeltaHistogram) -> int:
-    shape = delta.match.info.shape
-    if len(shape) == 2:
-        return int(histogram.changed > 0)
-    if len(shape) == 3 and "experts" in delta.match.source.split("."):
-        return int((delta.source != delta.trained).flatten(1).any(1).sum())
-    return 0
 
 
 def _members(
@@ -169,7 +160,7 @@ def _to_json(result: TensorResult) -> dict[str, Any]:
     seen = result.visible
     visible = [seen.scale, seen.exact_zero, *(list(m.items()) for m in (seen.absolute, seen.changed))] if seen else None
     noise = [result.noise.scale, result.noise.known_from] if result.noise else None
-    more = {"changed_matrices": result.changed_matrices, "name": result.match.source, "noise": noise}
+    more = {"changed_matrices": result.changed_matrices, "name": result.match.name, "noise": noise}
     return row | more | {"visible": visible}
 
 

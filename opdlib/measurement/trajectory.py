@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +40,7 @@ Bases = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class MatrixStep:
-    """What a step did to one matrix: a 2-D tensor, or one expert (after a #) of a fused tensor."""
+    """What a step did to one matrix."""
 
     name: str
     shape: tuple[int, int]
@@ -80,12 +80,13 @@ def measure_step(
     `opdlib.measurement.schedule.measure_all`; no number depends on `workers`. Raises AlignmentError, MeasureError.
     """
     alignments = {side: align(source, side, skip) for side in (trained, last, earlier) if side is not None}
-    names = {side: {m.source: m.trained for m in found.matches} for side, found in alignments.items()}
-    infos = {m.source: m.info for m in alignments[trained].matches}
+    places = {side: {m.name: m.trained for m in found.matches} for side, found in alignments.items()}
+    own = {m.name: m.source for m in alignments[trained].matches}
 
     def one(name: str) -> dict[str, _Part]:
-        stored = {side: side.read(names[side][name]) for side in names}
-        before, found, bases = source.read(name), {}, {}
+        stored = {side: places[side][name].read(side) for side in places}
+        before, found, bases = own[name].read(source), {}, {}
+        info = own[name].info
         for view in views:
             seen = {side: view_of(tensor, view).double() for side, tensor in stored.items()}
             base = view_of(before, view).double()
@@ -95,18 +96,16 @@ def measure_step(
             pairs = (delta, delta), (base, base), (stride, past), (stride, stride), (past, past)
             sums = [float((a * b).sum()) for a, b in pairs]
             matrices = []
-            for label, parts in () if has_geometry(infos[name].shape, name) else _matrices(name, base, delta, stride):
+            if not has_geometry(info.shape):
                 # Both views of a source that is stored in bf16 are one.
-                at = label, "" if infos[name].dtype == "BF16" else view
-                if at not in bases and parts[1].any():
-                    bases[at] = _decomposed(source.spec, label, parts[0], rank_of(ANGLE_SHARE, _shape(parts[0])))
-                matrices.append(
-                    _matrix(source.spec, label, bases.get(at), parts[1], parts[2] if view == KEPT else None)
-                )
+                at = "" if info.dtype == "BF16" else view
+                if at not in bases and delta.any():
+                    bases[at] = _decomposed(source.spec, name, base, rank_of(ANGLE_SHARE, _shape(base)))
+                matrices.append(_matrix(source.spec, name, bases.get(at), delta, stride if view == KEPT else None))
             found[view] = _Part(int((delta == 0).sum()), delta.numel(), sums, matrices)
         return found
 
-    sizes = {name: work((1, *info.shape)) for name, info in infos.items()}  # vectors have a size too
+    sizes = {name: work((1, *place.info.shape)) for name, place in own.items()}  # vectors have a size too
     parts = [*over_cores(one, sizes, workers or os.cpu_count() or 1)]
     return {view: _whole([part[view] for part in parts]) for view in views}
 
@@ -131,14 +130,6 @@ def _whole(parts: Sequence[_Part]) -> TrainingStep:
     }
     matrices = (matrix for part in parts for matrix in part.matrices)
     return TrainingStep(numbers, tuple(sorted(matrices, key=lambda matrix: matrix.name)))
-
-
-def _matrices(name: str, *tensors: Tensor) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """Name and parts of each matrix of tensors that have one shape."""
-    if tensors[0].ndim == 2:
-        yield name, tensors
-    else:
-        yield from ((f"{name}#{number}", parts) for number, parts in enumerate(zip(*tensors, strict=True)))
 
 
 def _matrix(spec: str, name: str, source: Basis | None, delta: Tensor, stride: Tensor | None) -> MatrixStep:

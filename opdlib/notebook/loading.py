@@ -138,7 +138,7 @@ def _measured(
 
     before, after = open_checkpoint(source), open_checkpoint(trained)
     more = [m for m in (EVERYTHING, METRICS, METRICS[:2], metrics) if set(metrics) <= set(m)]
-    known = [identity(before.digest(), after.digest(), view, skip, m) for m in more]
+    known = [identity(before.digest(), after.digest(), view, skip, m, {}) for m in more]
     folder = next((found for one in known if (found := find_by_content(one))), None)
     if folder is None:
         folder = cached_folder(known[-1])

@@ -97,7 +97,7 @@ def _measured(source: str, trained: Sequence[str], names: Sequence[str], options
     )
     more = {key: value for key, value in options.items() if key not in ("view", "metrics", "skip")}
     before, sides = open_checkpoint(source), [open_checkpoint(spec) for spec in specs]
-    known = [identity(before.digest(), side.digest(), view, skip, metrics) for side in sides]
+    known = [identity(before.digest(), side.digest(), view, skip, metrics, {}) for side in sides]
     there = [find_by_content(one) for one in known]
     wanted = [
         Order(cached_folder(one), name, side, tuple(skip))

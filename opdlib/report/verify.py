@@ -17,7 +17,7 @@ from opdlib.results.open import Results
 
 if TYPE_CHECKING:
     from opdlib.checkpoints.checkpoint import Checkpoint
-    from opdlib.measurement.schedule import Job
+    from opdlib.measurement.parts import Job
     from opdlib.registry.pairs import Pair
 
 UNMEASURED = ("provenance", "repeats", "name", "anchor")
@@ -92,13 +92,15 @@ def _known(entry: Content) -> Pair | None:
 
 
 def _job(file: Path, entry: Content) -> Job:
-    from opdlib.measurement.schedule import Job
+    from opdlib.measurement.parts import Job
     from opdlib.results.measure import scales_of
 
     known, trained = _known(entry), _check_digest(file, entry, "trained")
     scaled = known and entry["view"] == "bf16" and entry["summary"].get("nulls_scale") == "fp32"
     scales = scales_of(committed_folder(known, "stored")) if known and scaled else {}
-    return Job(entry["summary"]["pair"], trained, tuple(entry["provenance"]["identity"]["skip"]), scales=scales)
+    identity = entry["provenance"]["identity"]
+    rename = identity.get("rename", {})
+    return Job(entry["summary"]["pair"], trained, tuple(identity["skip"]), scales=scales, rename=rename)
 
 
 def _compare(file: Path, entry: Content, measured: Results) -> None:

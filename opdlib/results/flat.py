@@ -10,7 +10,7 @@ from typing import Any
 from opdlib.quantities import flat
 
 ORDER = (
-    *("pair", "view", "tensors", "parameters", "measured_2d", "rel_norm", "exact_zero"),
+    *("pair", "view", "tensors", "parameters", "measured_2d", "measured_2d_stored", "rel_norm", "exact_zero"),
     *("sparsity", "sparsity_rms", "sparsity_ulp", "top_energy", "top_energy_global", "blocks", "layers"),
     *("svd_energy", "svd_energy_rank", "stable_rank", "effective_rank", "rank_share", "hill_exponent"),
     *("projection", "projection_expected", "rotation", "sines", "spectral_drift", "spectral_drift_delta"),

@@ -114,9 +114,16 @@ def missing_tables(pair: Pair, view: str = "bf16") -> str:
     return f"{found}; to make them run: opd study {scale.name} --arms {arm.name} --seeds {seed}"
 
 
-def summary_of(name: str, view: str = "bf16", step: int | None = None) -> dict[str, Any]:
-    """The summary of complete results (a folder or a pair), or of a run of the study, there also after a kept step."""
+def summary_of(name: str, view: str | None = None, step: int | None = None) -> dict[str, Any]:
+    """The summary of complete results (a folder or a pair), or of a run of the study, there also after a kept step.
+
+    A folder has one view, that of its results; another is looked for in the folder of its name within. A pair is shown
+    in view bf16 unless told otherwise. Raises RegistryError if there are no such results.
+    """
+    if Path(name).is_dir() and step is None:
+        return _summary_within(results_folder(name), view)
     pair = None if Path(name).is_dir() else find_pair(name)
+    view = view or "bf16"
     run = find_run(pair.key) if pair else None
     if pair and run and (step is not None or state_of(pair, view) is State.ROWS):
         from opdlib.results.study import open_study
@@ -126,6 +133,18 @@ def summary_of(name: str, view: str = "bf16", step: int | None = None) -> dict[s
     if step is not None:
         raise RegistryError(f"{name}: only runs of the study were measured on the way; leave --step out")
     return read_summary(results_folder(name, view))
+
+
+def _summary_within(folder: Path, view: str | None) -> dict[str, Any]:
+    found = read_summary(folder)
+    if view is None or found["view"] == view:
+        return found
+    if (folder / view / SUMMARY).is_file() and (other := read_summary(folder / view))["view"] == view:
+        return other
+    raise RegistryError(
+        f"{folder}: holds results in view {found['view']}, not in view {view}; run: opd measure ... --view {view} "
+        f"--out {folder / view}"
+    )
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

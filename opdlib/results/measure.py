@@ -20,7 +20,9 @@ import opdlib
 from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.files import beside, locked, write_together
-from opdlib.measurement.schedule import METRICS, Job, Measurement, identity, measure_all, measure_pair
+from opdlib.measurement.align import Match
+from opdlib.measurement.parts import Job
+from opdlib.measurement.schedule import METRICS, Measurement, identity, measure_all, measure_pair
 from opdlib.quantities import flat
 from opdlib.results import write as rows
 from opdlib.results.flat import undefined
@@ -51,6 +53,7 @@ def measure(
     view: str = "bf16",
     metrics: Sequence[str] = METRICS,
     skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
     device: str = "auto",
     workers: int | None = None,
     memory: int | None = None,
@@ -61,8 +64,9 @@ def measure(
 
     `name` is what tables call the pair (default: the last part of the trained checkpoint's path). View bf16 rounds both
     to bf16 before it subtracts, `stored` takes them as they are. `metrics` are sparsity, geometry, nulls and draws (not
-    by default); `skip` leaves tensors out, by name or pattern. `executor`, any of `concurrent.futures`, shares the work
-    among its workers, on this machine or on others. For the rest see `measure_all` in `opdlib.measurement.schedule`.
+    by default); `skip` leaves tensors out, by name or pattern, `rename` replaces beginnings of names. `executor`, any
+    of `concurrent.futures`, shares the work among its workers, on this machine or on others. For the rest see
+    `measure_all` in `opdlib.measurement.schedule`.
 
     >>> import opdlib
     >>> measured = opdlib.measure("base", "trained", skip=["*norm*"], metrics=["sparsity"])
@@ -83,6 +87,7 @@ def measure(
         after,
         name=called,
         skip=skip,
+        rename=rename,
         view=view,
         metrics=metrics,
         device=device,
@@ -135,7 +140,8 @@ class Order:
     skip: tuple[str, ...] = ()
     note: str = ""
     scales: Mapping[str, float] = field(default_factory=dict)
-    """See `opdlib.measurement.schedule.Job`."""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """These two: see `opdlib.measurement.parts.Job`."""
 
 
 def ledger_of(place: Path) -> Path:
@@ -145,12 +151,13 @@ def ledger_of(place: Path) -> Path:
 
 def job_of(order: Order, ledger: Path) -> Job:
     """The order as the measurement sees it, with its ledger."""
-    return Job(order.name, order.trained, order.skip, ledger, order.scales)
+    return Job(order.name, order.trained, order.skip, ledger, order.scales, order.rename)
 
 
 def is_finished(source: Checkpoint, order: Order, view: str, metrics: Sequence[str]) -> bool:
     """Whether the folder of `order` holds exactly this measurement, whole."""
-    return holds(order.folder, identity(source.digest(), order.trained.digest(), view, order.skip, metrics))
+    ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics, order.rename)
+    return holds(order.folder, ours)
 
 
 def measure_together(
@@ -172,7 +179,7 @@ def measure_together(
         todo: dict[Path, Order] = {}
         for order in orders:
             place = stack.enter_context(locked(order.folder, f"pair {order.name}", wait=once))
-            ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics)
+            ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics, order.rename)
             refuse_other(place, ours)
             if not (once and holds(place, ours)):
                 todo[place] = order
@@ -206,6 +213,12 @@ def measure_into(
     measure_together(source, [Order(folder, name, trained, tuple(skip), note)], **options)
 
 
+def _is_renamed(match: Match) -> bool:
+    """Do the two checkpoints store it as a tensor of its own, under different names?"""
+    whole = match.source.cut is None and match.trained.cut is None
+    return whole and match.source.stored != match.trained.stored
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
@@ -218,7 +231,8 @@ def _provenance(measurement: Measurement, reasons: dict[str, str], note: str) ->
         **measurement.origins,
         "identity": measurement.identity,
         "tied_or_skipped": measurement.alignment.left_out,
-        "renamed": {m.source: m.trained for m in measurement.alignment.matches if m.source != m.trained},
+        "renamed": {m.source.stored: m.trained.stored for m in measurement.alignment.matches if _is_renamed(m)},
+        **({"notes": measurement.alignment.notes} if measurement.alignment.notes else {}),
         "undefined": reasons,
         "device": measurement.device,
         "versions": {"opdlib": opdlib.__version__, "python": platform.python_version()}

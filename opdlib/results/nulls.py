@@ -110,7 +110,7 @@ def _explained(pairs: Sequence[tuple[Values, Values]]) -> dict[str, Any]:
 
 def refused(measurement: Measurement) -> dict[str, str]:
     """Why visibility does not speak about some tensors, with the first of their names; empty if it does about all."""
-    names = [t.match.source for t in measurement.tensors if t.noise and t.noise.known_from == OFF_GRID]
+    names = [t.match.name for t in measurement.tensors if t.noise and t.noise.known_from == OFF_GRID]
     return {"nulls.visibility": f"{len(names)} tensors, such as {names[0]}: {OFF_GRID}"} if names else {}
 
 
@@ -121,7 +121,7 @@ def of_nulls(measurement: Measurement) -> Iterator[dict[str, Any]]:
             counts = [("scale", "", t.visible.scale), ("exact_zero", "", t.visible.exact_zero)]
             counts += [("within", repr(eps), count) for eps, count in t.visible.absolute.items()]
             for metric, at, value in counts:
-                yield _row("visibility", t.match.source, None, metric, "", at, value)
+                yield _row("visibility", t.match.name, None, metric, "", at, value)
     for m in measurement.matrices or ():
         yield from (_row(null, m.tensor, m.expert, *row) for null in m.nulls for row in _rows(null, m))
 

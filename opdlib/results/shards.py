@@ -55,6 +55,7 @@ def measure_shard(
             "skip": list(order.skip),
             "note": order.note,
             "scales": dict(order.scales),
+            "rename": dict(order.rename),
             "view": view,
             "metrics": list(metrics),
             "device": device,
@@ -82,11 +83,12 @@ def merge(shards: Sequence[Path], out: Path, **options: Any) -> Measurement:
             )
     source = open_checkpoint(facts["source"])
     skip, trained = tuple(facts["skip"]), open_checkpoint(facts["trained"])
-    order = Order(out, facts["name"], trained, skip, facts["note"], facts["scales"])
+    order = Order(out, facts["name"], trained, skip, facts["note"], facts["scales"], facts["rename"])
     chosen = {key: facts[key] for key in ("view", "metrics", "device")}
     ledgers = [folder / LEDGER for folder in shards]
     with locked(out, f"pair {order.name}") as place:
-        refuse_other(place, identity(source.digest(), trained.digest(), facts["view"], skip, facts["metrics"]))
+        ours = source.digest(), trained.digest(), facts["view"], skip, facts["metrics"], facts["rename"]
+        refuse_other(place, identity(*ours))
         if missing := gather(source, job_of(order, ledger_of(place)), ledgers, **chosen):
             raise _lacking(out, missing)
         return measure_locked(source, {place: order}, **chosen, **options)[0]

@@ -51,6 +51,7 @@ def summarize(measurement: Measurement) -> Summary:
         "tensors": len(tensors),
         "parameters": size,
         "measured_2d": sum(t.changed_matrices for t in tensors),
+        **_stored(tensors),
         "rel_norm": _rel_norm(tensors),
         "exact_zero": _unchanged(tensors),
         "sparsity": _absolute(tensors),
@@ -74,6 +75,13 @@ def summarize(measurement: Measurement) -> Summary:
     }
     second = {} if measurement.matrices is None else _geometry(measurement.matrices)
     return first | second | summarize_nulls(measurement)
+
+
+def _stored(tensors: Sequence[TensorResult]) -> Summary:
+    """How many changed matrices there are as the source stores them, an expert counting as one: where that differs."""
+    places = [t.match.source for t in tensors if t.changed_matrices]
+    stored = {(place.stored, place.cut.expert if place.cut else None) for place in places}
+    return {"measured_2d_stored": len(stored)} if len(stored) != len(places) else {}
 
 
 def _block(members: Sequence[TensorResult], tensors: Sequence[TensorResult]) -> Summary:

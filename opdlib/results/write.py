@@ -22,7 +22,12 @@ FINEST, COARSEST, PER_OCTAVE = -40, -6, 8
 
 
 def of_tensors(measurement: Measurement) -> Iterator[dict[str, Any]]:
-    """A row for every compared parameter, with the reason where it has no matrix."""
+    """A row for every compared parameter, with the reason where it has no matrix.
+
+    `stored_as` says where a matrix lies that a checkpoint does not store as a tensor of its own, outputs first: there
+    tools that take tensors as they are stored count otherwise. Without such a matrix there is no such column.
+    """
+    places = {r.match.name: [str(p) for p in (r.match.source, r.match.trained) if p.cut] for r in measurement.tensors}
     for result in measurement.tensors:
         match, numbers = result.match, result.sparsity
         param = match.param
@@ -35,7 +40,7 @@ def of_tensors(measurement: Measurement) -> Iterator[dict[str, Any]]:
             "expert": param.expert,
             "shape": "x".join(map(str, match.info.shape)),
             "dtype_source": match.info.dtype,
-            "dtype_trained": match.trained_dtype,
+            "dtype_trained": match.trained.info.dtype,
             "size": numbers.size,
             "exact_zero": numbers.exact_zero,
             "within_ulp": numbers.ulp,
@@ -43,11 +48,12 @@ def of_tensors(measurement: Measurement) -> Iterator[dict[str, Any]]:
             "source_energy": repr(numbers.source_energy),
             "matrices": result.changed_matrices,
             "no_matrix_because": _no_matrix(result),
+            **({"stored_as": "; ".join(dict.fromkeys(places[match.name]))} if any(places.values()) else {}),
         }
 
 
 def _no_matrix(result: TensorResult) -> str:
-    unfit = has_geometry(result.match.info.shape, result.match.source)
+    unfit = has_geometry(result.match.info.shape)
     return unfit or ("" if result.changed_matrices else "nothing changed")
 
 
@@ -87,12 +93,12 @@ def of_sparsity(measurement: Measurement) -> Iterator[dict[str, Any]]:
         rules: Sequence[tuple[str, Any]] = (("absolute", numbers.absolute), ("relative", numbers.relative))
         for rule, counts in rules:
             for threshold, count in counts.items():
-                yield {"tensor": result.match.source, "rule": rule, "threshold": repr(threshold), "unchanged": count}
+                yield {"tensor": result.match.name, "rule": rule, "threshold": repr(threshold), "unchanged": count}
 
 
 def of_energy(measurement: Measurement) -> Iterator[dict[str, Any]]:
     """A row for every parameter and share of coordinates, and for the whole model (empty name)."""
-    tops = [("", measurement.top), *((t.match.source, t.sparsity.top) for t in measurement.tensors)]
+    tops = [("", measurement.top), *((t.match.name, t.sparsity.top) for t in measurement.tensors)]
     for name, top in tops:
         for share, energy in top.items():
             yield {"tensor": name, "share": repr(share), "energy": repr(energy)}

@@ -1,6 +1,6 @@
 """Tables of the geometry of a pair: numbers of single matrices, and their medians and quartiles.
 
-A number is known by its key (`opdlib.quantities`). Only matrices that changed have numbers; each fused expert is one.
+A number is known by its key (`opdlib.quantities`). Only matrices that changed have numbers.
 """
 
 from __future__ import annotations

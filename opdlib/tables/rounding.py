@@ -16,7 +16,7 @@ def budget(results: Results, stored: Results, top: int = 16) -> pd.DataFrame:
 
     Rows: part (`top 16`, `all others`). Columns: stored, bf16 (sums over the matrices that changed in both views, in
     units of all their energy in view stored), kept (bf16 over stored). The leading directions of the two views need
-    not be the same. Fused experts, whose energies are known together only, are left out. NaN without a matrix.
+    not be the same. NaN without a matrix.
     """
     exact, rounded = _energies(stored, top).add_suffix("_stored"), _energies(results, top).add_suffix("_bf16")
     whole = exact.join(rounded, how="inner").sum()
@@ -32,7 +32,7 @@ def budget(results: Results, stored: Results, top: int = 16) -> pd.DataFrame:
 def _energies(results: Results, top: int) -> pd.DataFrame:
     """Energy inside and outside the leading directions, by tensor."""
     rows = matrices(results)
-    rows = rows[(rows["quantity"] == f"svd_energy.{top}") & rows["expert"].isna()]
+    rows = rows[rows["quantity"] == f"svd_energy.{top}"]
     rows = rows.merge(results.tensors[["tensor", "energy"]], on="tensor").set_index("tensor")
     inside = rows["value"] * rows["energy"]
     return pd.DataFrame({"inside": inside, "outside": rows["energy"] - inside})

@@ -33,15 +33,29 @@ def stacked(*tables: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def headers(ours: Sequence[tuple[str, str]]) -> list[str]:
+    """What columns of (pair, view) are called: `here, VIEW` for the views of one pair, else `PAIR, VIEW`.
+
+    Raises ParameterError if two have one name.
+    """
+    several = len({pair for pair, _ in ours}) > 1
+    found = [f"{pair if several else 'here'}, {view}" for pair, view in ours]
+    if len(set(found)) < len(found):
+        raise ParameterError(f"two columns are called {found[0]!r}; give each pair a name of its own")
+    return found
+
+
 def beside(
     ours: Sequence[pd.DataFrame], published: pd.DataFrame, keys: Sequence[str], value: str = "share"
 ) -> pd.DataFrame:
-    """Values side by side: a row for each combination of `keys`, a column for each view, and the span of the paper.
+    """Values side by side: a row for each combination of `keys`, a column for each of ours, and the span of the paper.
 
-    `ours` and `published` have columns view, `value` and `keys`. The paper's columns, `paper_low` and `paper_high`, are
-    the smallest and the largest value among its six OPD-style rows; NaN where it has no such number.
+    Ours are views of one pair, or pairs (`headers`). `ours` and `published` have columns pair, view, `value` and
+    `keys`. The paper's columns, `paper_low` and `paper_high`, are the smallest and the largest value among its six
+    OPD-style rows; NaN where it has no such number.
     """
-    views = [table.set_index(list(keys))[value].rename(f"here, {table['view'].iloc[0]}") for table in ours]
+    named = headers([(table["pair"].iloc[0], table["view"].iloc[0]) for table in ours])
+    views = [table.set_index(list(keys))[value].rename(name) for table, name in zip(ours, named, strict=True)]
     rows = published[published["regime"].isin(OPD_STYLE)].groupby(list(keys), observed=True)[value]
     span = [rows.min().rename("paper_low"), rows.max().rename("paper_high")]
     wide: pd.DataFrame = pd.concat([*views, *(s.reindex(views[0].index) for s in span)], axis=1)

@@ -53,8 +53,8 @@ def changed(results: Results) -> pd.DataFrame:
 
     Medians over matrices of shares that are exact in each. A weight is changed if its delta is not zero.
     """
-    rows = matrices(results).fillna({"expert": -1})
-    one = ["tensor", "expert", "rows", "columns"]
+    rows = matrices(results)
+    one = ["tensor", "rows", "columns"]
     wide = rows.pivot_table(index=one, columns="quantity", values="value").reset_index()
     wide = wide.reindex(columns=["rows", "columns", *paper_geometry.SIZES]).astype(float)
     size = wide["rows"] * wide["columns"]

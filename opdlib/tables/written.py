@@ -10,6 +10,7 @@ from opdlib.quantities import MISSING, as_column, as_text, find, label, short, s
 from opdlib.results.open import Results
 from opdlib.tables.geometry import spread
 from opdlib.tables.paper import OPD_STYLE
+from opdlib.tables.select import headers
 
 PERCENT = ("share", "sparsity", "exact_zero", "energy_share", "parameter_share", "coordinate_share", "expected")
 FORMATS: Mapping[str, Callable[[float], str]] = {
@@ -34,9 +35,14 @@ def readable(table: pd.DataFrame, *columns: str, value: str = "share") -> pd.Dat
 
     `value` is the column whose format the columns of `opdlib.tables.beside` take.
     """
-    kinds = {column: value if column.startswith(("here, ", "paper_")) else column for column in columns}
+    kinds = {column: value if _is_value(column) else column for column in columns}
     text = pd.DataFrame({column: [_text(kinds[column], x) for x in table[column]] for column in columns})
     return headed(text.rename(columns=lambda name: str(name).replace("_", " ")).set_index(columns[0].replace("_", " ")))
+
+
+def _is_value(column: str) -> bool:
+    """Is this a column of `opdlib.tables.beside`?"""
+    return column.startswith("paper_") or column.endswith((", bf16", ", stored"))
 
 
 def headed(table: pd.DataFrame) -> pd.DataFrame:
@@ -52,11 +58,12 @@ def by_quantity(views: Sequence[Results], published: pd.DataFrame, keys: Sequenc
     `published`: `opdlib.tables.paper.numbers`.
     """
     found: dict[str, list[str]] = {}
-    for results in views:
+    for results, name in zip(views, headers([(v.title, v.view) for v in views]), strict=True):
         own = spread(results, keys).set_index("quantity").reindex([*keys])
         low, middle, high = ([*map(written, keys, own[column])] for column in ("low", "value", "high"))
-        found[f"here, {results.view}"] = middle
-        found[f"quartiles, {results.view}"] = [a if a == b else f"{a} to {b}" for a, b in zip(low, high, strict=True)]
+        found[name] = middle
+        quartiles = f"quartiles, {name.removeprefix('here, ')}"
+        found[quartiles] = [a if a == b else f"{a} to {b}" for a, b in zip(low, high, strict=True)]
     span = published[published["regime"].isin(OPD_STYLE)].groupby("quantity")["value"].agg(["min", "max"])
     for end, column in (("paper low", "min"), ("paper high", "max")):
         found[end] = [*map(written, keys, span[column].reindex([*keys]))]
@@ -66,7 +73,11 @@ def by_quantity(views: Sequence[Results], published: pd.DataFrame, keys: Sequenc
 def by_module(views: Sequence[Results], keys: Sequence[str], column: str = "value") -> pd.DataFrame:
     """A row for each module: its matrices, and for each quantity the median in each view; or another column of
     `spread`."""
-    tables = {v.view: spread(v, keys, "module").set_index(["part", "module"]) for v in views}
+    named = headers([(v.title, v.view) for v in views])
+    tables = {
+        name.removeprefix("here, "): spread(v, keys, "module").set_index(["part", "module"])
+        for name, v in zip(named, views, strict=True)
+    }
     first = next(iter(tables.values()))
     modules = first[~first.index.duplicated()]
     found = {"matrices": modules["matrices"]}

@@ -58,6 +58,11 @@ def test_complete_shards_need_no_index_and_incomplete_ones_are_refused(tmp_path:
     (folder / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(CheckpointError, match="shard 2 of 3 is missing"):
         open_checkpoint(str(folder))
+    with pytest.raises(CheckpointError, match="is shard 1 of 3, not a whole model"):
+        open_checkpoint(str(folder / "model-00001-of-00003.safetensors"))
+    (folder / "model-00003-of-00003.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="shard 2 of 3 is missing"):
+        open_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize(

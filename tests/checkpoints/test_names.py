@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opdlib.checkpoints.names import BLOCKS, PARTS, canonical, module_order, parse
+from opdlib.checkpoints.names import BLOCKS, PARTS, bare, canonical, is_buffer, module_order, parse, unwrapped
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,13 @@ from opdlib.checkpoints.names import BLOCKS, PARTS, canonical, module_order, par
         ("model.layers.3.self_attn.qkv_proj.weight", 3, "qkv_proj", "attention", "language"),
         ("model.layers.3.mlp.gate_up_proj.weight", 3, "gate_up_proj", "mlp", "language"),
         ("model.layers.3.mlp.down_proj.weight", 3, "down_proj", "mlp", "language"),
-        ("model.layers.3.mlp.gate.weight", 3, "gate", "mlp", "language"),
+        ("model.layers.3.mlp.gate.weight", 3, "gate", "router", "language"),
+        ("model.layers.3.mlp.gate.e_score_correction_bias", 3, "e_score_correction_bias", "router", "language"),
+        ("model.layers.3.mlp.shared_expert_gate.weight", 3, "shared_expert_gate", "router", "language"),
+        ("model.layers.3.block_sparse_moe.router.layer.weight", 3, "layer", "router", "language"),
+        ("model.layers.3.mlp.router.bias", 3, "router", "router", "language"),
+        ("model.layers.3.block_sparse_moe.experts.2.w1.weight", 3, "gate_proj", "mlp", "language"),
+        ("model.layers.3.self_attn.gate.weight", 3, "gate", "attention", "language"),
         ("model.layers.3.input_layernorm.weight", 3, "input_layernorm", "norm", "language"),
         ("model.layers.3.linear_attn.in_proj_qkvz.weight", 3, "in_proj_qkvz", "attention", "language"),
         ("model.layers.3.linear_attn.A_log", 3, "A_log", "attention", "language"),
@@ -60,6 +66,43 @@ def test_experts_are_numbered_and_the_vision_part_is_its_own_block() -> None:
 )
 def test_known_prefixes(name: str, meaning: str) -> None:
     assert canonical(name) == meaning
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
+        ("model.language_model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
+        ("transformer.h.0.attn.c_proj.weight", "h.0.attn.c_proj.weight"),
+        ("model.layers.0.block_sparse_moe.experts.1.w3.weight", "model.layers.0.mlp.experts.1.up_proj.weight"),
+        ("model.layers.0.block_sparse_moe.router.layer.weight", "model.layers.0.block_sparse_moe.router.weight"),
+    ],
+)
+def test_two_names_of_one_parameter(name: str, other: str) -> None:
+    assert bare(name) == bare(other)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "module.model.norm.weight",
+        "_orig_mod.model.norm.weight",
+        "module._orig_mod.model.norm.weight",
+        "_fsdp_wrapped_module.model._fsdp_wrapped_module.norm._checkpoint_wrapped_module.weight",
+        "pretrained_model.model.norm.weight",
+        "base_model.model.model.norm.weight",
+    ],
+)
+def test_what_trainers_wrap_around_a_name_is_taken_off(name: str) -> None:
+    assert unwrapped(name) == "model.norm.weight"
+
+
+def test_buffers_are_known_by_name() -> None:
+    assert is_buffer("model.layers.0.self_attn.rotary_emb.inv_freq", 1)
+    assert is_buffer("vision_model.embeddings.position_ids", 2)
+    assert is_buffer("h.0.attn.bias", 4)
+    assert not is_buffer("h.0.attn.bias", 1)
+    assert not is_buffer("wpe.weight", 2)
 
 
 @given(st.text(alphabet="abz._0123456789", max_size=40))

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import opdlib
 import opdlib.train
 from opdlib.cli.main import app, main
-from tests.conftest import HIDDEN, VOCABULARY, Command, pico_weights, write_checkpoint
+from tests.conftest import HIDDEN, VOCABULARY, Command, moved, pico_weights, write_checkpoint
 
 
 def complains(done: subprocess.CompletedProcess[str], *words: str) -> str:
@@ -80,6 +80,26 @@ def test_without_out_results_go_under_runs(opd: Command, pico_pair: tuple[Path, 
     done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--name", "mine", "--view", "stored")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "measured" / "mine-stored" / "summary.json").is_file()
+
+
+def test_names_sizes_and_views_are_said(opd: Command, tmp_path: Path) -> None:
+    """Names that differ are renamed; what is compared in part is said on stderr; a summary has the view asked for."""
+    source = pico_weights(layers=1)
+    trained = {f"actor.net.{name.removeprefix('model.')}": w for name, w in moved(source).items()}
+    trained["actor.net.embed_tokens.weight"] = trained["actor.net.embed_tokens.weight"][:-3].clone()
+    sides = [write_checkpoint(tmp_path / name, w) for name, w in (("source", source), ("trained", trained))]
+    call, out = ("measure", "--source", sides[0], "--trained", sides[1], "--only", "sparsity"), tmp_path / "out"
+    complains(opd(*call, "--out", out), "--rename actor.net.=model.")
+    complains(opd(*call, "--rename", "actor"), "wanted FROM=TO")
+    complains(opd(*call, "--rename", "critic.=model."), "neither", "critic.")
+    done = opd(*call, "--rename", "actor.net.=model.", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert f"the first {VOCABULARY - 3} are compared" in done.stderr
+    assert json.loads((out / "provenance.json").read_text())["identity"]["rename"] == {"actor.net.": "model."}
+    complains(opd("summary", out, "--view", "stored"), "holds results in view bf16")
+    opd(*call, "--rename", "actor.net.=model.", "--view", "stored", "--out", out / "stored")
+    assert json.loads(opd("summary", out, "--view", "stored", "--json").stdout)["view"] == "stored"
+    assert json.loads(opd("summary", out / "stored", "--json").stdout)["view"] == "stored"
 
 
 def test_skip_takes_several_names_and_patterns(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -165,8 +185,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path | str, tuple[str, ...]]]:
     (pickled / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(folder / "canary")))
     made["pickle"] = pickled, ("pytorch_model.bin", "pickle", "convert")
 
-    shape = good | {"model.embed_tokens.weight": torch.zeros(VOCABULARY + 1, HIDDEN, dtype=torch.bfloat16)}
-    made["shape"] = write_checkpoint(folder / "shape", shape), ("model.embed_tokens.weight", "[40, 16]", "[41, 16]")
+    shape = good | {"model.embed_tokens.weight": torch.zeros(VOCABULARY, HIDDEN + 1, dtype=torch.bfloat16)}
+    made["shape"] = write_checkpoint(folder / "shape", shape), ("model.embed_tokens.weight", "[40, 16]", "[40, 17]")
 
     for name, value in (("nan", float("nan")), ("inf", float("inf"))):
         broken = {n: w.clone() for n, w in good.items()}

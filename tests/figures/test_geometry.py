@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from opdlib.figures import rank, subspace
 from opdlib.tables import Results, geometry, paper, paper_geometry, stacked
@@ -169,3 +170,26 @@ def test_the_finer_view_is_hollow(drawn_from: dict[Draw, pd.DataFrame]) -> None:
     faces = {str(line.get_label()): line.get_markerfacecolor() for line in ax.lines}
     assert faces["measured here"] == "black"
     assert faces["here, stored"] == "white"
+
+
+SEVERAL = [rank.spectrum, rank.leading, subspace.projection_ratio, subspace.coverage, subspace.changed_by_size]
+
+
+@pytest.mark.parametrize("draw", SEVERAL, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("count", [2, 5])
+def test_several_pairs_have_lines_colours_and_names_of_their_own(
+    draw: Draw, drawn_from: dict[Draw, pd.DataFrame], count: int
+) -> None:
+    table, names = drawn_from[draw], "vwxyz"[:count]
+    here = table[(table["origin"] == "here") & (table["view"] == "bf16")]
+    ax = draw(stacked(table[table["origin"] != "here"], *(here.assign(pair=f"pair {name}") for name in names)))
+    colours: dict[str, set[str]] = {}
+    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+        if named := [name for name in names if f"pair {name}" in label and "ceiling" not in label]:
+            line = handle.lines[0] if hasattr(handle, "lines") else handle
+            colours.setdefault(named[0], set()).add(str(to_hex(line.get_color())))
+    assert sorted(colours) == list(names)
+    assert len({colour for own in colours.values() for colour in own}) == count, "a colour each"
+    for line in ax.lines:
+        at = np.asarray(line.get_xdata(), dtype=float)
+        assert line.get_linestyle() == "None" or (np.diff(at) >= 0).all(), "no line goes from one pair to the next"

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
 from opdlib import figures, tables
+from opdlib.errors import ParameterError
 from opdlib.tables import Results, paper
 from tests.conftest import pico_weights
 from tests.tables.results_of import deep_pair, results_of
@@ -159,3 +160,21 @@ def test_panels_stand_below_each_other() -> None:
     upper, lower = figures.panels(2)
     assert upper.get_position().y0 > lower.get_position().y0
     assert upper.figure is lower.figure
+
+
+def test_several_pairs_are_told_apart(drawn_from: dict[Draw, pd.DataFrame]) -> None:
+    table = drawn_from[figures.magnitude]
+    both = tables.stacked(*(table.assign(pair=name, expected=np.nan) for name in ("one", "two")))
+    ax = figures.magnitude(both)
+    labels = ax.get_legend_handles_labels()[1]
+    assert {"one", "two"} <= set(labels)
+    for line in ax.lines:
+        assert line.get_linestyle() == "None" or (np.diff(np.asarray(line.get_xdata(), dtype=float)) >= 0).all()
+    blocks = drawn_from[figures.block_norm]
+    own = blocks[blocks["origin"] == "here"]
+    ax = figures.block_norm(tables.stacked(blocks, own.assign(pair="another")))
+    assert {str(own["pair"].iloc[0]), "another"} <= set(ax.get_legend_handles_labels()[1])
+    one = drawn_from[figures.layer_module]
+    wide = tables.stacked(one, one.assign(pair="another"))
+    with pytest.raises(ParameterError, match="a map shows one pair"):
+        figures.layer_module(wide)

@@ -23,7 +23,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import MeasureError, ParameterError
 from opdlib.measurement.cores import memory_in_use, over_cores
 from opdlib.measurement.machines import dask
-from opdlib.measurement.parts import Plan, measure_by_words
+from opdlib.measurement.parts import Job, Plan, measure_by_words
 from opdlib.results.measure import Order, measure_into, measure_together
 from tests.conftest import moved, pico_weights, write_checkpoint
 
@@ -67,7 +67,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 def plan_of(pair: Folders) -> Plan:
     source, trained = map(open_checkpoint, map(str, pair))
-    return Plan(source, [trained], [()], [{}], "bf16", ("sparsity", "geometry", "nulls"), "cpu")
+    return Plan(source, [Job("pico", trained)], "bf16", ("sparsity", "geometry", "nulls"), "cpu")
 
 
 def test_an_executor_gives_the_bytes_of_one_process(pair: Folders, alone: dict[str, bytes], tmp_path: Path) -> None:

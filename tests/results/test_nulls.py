@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.measurement.schedule import EVERYTHING, METRICS, Job, measure_all, measure_pair
+from opdlib.measurement.parts import Job
+from opdlib.measurement.schedule import EVERYTHING, METRICS, measure_all, measure_pair
 from opdlib.metrics import nulls
 from opdlib.quantities import find, flat
 from opdlib.results.measure import files_of, scales_of

@@ -99,14 +99,17 @@ def test_what_nobody_measured_is_an_error(results: Results, tmp_path: Path) -> N
     assert not geometry.has_geometry(Results(tmp_path / "r"))
 
 
-def test_each_fused_expert_is_a_matrix(tmp_path: Path) -> None:
+def test_each_matrix_of_fused_experts_has_a_row_of_its_own(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    name = "model.layers.0.mlp.experts.gate_up_proj"
-    source = {name: torch.randn(3, 12, 10, generator=generator).bfloat16() * 0.02, **pico_weights(1)}
+    at = "model.layers.0.mlp.experts"
+    source = {f"{at}.gate_up_proj": torch.randn(3, 24, 10, generator=generator).bfloat16() * 0.02, **pico_weights(1)}
     views = [results_of(tmp_path, source, moved(source, dtype=torch.float32), view) for view in ("bf16", "stored")]
     table = geometry.spread(views[0], ["stable_rank"], "tensor").set_index("tensor")
-    assert table.loc[name, "matrices"] == 3
+    names = [f"{at}.{expert}.{word}_proj.weight" for expert in range(3) for word in ("gate", "up")]
+    assert table.loc[names, "matrices"].tolist() == [1] * 6
+    assert table.loc[names, "module"].tolist() == ["gate_proj", "up_proj"] * 3
     assert set(geometry.spectrum(views[0])["rank"]) == {10, 16}
+    assert set(views[0].matrices["expert"].dropna()) == {0, 1, 2}
     assert subspace.changed(views[0]).notna().all(axis=None)
     assert rounding.budget(*views)["stored"].sum() == pytest.approx(1)
 

@@ -250,6 +250,19 @@ def test_beside_the_paper(results: Results, stored: Results) -> None:
     assert math.isnan(table.loc[("ulp", 1e-3), "paper_low"])
 
 
+def test_pairs_beside_each_other_have_columns_of_their_names(results: Results) -> None:
+    other = dataclasses.replace(results, name="the other")
+    ours = [tables.sparsity(pair, thresholds=[1e-5]) for pair in (results, other)]
+    table = tables.beside(ours, paper.sparsity(), ["rule", "threshold"])
+    columns = [f"{results.title}, bf16", "the other, bf16"]
+    assert list(table.columns)[2:4] == columns
+    assert "%" in tables.readable(table, "rule", *columns).iloc[0, 0]
+    with pytest.raises(ParameterError, match="a name of its own"):
+        tables.beside([ours[0], ours[0]], paper.sparsity(), ["rule", "threshold"])
+    modules = tables.written.by_module([results, other], ["stable_rank"])
+    assert [c.partition(", ")[2] for c in modules.columns[1:]] == columns
+
+
 def test_readable_numbers() -> None:
     table = pd.DataFrame(
         {"pair": ["a", "b"], "threshold": [0.0, 1e-4], "rel_norm": [0.00108, math.nan], "parameters": [1234567, 1]}
