@@ -67,7 +67,7 @@ def keep_words(_: Sphinx, document: nodes.document) -> None:
     for table in document.findall(nodes.raw):
         html = table.astext()
         if 'class="dataframe opd"' in html:
-            html = re.sub(r"(?<=>)[^<>]*-[^<>]*(?=</th>)", _unbroken, html).replace("&lt; ", "&lt;&nbsp;")
+            html = re.sub(r"(?<=>)[^<>]*-[^<>]*(?=</t[hd]>)", _unbroken, html).replace("&lt; ", "&lt;&nbsp;")
             table[:] = [nodes.Text(html)]
 
 

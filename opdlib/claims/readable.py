@@ -27,7 +27,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         }
         for row in table.to_dict("records")
     ]
-    shown = pd.DataFrame(rows).set_index("id")
+    columns = ["id", "statement", "paper", "ours", "verdict", "control", "tolerance", "locator", "reason"]
+    shown = pd.DataFrame(rows, columns=columns).set_index("id")
     return shown if any(table["reason"]) else shown.drop(columns="reason")
 
 

@@ -183,7 +183,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path | str, tuple[str, ...]]]:
     pickled = folder / "pickled"
     pickled.mkdir()
     (pickled / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(folder / "canary")))
-    made["pickle"] = pickled, ("pytorch_model.bin", "pickle", "convert")
+    made["pickle"] = pickled, ("pytorch_model.bin", "pickle", "safetensors")
 
     shape = good | {"model.embed_tokens.weight": torch.zeros(VOCABULARY, HIDDEN + 1, dtype=torch.bfloat16)}
     made["shape"] = write_checkpoint(folder / "shape", shape), ("model.embed_tokens.weight", "[40, 16]", "[40, 17]")

@@ -111,7 +111,7 @@ def test_a_missing_package_is_named_with_its_command(name: str, package: str, mo
 
 @pytest.mark.parametrize("name", ["hub:gsm8k", "hub:", "reasoning-gym:", "reasoning-gym:No-Such", "gym:dice", ""])
 def test_unknown_names_list_the_known(name: str) -> None:
-    known = "arithmetic, sums, hub:dapo-math-17k, .*, hub:geo3k, reasoning-gym:GENERATOR"
+    known = "arithmetic, sums, hub:dapo-math-17k, .*, hub:geo3k, reasoning-gym:GENERATOR, jsonl:FILE, hub:ORG/NAME"
     with pytest.raises(ParameterError, match=f"is unknown; choose one of: {known}$"):
         find_task(name)
 
