@@ -75,6 +75,11 @@ class Checkpoint(ABC):
     def read(self, name: str) -> torch.Tensor:
         """The tensor `name`, in its stored shape and dtype. Only this tensor is held in memory."""
 
+    def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Entries `start` to `stop` of the first dimension of a tensor. A format that can leaves the others unread: of
+        a stack of experts each is wanted on its own."""
+        return self.read(name)[start:stop]
+
     def check_unchanged(self) -> None:
         """Raise CheckpointError if a file of it is another than when it was opened."""
         self.watched.check()

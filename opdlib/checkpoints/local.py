@@ -49,8 +49,17 @@ class LocalCheckpoint(Checkpoint):
             raise CheckpointError(f"{spec}: its safetensors files hold no tensor; wanted a model's weights")
 
     def read(self, name: str) -> torch.Tensor:
+        shape = self.info(name).shape
+        return self._read(name, *self._places[name], shape)
+
+    def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        shape = self.info(name).shape
+        file, begin, end = self._places[name]
+        row = (end - begin) // shape[0]
+        return self._read(name, file, begin + start * row, begin + stop * row, (stop - start, *shape[1:]))
+
+    def _read(self, name: str, file: Path, start: int, stop: int, shape: tuple[int, ...]) -> torch.Tensor:
         info = self.info(name)
-        file, start, stop = self._places[name]
         dtype = DTYPES.get(info.dtype)
         if dtype is None:
             raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
@@ -65,7 +74,7 @@ class LocalCheckpoint(Checkpoint):
             raise unreadable(file, error) from error
         self.watched.check(file)
         with foreign(f"{self.spec}: {name}", CheckpointError, "no such shape can be held, leave the tensor out"):
-            return content.view(dtype).reshape(info.shape)
+            return content.view(dtype).reshape(shape)
 
 
 def holds(path: Path) -> bool:

@@ -33,8 +33,12 @@ class Place:
 
     def read(self, checkpoint: Checkpoint) -> torch.Tensor:
         """The values, contiguous, in the stored dtype."""
-        tensor = checkpoint.read(self.stored)
-        return tensor if self.cut is None else self.cut.of(tensor).contiguous()
+        if self.cut is None:
+            return checkpoint.read(self.stored)
+        if self.cut.expert is None:
+            return self.cut.of(checkpoint.read(self.stored)).contiguous()
+        rows = self.cut.rows(checkpoint.info(self.stored).shape)
+        return self.cut.of_rows(checkpoint.read_rows(self.stored, *rows)).contiguous()
 
     def first_rows(self, count: int) -> Place:
         """The first rows of a tensor that is stored whole."""

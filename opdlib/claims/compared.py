@@ -67,8 +67,8 @@ def records() -> list[dict[str, Any]]:
 
     Claims about OPD in general are judged by all runs of full OPD at the scale of the default pair, those about arms by
     the arms of the scale that they name, the paper's own rows by what it prints. `passes` is whether the number of
-    somebody else is reproduced, too (`_strangers` says whose runs): null where it has none or was given it (`GIVEN`),
-    and where the claim is not about OPD in general.
+    somebody else is reproduced, too: null where it has none or was given it (`GIVEN`), and where the claim is not about
+    OPD in general. Who has no runs at that scale is asked at the first other one over the same source.
     """
     scale = default_scale()
     own = measured(scale, FULL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.distributed.tensor import Replicate, Shard
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError
 from tests.checkpoints.processes import coordinates, rank_of, sharded
+from tests.checkpoints.refusals import Bomb, refused
 from tests.conftest import pico_weights, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of groups that are not there
@@ -79,20 +79,6 @@ def test_a_folder_of_the_trainer_around_it(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(tmp_path / "checkpoint-5"))
     assert checkpoint.tied == {"lm_head.weight": "model.embed_tokens.weight"}
     assert set(checkpoint.tensors) == set(WEIGHTS)
-
-
-class Bomb:
-    def __init__(self, target: Path):
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (os.mkdir, (str(self.target),))
-
-
-def refused(path: Path, match: str) -> None:
-    with pytest.raises(CheckpointError, match=match) as caught:
-        open_checkpoint(str(path))
-    assert "\n" not in str(caught.value)
 
 
 def test_metadata_that_want_to_run_something(tmp_path: Path) -> None:

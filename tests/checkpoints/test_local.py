@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.checkpoints.checkpoint import TensorInfo
+from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
+from opdlib.checkpoints.local import LocalCheckpoint
 from opdlib.errors import CheckpointError
+from tests.checkpoints.refusals import Bomb, refused
 from tests.conftest import pico_weights, write_checkpoint
 
 
@@ -27,6 +30,21 @@ def test_headers_first_then_tensors_on_demand(tmp_path: Path, shards: int) -> No
         read = checkpoint.read(name)
         assert read.dtype == weight.dtype
         assert torch.equal(read, weight)
+
+
+def test_rows_are_read_without_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = torch.arange(24, dtype=torch.float32).reshape(4, 3, 2)
+    checkpoint = open_checkpoint(str(write_checkpoint(tmp_path / "m", {"stack": stack})))
+    size, read = [], LocalCheckpoint._read
+
+    def counted(self: LocalCheckpoint, name: str, file: Path, start: int, stop: int, shape: tuple[int, ...]) -> Tensor:
+        size.append(stop - start)
+        return read(self, name, file, start, stop, shape)
+
+    monkeypatch.setattr(LocalCheckpoint, "_read", counted)
+    assert torch.equal(checkpoint.read_rows("stack", 1, 3), stack[1:3])
+    assert torch.equal(Checkpoint.read_rows(checkpoint, "stack", 1, 3), stack[1:3])
+    assert size == [48, 96], "two of four, then all"
 
 
 def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
@@ -79,12 +97,6 @@ def test_complete_shards_need_no_index_and_incomplete_ones_are_refused(tmp_path:
 def test_only_a_declared_tie_is_a_tie(tmp_path: Path, config: dict[str, object] | None, tied: dict[str, str]) -> None:
     checkpoint = open_checkpoint(str(write_checkpoint(tmp_path, pico_weights(), config=config)))
     assert dict(checkpoint.tied) == tied
-
-
-def refused(path: Path, match: str) -> None:
-    with pytest.raises(CheckpointError, match=match) as caught:
-        _ = open_checkpoint(str(path)).tied
-    assert "\n" not in str(caught.value)
 
 
 def test_truncated_file(tmp_path: Path) -> None:
@@ -143,16 +155,6 @@ def test_broken_config(tmp_path: Path, text: str) -> None:
     write_checkpoint(tmp_path, pico_weights())
     (tmp_path / "config.json").write_text(text)
     refused(tmp_path, "repair or remove it")
-
-
-class Bomb:
-    """A pickle that writes a file when it is loaded."""
-
-    def __init__(self, target: Path):
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (Path.touch, (self.target,))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 from opdlib.checkpoints import open_checkpoint, pickled
 from opdlib.checkpoints.checkpoint import TensorInfo
 from opdlib.errors import CheckpointError
+from tests.checkpoints.refusals import Bomb, refused
 from tests.conftest import pico_weights, write_checkpoint
 
 WEIGHTS = pico_weights() | {"scalar": torch.tensor(2.5), "none": torch.zeros(0, 4), "ids": torch.arange(5)}
@@ -116,20 +116,6 @@ def test_safetensors_win_and_this_is_said(tmp_path: Path, caplog: pytest.LogCapt
     assert both == alone | {"not read": "pytorch_model.bin, *.pt, *.pth"}
     (said,) = caplog.messages
     assert said == f"{tmp_path}: *.safetensors is read, not what lies beside it: pytorch_model.bin, *.pt, *.pth"
-
-
-class Bomb:
-    def __init__(self, target: Path):
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (os.mkdir, (str(self.target),))
-
-
-def refused(path: Path, match: str) -> None:
-    with pytest.raises(CheckpointError, match=match) as caught:
-        open_checkpoint(str(path))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import CheckpointError
+from tests.checkpoints.refusals import refused
 from tests.conftest import pico_weights, write_checkpoint
 
 WEIGHTS = {name: weight.float() for name, weight in pico_weights().items()} | {"odd": torch.rand(7, 5)}
@@ -148,12 +148,6 @@ def test_the_masters_of_all_ranks_make_up_the_model(tmp_path: Path, stage: int, 
     assert checkpoint.origin()["format"] == f"DeepSpeed ZeRO {stage}, {ranks} ranks"
     assert checkpoint.tied == {"lm_head.weight": "model.embed_tokens.weight"}
     assert open_checkpoint(str(folder / "global_step12")).digest() == checkpoint.digest()
-
-
-def refused(path: Path, match: str) -> None:
-    with pytest.raises(CheckpointError, match=match) as caught:
-        open_checkpoint(str(path))
-    assert "\n" not in str(caught.value)
 
 
 def test_other_classes_than_deepspeeds_are_refused_and_never_made(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 import opdlib
 import opdlib.train
 from opdlib.cli.main import app, main
+from tests.checkpoints.refusals import Bomb
 from tests.conftest import HIDDEN, VOCABULARY, Command, moved, pico_weights, write_checkpoint
 
 
@@ -146,14 +147,6 @@ def test_pairs_lists_the_registry(opd: Command) -> None:
 )
 def test_bad_arguments(opd: Command, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     complains(opd(*arguments), *words)
-
-
-class Bomb:
-    def __init__(self, target: Path):
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return (Path.touch, (self.target,))
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[Path | str, tuple[str, ...]]]:
