@@ -15,6 +15,7 @@ from opdlib.errors import MeasureError, ParameterError
 if TYPE_CHECKING:
     from opdlib.checkpoints.checkpoint import Checkpoint
     from opdlib.registry.pairs import Pair
+    from opdlib.results.measure import Order
 
 View = Literal["bf16", "stored"]
 NULLS: Mapping[str, tuple[str, ...]] = {"exact": ("nulls",), "draws": ("nulls", "draws"), "none": ()}
@@ -95,10 +96,9 @@ def measure(
         dry_run: say what it would take on this machine, and measure nothing
         json: what was done as JSON, a list
     """
-    from opdlib.cli.shares import bytes_of, executor_of, measure_shards, renames_of, tell_forecasts
+    from opdlib.cli.shares import bytes_of, executor_of, measure_shards, tell_forecasts
     from opdlib.registry.pairs import find_pair
-    from opdlib.results.layout import committed_folder, default_folder, folder_name
-    from opdlib.results.measure import Order, is_finished, measure_together, scales_of
+    from opdlib.results.measure import is_finished, measure_together
 
     given = source is not None or bool(trained)
     if bool(pairs) == given or (given and not (source and trained)):
@@ -110,39 +110,24 @@ def measure(
     if shard and (dask or check):
         raise ParameterError("--shard measures a part on this machine; --dask and --check go without it")
     wanted = _given(source, trained, name) if source else [find_pair(pair) for pair in pairs]
-    orders: dict[str, list[tuple[Pair, Order]]] = {}
-    sources: dict[str, Checkpoint] = {}
-    for pair in wanted:
-        if pair.trained is None:
-            raise ParameterError(
-                f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source, --trained"
-            )
-        before = sources[pair.source] = sources.get(pair.source) or open_checkpoint(pair.source)
-        after = open_checkpoint(pair.trained)
-        told_apart = [before.digest(), after.digest()] if given and not name and out is None else []
-        default = default_folder(pair.key, view, told_apart)
-        folder = default if out is None else out if len(wanted) == 1 else out / folder_name(pair.key)
-        scales = scales_of(committed_folder(pair, "stored")) if view == "bf16" and not given else {}
-        order = Order(folder, pair.key, after, (*pair.skip, *skip), scales=scales, rename=renames_of(rename))
-        orders.setdefault(pair.source, []).append((pair, order))
+    orders = _orders(wanted, given, not name, out, view, skip, rename)
     metrics = ("sparsity", *(() if only else ("geometry",)), *NULLS[nulls])
-    options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
+    options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers}
     options["memory"] = bytes_of(memory) if memory else None
     if shard or dry_run:
-        opened = {sources[spec]: [order for _, order in together] for spec, together in orders.items()}
+        opened = {before: [order for _, order in together] for before, together in orders.items()}
         if shard:
-            measure_shards(opened, shard, options)
+            measure_shards(opened, shard, options | {"progress": None})
         else:
-            tell_forecasts(opened, {key: value for key, value in options.items() if key != "progress"})
+            tell_forecasts(opened, options)
         return
     done = []
-    for spec, together in orders.items():
-        before = sources[spec]
+    for before, together in orders.items():
         there = [not check and is_finished(before, order, view, metrics) for _, order in together]
         new = [order for (_, order), finished in zip(together, there, strict=True) if not finished]
         if new:
             with executor_of(dask) as executor:
-                measure_together(before, new, executor=executor, **options)
+                measure_together(before, new, executor=executor, progress=None, **options)
         for (pair, order), finished in zip(together, there, strict=True):
             done.append(_record(pair, order.folder, finished))
             if not json:
@@ -154,6 +139,39 @@ def measure(
     elif check:
         for pair in wanted:
             print(f"{pair.key}: equal to the committed numbers")
+
+
+def _orders(
+    pairs: Sequence[Pair],
+    given: bool,
+    unnamed: bool,
+    out: Path | None,
+    view: View,
+    skip: Sequence[str],
+    rename: Sequence[str],
+) -> dict[Checkpoint, list[tuple[Pair, Order]]]:
+    """By source, each opened once: the pairs over it and what is wanted of them. The folder of a pair that was `given`
+    as two checkpoints, without a name or a place, tells by its own name which checkpoints they were."""
+    from opdlib.cli.shares import renames_of
+    from opdlib.results.layout import committed_folder, default_folder, folder_name
+    from opdlib.results.measure import Order, scales_of
+
+    sources: dict[str, Checkpoint] = {}
+    orders: dict[Checkpoint, list[tuple[Pair, Order]]] = {}
+    for pair in pairs:
+        if pair.trained is None:
+            raise ParameterError(
+                f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source, --trained"
+            )
+        before = sources[pair.source] = sources.get(pair.source) or open_checkpoint(pair.source)
+        after = open_checkpoint(pair.trained)
+        told_apart = [before.digest(), after.digest()] if given and unnamed and out is None else []
+        default = default_folder(pair.key, view, told_apart)
+        folder = default if out is None else out if len(pairs) == 1 else out / folder_name(pair.key)
+        scales = scales_of(committed_folder(pair, "stored")) if view == "bf16" and not given else {}
+        order = Order(folder, pair.key, after, (*pair.skip, *skip), scales=scales, rename=renames_of(rename))
+        orders.setdefault(before, []).append((pair, order))
+    return orders
 
 
 def _given(source: str, trained: Sequence[str], name: Sequence[str]) -> list[Pair]:
