@@ -37,22 +37,16 @@ class Cut:
 
     def of(self, tensor: Tensor) -> Tensor:
         """The matrix, or the vector of a bias; a view of the tensor where there can be one."""
-        if self.expert is not None:
-            start, stop = self.rows(tuple(tensor.shape))
-            return self.of_rows(tensor[start:stop])
-        return self._within(tensor)
+        return self.of_rows(tensor[slice(*self.rows(tuple(tensor.shape)))])
 
     def rows(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Where the expert begins and ends along the first dimension of a stack of this shape."""
-        assert self.expert is not None
-        height = shape[0] // self.experts if self.experts else 1
-        return self.expert * height, (self.expert + 1) * height
+        """Where its expert, or all of it, begins and ends along the first dimension of a tensor of this shape."""
+        height = shape[0] if self.expert is None else shape[0] // self.experts if self.experts else 1
+        return (self.expert or 0) * height, ((self.expert or 0) + 1) * height
 
     def of_rows(self, rows: Tensor) -> Tensor:
-        """The same as `of`, from the rows of its expert alone."""
-        return self._within(rows if self.experts else rows[0])
-
-    def _within(self, tensor: Tensor) -> Tensor:
+        """The same as `of`, from these rows alone."""
+        tensor = rows if self.expert is None or self.experts else rows[0]
         if self.turned and tensor.ndim == 2:
             tensor = tensor.mT
         if self.stop is not None:

@@ -35,8 +35,6 @@ class Place:
         """The values, contiguous, in the stored dtype."""
         if self.cut is None:
             return checkpoint.read(self.stored)
-        if self.cut.expert is None:
-            return self.cut.of(checkpoint.read(self.stored)).contiguous()
         rows = self.cut.rows(checkpoint.info(self.stored).shape)
         return self.cut.of_rows(checkpoint.read_rows(self.stored, *rows)).contiguous()
 

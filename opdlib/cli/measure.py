@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from opdlib.checkpoints import open_checkpoint, short_name
-from opdlib.checkpoints.series import listed, names_of
 from opdlib.errors import MeasureError, ParameterError
 
 if TYPE_CHECKING:
-    from opdlib.checkpoints.checkpoint import Checkpoint
     from opdlib.registry.pairs import Pair
-    from opdlib.results.measure import Order
 
 View = Literal["bf16", "stored"]
 NULLS: Mapping[str, tuple[str, ...]] = {"exact": ("nulls",), "draws": ("nulls", "draws"), "none": ()}
@@ -96,6 +92,7 @@ def measure(
         dry_run: say what it would take on this machine, and measure nothing
         json: what was done as JSON, a list
     """
+    from opdlib.cli.orders import named_pairs, orders_of
     from opdlib.cli.shares import bytes_of, executor_of, measure_shards, tell_forecasts
     from opdlib.registry.pairs import find_pair
     from opdlib.results.measure import is_finished, measure_together
@@ -109,8 +106,8 @@ def measure(
         raise ParameterError("--check compares with committed results, so it takes PAIR...")
     if shard and (dask or check):
         raise ParameterError("--shard measures a part on this machine; --dask and --check go without it")
-    wanted = _given(source, trained, name) if source else [find_pair(pair) for pair in pairs]
-    orders = _orders(wanted, given, not name, out, view, skip, rename)
+    wanted = named_pairs(source, trained, name) if source else [find_pair(pair) for pair in pairs]
+    orders = orders_of(wanted, given, not name, out, view, skip, rename)
     metrics = ("sparsity", *(() if only else ("geometry",)), *NULLS[nulls])
     options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers}
     options["memory"] = bytes_of(memory) if memory else None
@@ -139,52 +136,6 @@ def measure(
     elif check:
         for pair in wanted:
             print(f"{pair.key}: equal to the committed numbers")
-
-
-def _orders(
-    pairs: Sequence[Pair],
-    given: bool,
-    unnamed: bool,
-    out: Path | None,
-    view: View,
-    skip: Sequence[str],
-    rename: Sequence[str],
-) -> dict[Checkpoint, list[tuple[Pair, Order]]]:
-    """By source, each opened once: the pairs over it and what is wanted of them. The folder of a pair that was `given`
-    as two checkpoints, without a name or a place, tells by its own name which checkpoints they were."""
-    from opdlib.cli.shares import renames_of
-    from opdlib.results.layout import committed_folder, default_folder, folder_name
-    from opdlib.results.measure import Order, scales_of
-
-    sources: dict[str, Checkpoint] = {}
-    orders: dict[Checkpoint, list[tuple[Pair, Order]]] = {}
-    for pair in pairs:
-        if pair.trained is None:
-            raise ParameterError(
-                f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source, --trained"
-            )
-        before = sources[pair.source] = sources.get(pair.source) or open_checkpoint(pair.source)
-        after = open_checkpoint(pair.trained)
-        told_apart = [before.digest(), after.digest()] if given and unnamed and out is None else []
-        default = default_folder(pair.key, view, told_apart)
-        folder = default if out is None else out if len(pairs) == 1 else out / folder_name(pair.key)
-        scales = scales_of(committed_folder(pair, "stored")) if view == "bf16" and not given else {}
-        order = Order(folder, pair.key, after, (*pair.skip, *skip), scales=scales, rename=renames_of(rename))
-        orders.setdefault(before, []).append((pair, order))
-    return orders
-
-
-def _given(source: str, trained: Sequence[str], name: Sequence[str]) -> list[Pair]:
-    """A pair for every checkpoint that the user names."""
-    from opdlib.registry.pairs import Pair
-
-    specs = listed(trained)
-    if name and len(name) != len(specs):
-        raise ParameterError(f"--name: {len(name)} names for {len(specs)} checkpoints; give one for each, or none")
-    if len(set(name)) < len(name):
-        raise ParameterError(f"--name: {' '.join(name)}; wanted names that differ")
-    called = name or (names_of(specs) if len(specs) > 1 else [short_name(specs[0])])
-    return [Pair(key=k, title=k, source=source, trained=t, regime="") for k, t in zip(called, specs, strict=True)]
 
 
 def _record(pair: Pair, folder: Path, finished: bool) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_what_an_interrupt_means_is_true_of_the_command(opd: Command, monkeypatc
     monkeypatch.setattr("opdlib.registry.pairs.registry", stop)
     done = opd("--debug", "pairs")
     assert (done.returncode, done.stderr) == (130, "opd: interrupted; the same command starts again\n")
-    monkeypatch.setattr("opdlib.cli.measure.open_checkpoint", stop)
+    monkeypatch.setattr("opdlib.cli.orders.open_checkpoint", stop)
     again, on = "the same command starts again", "the same command goes on from here"
     for words, said in (
         (("measure", "--source", "a", "--trained", "b"), on),
