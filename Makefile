@@ -3,12 +3,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install test test-fast book pages pdf card check format notebooks bench study repeat clean
+.PHONY: help install test test-fast book pages pdf card check format notebooks bench fuzz study repeat clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 BUILD := _build
+FOR ?= 60
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 # No bars in executed notebooks. Every kernel warns that it talks over TCP to this machine, which it should.
@@ -91,6 +92,10 @@ bench: install ## speed, memory and the size of the patch, each beside a plain w
 
 repeat: install ## train three pico runs again: are their weights the committed ones? With qemu-user two steps on other CPUs, too
 	$(BIN)/opd study pico --repeat pico-opd-s0 pico-opd-s1 pico-opd-s2
+
+fuzz: install ## damaged files for every reader, FOR=60 seconds each; by atheris where it can be installed
+	$(BIN)/python -m pip install --quiet atheris==3.0.0 || echo "without atheris: at random"
+	$(BIN)/python -m tests.hostile.fuzz $(FOR) $(TARGETS)
 
 study: install ## train and measure what is missing of the study, one run at a time; goes on where it was stopped
 	@set -e; for scale in pico smollm2; do \

@@ -7,6 +7,7 @@ here only if they are files: a pipe would be waited for, a device has no end.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import yaml
 
 from opdlib.errors import MissingDependencyError, OpdError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What is wrong with a disk, and with no file that is read."""
 LONGEST_REASON = 300
 """Characters of a foreign message that are passed on."""
 
@@ -36,6 +39,10 @@ def foreign(place: object, kind: type[OpdError], do: str) -> Iterator[None]:
         raise MissingDependencyError(
             f"{place}: needs a package that is not installed or too old ({reason(error)}); install it with pip"
         ) from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise kind(f"{place}: {reason(error)}; {do}") from error
     except Exception as error:  # theirs, of whatever kind
         raise kind(f"{place}: {reason(error)}; {do}") from error
     except BaseException as error:
@@ -46,7 +53,7 @@ def foreign(place: object, kind: type[OpdError], do: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """What an error of another package says, in one line and not at length; its name where it says nothing."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).partition("Exception raised from")[0].split()) or type(error).__name__  # torch goes on
     return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}..."
 
 
@@ -73,6 +80,16 @@ def read_object(file: Path, kind: type[OpdError], do: str) -> dict[str, Any]:
     return content
 
 
+def read_value(file: Path, kind: type[OpdError], do: str, *keys: str) -> Any:
+    """What stands in a JSON file under these keys, one inside the other. Raises a `kind` that says what to `do`."""
+    found: Any = read_object(file, kind, do)
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            raise kind(f"{file}: no {'.'.join(keys)} in it; {do}")
+        found = found[key]
+    return found
+
+
 class Loader(yaml.SafeLoader):
     """SafeLoader that does not let a repeated key overwrite the first, and takes every value as it is written: a few
     aliases of aliases stand for more than any memory holds."""
@@ -83,6 +100,12 @@ class Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "an alias is not allowed, write the value", mark)
         return super().compose_node(parent, index)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        found: int = super().construct_yaml_int(node)
+        if found.bit_length() > 200:
+            raise yaml.constructor.ConstructorError(None, None, "a number without end", node.start_mark)
+        return found
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         found = super().construct_mapping(node, deep)
         if len(found) < len(node.value):
@@ -92,6 +115,9 @@ class Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
                 seen.add(key)
         return found
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
 
 
 def read_yaml(file: Path, kind: type[OpdError], do: str) -> Any:

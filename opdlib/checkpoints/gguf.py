@@ -89,13 +89,13 @@ class GgufCheckpoint(Checkpoint):
             # Read, not mapped: a file that is cut short under a map would end the process without a word.
             stored = np.fromfile(self.path, place.dtype, count, offset=place.offset)
             self.watched.check()
-            stored = stored.reshape(place.shape)
-            made = self._processor.process(
-                weights=dequantize(stored, place.kind),
-                name=place.name,
-                tensor_key_mapping=self._mapping,
-                parsed_parameters=whole,
-            )
+            with foreign(f"{self.path}: {place.name}", CheckpointError, "copy the file again"):
+                made = self._processor.process(
+                    weights=dequantize(stored.reshape(place.shape), place.kind),
+                    name=place.name,
+                    tensor_key_mapping=self._mapping,
+                    parsed_parameters=whole,
+                )
             weights = made.weights
         tensor = whole["tensors"].get(name)
         return (torch.from_numpy(np.array(weights)) if tensor is None else tensor).to(DTYPES[info.dtype])
@@ -140,7 +140,7 @@ def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str
         config["vocab_size"] = next(int(t.shape[-1]) for t in reader.tensors if t.name == "token_embd.weight")
         with torch.device("meta"):
             made = AutoConfig.for_model(**config)
-            model = AutoModelForCausalLM.from_config(made)
+            model = AutoModelForCausalLM.from_config(made, trust_remote_code=False)
         architecture = by_transformers.read_field(reader, "general.architecture")[0]
         kind = by_transformers.TENSOR_PROCESSORS.get(architecture, by_transformers.TensorProcessor)
         processor = kind(config=config)

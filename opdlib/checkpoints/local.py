@@ -41,6 +41,8 @@ class LocalCheckpoint(Checkpoint):
             metadata = header.pop("__metadata__", None)
             self.metadata = self.metadata or metadata
             check_shard(path, listed, header, {name: place[0] for name, place in self._places.items()})
+            if "" in header:
+                raise CheckpointError(f"{path}: holds a tensor without a name; save the checkpoint again")
             for name, entry in header.items():
                 start, stop = entry["data_offsets"]
                 self._places[name] = path, begin + start, begin + stop

@@ -97,7 +97,8 @@ def parse(name: str) -> Param:
     part = "vision" if is_vision(name) else "language"
     body = segments[:-1] if len(segments) > 1 and segments[-1] in ("weight", "bias") else segments
     layer, expert = _number_after(body, LAYER_WORDS), _number_after(body, ("experts",))
-    module = body[-1] if expert is None else SYNONYMS.get(body[-1], body[-1])
+    last = body[-1] or name
+    module = last if expert is None else SYNONYMS.get(last, last)
     return Param(name, layer, module, _block(body), part, expert)
 
 

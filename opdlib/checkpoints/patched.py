@@ -102,6 +102,11 @@ class PatchedCheckpoint(Checkpoint):
             raise PatchError(f"{file}: changes {stray[0]}, which {source.spec} lacks; copy or make the patch again")
         if odd := sorted(set(self.tensors) ^ set(self.header.digests)):
             raise PatchError(f"{file}: its digests and its source differ in {odd[0]}; copy or make the patch again")
+        if self.digest() != self.header.result_digest:  # of all tensors, each of which is checked when it is read
+            raise PatchError(
+                f"{file}: its tensors come to digest {self.digest()[:12]}, its header says "
+                f"{self.header.result_digest[:12]}; copy or make the patch again"
+            )
 
     def read(self, name: str) -> torch.Tensor:
         info = self.info(name)
@@ -151,7 +156,7 @@ def read_header(file: Path) -> PatchHeader:
 
 def columns(info: TensorInfo) -> int:
     """The columns of a tensor as the codec sees it, a matrix: its last dimension, at least 1."""
-    return max(1, *info.shape[-1:])
+    return max(1, (1, *info.shape)[-1])
 
 
 def flat_bits(tensor: torch.Tensor) -> NDArray[np.uint16]:

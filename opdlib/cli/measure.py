@@ -8,7 +8,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from opdlib.errors import MeasureError, ParameterError
+from opdlib.errors import MeasureError, ParameterError, one_line
 
 if TYPE_CHECKING:
     from opdlib.registry.pairs import Pair
@@ -158,14 +158,12 @@ def _record(pair: Pair, folder: Path, finished: bool) -> dict[str, Any]:
 
 def _tell(done: Mapping[str, Any]) -> None:
     for line in _grouped(done["left_out"]):
-        print(line)
+        print(one_line(line))
     for line in _grouped(done["notes"]):
-        print(line, file=sys.stderr)
+        print(one_line(line), file=sys.stderr)
     before = ", finished before and not measured again" if done["finished_before"] else ""
-    print(
-        f"{done['name']}: {done['tensors']} tensors, {done['changed'] or 0:.2%} of weights changed in view "
-        f"{done['view']}; results in {done['results']}{before}"
-    )
+    said = f"{done['tensors']} tensors, {done['changed'] or 0:.2%} of weights changed in view {done['view']}"
+    print(one_line(f"{done['name']}: {said}; results in {done['results']}{before}"))
 
 
 def _grouped(reasons: Mapping[str, str]) -> Iterator[str]:
@@ -201,7 +199,7 @@ def summary(results: str, /, *, view: View | None = None, step: int | None = Non
     from opdlib.results.layout import summary_of
 
     found = summary_of(results, view, step)
-    print(dumps(found, indent=1) if json else "\n".join(_readable(found)))
+    print(dumps(found, indent=1) if json else "\n".join(map(one_line, _readable(found))))
 
 
 def _readable(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from opdlib.errors import ParameterError
+from opdlib.errors import ParameterError, one_line
 
 if TYPE_CHECKING:
     from opdlib.checkpoints.checkpoint import Checkpoint
@@ -59,7 +59,7 @@ def measure_shards(orders: Mapping[Checkpoint, Sequence[Order]], shard: str, opt
     for source, together in orders.items():
         parts, whole = measure_shard(source, together, int(found[1]), int(found[2]), **options)
         for order in together:
-            print(f"{order.name}: shard {shard}, {parts} of {whole} parts; in {order.folder}")
+            print(one_line(f"{order.name}: shard {shard}, {parts} of {whole} parts; in {order.folder}"))
 
 
 def tell_forecasts(orders: Mapping[Checkpoint, Sequence[Order]], options: Mapping[str, Any]) -> None:
@@ -102,4 +102,4 @@ def merge(*shards: Path, out: Annotated[Path, Parameter(alias="-o")], workers: i
     if not shards:
         raise ParameterError("merge takes the folders of shards; see opd merge --help")
     measured = merge(list(shards), out, workers=workers, progress=None)
-    print(f"{measured.name}: {len(shards)} shards, {len(measured.tensors)} tensors; results in {out}")
+    print(one_line(f"{measured.name}: {len(shards)} shards, {len(measured.tensors)} tensors; results in {out}"))

@@ -11,7 +11,7 @@ import torch
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.matrices import Matrices, Place, matrices, renamed
 from opdlib.checkpoints.names import Param, bare, canonical, parse
-from opdlib.errors import AlignmentError, ParameterError
+from opdlib.errors import AlignmentError, MeasureError, ParameterError
 from opdlib.measurement.refusals import refuse_dtypes, refuse_strangers, unequal
 from opdlib.measurement.ties import Side, ties
 
@@ -132,6 +132,30 @@ def read_delta(source: Checkpoint, trained: Checkpoint, match: Match, view: str)
 def view_of(tensor: torch.Tensor, view: str) -> torch.Tensor:
     """The tensor as `view` sees it: rounded to bf16, or as it is stored."""
     return tensor.to(torch.bfloat16) if view == "bf16" else tensor
+
+
+def check_finite(checkpoint: Checkpoint, place: Place, seen: torch.Tensor, view: str) -> None:
+    """Raises MeasureError if `seen`, what lies at `place` in this view, holds NaN or Inf."""
+    if not bool(torch.isfinite(seen).all()):
+        raise not_finite(checkpoint, place, view)
+
+
+def not_finite(checkpoint: Checkpoint, place: Place, view: str) -> MeasureError:
+    """What is wrong with a tensor that is not finite in this view: as it is stored, or only once it is rounded."""
+    stored = place.read(checkpoint)
+    wrong = torch.nonzero(~torch.isfinite(view_of(stored, view)))
+    at = [int(i) for i in wrong[0]]
+    value = float(stored[tuple(at)])
+    leave = "or leave the tensor out under skip (--skip NAME)"
+    if bool(torch.isfinite(stored).all()):
+        return MeasureError(
+            f"{checkpoint.spec}: {place} holds {len(wrong)} numbers that are too large for bf16, the first {value:.6g} "
+            f"at {at}; wanted weights that bf16 can hold. Look at them in view stored (--view stored), {leave}"
+        )
+    return MeasureError(
+        f"{checkpoint.spec}: {place} holds {len(wrong)} NaN or Inf, the first {value} at {at}; wanted finite weights. "
+        f"Copy or save the checkpoint again, {leave}"
+    )
 
 
 def _check_renames(source: Checkpoint, trained: Checkpoint, rename: Mapping[str, str]) -> None:

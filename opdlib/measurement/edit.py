@@ -29,12 +29,12 @@ from torch import Tensor
 
 from opdlib.checkpoints.architectures import Cut
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.checkpoints.matrices import Place, matrices
-from opdlib.checkpoints.names import BLOCKS, Param
+from opdlib.checkpoints.matrices import matrices
+from opdlib.checkpoints.names import BLOCKS, NUMBER, Param
 from opdlib.checkpoints.patch import copy_companions, write_safetensors
 from opdlib.errors import MeasureError, ParameterError
 from opdlib.files import new_folder
-from opdlib.measurement.align import Match, align
+from opdlib.measurement.align import Match, align, check_finite, view_of
 from opdlib.metrics.draws import binades, drawn_alike, generator, largest
 from opdlib.metrics.eigen import LinAlgError, largest_first
 from opdlib.metrics.sparsity import count_of
@@ -83,7 +83,7 @@ def parse_rule(text: str) -> Rule:
         raise ParameterError(f"rule {text!r}: no block {rest!r}; choose one of {', '.join(BLOCKS)}")
     if kind == "layers":
         first, dash, last = rest.partition("-")
-        if dash and first.isdecimal() and last.isdecimal() and int(first) <= int(last):
+        if dash and NUMBER.fullmatch(first) and NUMBER.fullmatch(last) and int(first) <= int(last):
             return Rule(kind, layers=range(int(first), int(last) + 1))
         raise ParameterError(f"rule {text!r}: wanted layers:A-B with numbers A <= B, counted from 0")
     limits = {"singular": "a whole number from 1 up", "scale": "a finite number"}
@@ -125,6 +125,9 @@ def edit(
     cannot be read or names layers that do not exist, AlignmentError, MeasureError for NaN or Inf, OutputError.
     """
     rules = [parse_rule(text) for text in keep]
+    view = "bf16" if any(rule.kind == "visible" for rule in rules) else "stored"
+    if seed < 0:
+        raise ParameterError(f"seed {seed}; wanted a whole number from 0 up")
     if out.suffix == ".safetensors":
         raise ParameterError(f"{out}: an edited checkpoint is a folder; give the name of a new one")
     alignment = align(source, trained, whole=True)
@@ -137,12 +140,16 @@ def edit(
 
     def contents() -> Iterator[memoryview]:
         for match in progress(alignment.matches):
-            before, after = _read(source, match.source), _read(trained, match.trained)
+            before, after = match.source.read(source), match.trained.read(trained)
+            for checkpoint, place, tensor in ((source, match.source, before), (trained, match.trained, after)):
+                check_finite(checkpoint, place, view_of(tensor, view), view)
             own, rng = cuts.get(match.trained.stored, []), generator(seed, match.name)
             edited = _edited(rules, match.param, before, after, own, rng, complement)
             is_bias = edited.ndim < 2 or match.name.endswith("bias")
             if restore_spectrum and not is_bias and bool((edited.double() != before.double()).any()):
                 edited = _with_spectrum_of(before, edited, own)
+            if not bool(torch.isfinite(edited).all()):
+                raise MeasureError(f"{match.name}: what the rules {', '.join(keep)} leave is too large; scale it less")
             start, difference = before.double(), edited.double() - before.double()
             sums[:3] += [float(x.square().sum()) for x in (difference, after.double() - start, start)]
             sums[3] += int((difference != 0).sum())
@@ -161,13 +168,6 @@ def edit(
         energy=kept / whole if whole else math.nan,
         changed=float(sums[3]) / alignment.parameters,
     )
-
-
-def _read(checkpoint: Checkpoint, place: Place) -> Tensor:
-    tensor = place.read(checkpoint)
-    if not bool(torch.isfinite(tensor).all()):
-        raise MeasureError(f"{checkpoint.spec}: {place} holds NaN or Inf, so no update can be parted; train it again")
-    return tensor
 
 
 def _check_layers(rules: Sequence[Rule], texts: Sequence[str], params: Sequence[Param]) -> None:

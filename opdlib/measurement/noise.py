@@ -14,8 +14,9 @@ from torch import Tensor
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.patch import copy_companions, write_tensors
+from opdlib.errors import ParameterError
 from opdlib.files import new_folder
-from opdlib.measurement.align import Match, align
+from opdlib.measurement.align import Match, align, check_finite
 from opdlib.metrics.draws import generator
 
 STEPS = 30
@@ -34,14 +35,18 @@ def noise(
     Every tensor gets independent Gaussian noise of one scale, chosen so that after rounding the difference from the
     source has the norm that `like` has there, both rounded to bf16 (or one that rounding allows next to it); a tensor
     that is equal in `like` stays equal. Tensors are drawn from `seed` and their name. Configuration and tokenizer are
-    those of the source. Raises AlignmentError, OutputError.
+    those of the source. Raises AlignmentError, MeasureError for NaN and Inf, OutputError.
     """
+    if seed < 0:
+        raise ParameterError(f"seed {seed}; wanted a whole number from 0 up")
     moved = whole = 0.0
     written: dict[str, Tensor] = {}
     with new_folder(out) as folder:
         for match in progress(align(source, like, whole=True).matches):
-            before = match.source.read(source).bfloat16()
-            change = match.trained.read(like).bfloat16().double() - before.double()
+            before, after = match.source.read(source).bfloat16(), match.trained.read(like).bfloat16()
+            check_finite(source, match.source, before, "bf16")
+            check_finite(like, match.trained, after, "bf16")
+            change = after.double() - before.double()
             draw = torch.from_numpy(generator(seed, match.name).standard_normal(tuple(before.shape)))
             noisy = noised(before, float(change.norm()), draw)
             moved += float((noisy.double() - before.double()).square().sum())

@@ -14,7 +14,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.names import Param
 from opdlib.errors import AlignmentError, ParameterError
-from opdlib.measurement.align import VIEWS, align, view_of
+from opdlib.measurement.align import VIEWS, align, check_finite, view_of
 from opdlib.measurement.geometry import differ
 from opdlib.measurement.nulls import has_masters
 from opdlib.metrics import overlap as of
@@ -40,7 +40,8 @@ def overlap(
     (`magnitude`). `cosine` is that of the two deltas before rounding, where both checkpoints are stored in float32,
     else None; `latent_cosine` is what the overlap needs it to be (see `opdlib.metrics.overlap.latent_cosine`), from the
     rounded deltas alone. An undefined share is None; `notes` are there if tensors are compared in part. Raises
-    AlignmentError if the three do not hold the same tensors, ParameterError for atol < 0 or an unknown view.
+    AlignmentError if the three do not hold the same tensors, MeasureError for NaN and
+    Inf, ParameterError for atol < 0 or an unknown view.
 
     >>> import opdlib
     >>> found = opdlib.overlap("base", "trained", "other")
@@ -67,8 +68,11 @@ def overlap(
             raise AlignmentError(
                 f"{match.name}: {a.spec} and {b.spec} have different rows of it in common with the source; skip it"
             )
-        sides = match.source.read(source), match.trained.read(a), other.trained.read(b)
-        before, after_a, after_b = (view_of(tensor, view) for tensor in sides)
+        places = (source, match.source), (a, match.trained), (b, other.trained)
+        sides = [place.read(checkpoint) for checkpoint, place in places]
+        before, after_a, after_b = seen = [view_of(tensor, view) for tensor in sides]
+        for (checkpoint, place), tensor in zip(places, seen, strict=True):
+            check_finite(checkpoint, place, tensor, view)
         tensors.append(OverlapPart(match.param, of.count(before, after_a, after_b, atol), _products(*sides)))
     for side in (source, a, b):
         side.check_unchanged()

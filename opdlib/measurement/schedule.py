@@ -14,7 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import ParameterError
+from opdlib.errors import ParameterError, one_line
 from opdlib.measurement.align import VIEWS, Alignment
 from opdlib.measurement.cores import device_of, workers_of
 from opdlib.measurement.geometry import MatrixResult, from_json
@@ -271,4 +271,4 @@ class _Runs:
 
 def _bar(name: str, size: int, unit: str, progress: bool | None) -> tqdm[Any]:
     hidden = None if progress is None else not progress
-    return tqdm(total=size, unit=unit, unit_scale=True, desc=name, disable=hidden)
+    return tqdm(total=size, unit=unit, unit_scale=True, desc=one_line(name), disable=hidden)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import MeasureError
-from opdlib.measurement.align import Alignment, Delta, Match, read_delta
+from opdlib.measurement.align import Alignment, Delta, Match, not_finite, read_delta
 from opdlib.measurement.ledger import Arrays, Ledger
 from opdlib.measurement.nulls import Noise, noise
 from opdlib.metrics.histogram import DeltaHistogram, Finer, Members, NonFiniteError, Scan, scan, total
@@ -111,7 +110,7 @@ def measure_group(
     results, histograms = [], []
     for match in matches:
         delta = read_delta(source, trained, match, view)
-        seen = _scan(source, trained, delta, pool)
+        seen = _scan(source, trained, delta, view, pool)
         numbers = sparsity(seen.histogram, seen.members)
         own, visible = None, None
         if scales is not None and view == "bf16":
@@ -125,16 +124,12 @@ def measure_group(
     return results, total(histograms)
 
 
-def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, pool: Executor | None) -> Scan:
+def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, view: str, pool: Executor | None) -> Scan:
     try:
         return scan(delta.source, delta.trained, pool)
     except NonFiniteError as error:
         checkpoint, place = (source, delta.match.source) if error.side == "source" else (trained, delta.match.trained)
-        at = [int(i) for i in np.unravel_index(error.index, delta.match.info.shape)]
-        raise MeasureError(
-            f"{checkpoint.spec}: {place} holds {error.count} NaN or Inf, the first {error.value} at {at}; "
-            "wanted finite weights. Copy or save the checkpoint again, or leave the tensor out under skip (--skip NAME)"
-        ) from error
+        raise not_finite(checkpoint, place, view) from error
 
 
 def _members(

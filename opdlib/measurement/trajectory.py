@@ -16,7 +16,7 @@ from torch import Tensor
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError
-from opdlib.measurement.align import VIEWS, align, view_of
+from opdlib.measurement.align import VIEWS, align, check_finite, view_of
 from opdlib.measurement.cores import over_cores
 from opdlib.measurement.cost import work
 from opdlib.measurement.geometry import has_geometry
@@ -88,6 +88,8 @@ def measure_step(
         before, found, bases = own[name].read(source), {}, {}
         info = own[name].info
         for view in views:
+            for side, tensor in stored.items():
+                check_finite(side, places[side][name], view_of(tensor, view), view)
             seen = {side: view_of(tensor, view).double() for side, tensor in stored.items()}
             base = view_of(before, view).double()
             stride = seen[trained] - seen[last]

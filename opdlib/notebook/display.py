@@ -15,6 +15,7 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from tqdm import TqdmWarning
 
+from opdlib.errors import one_line
 from opdlib.figures.theme import canvas_of, drawn, theme
 from opdlib.tables.styled import as_html
 
@@ -65,8 +66,15 @@ def figure(name: str, ax: Axes, alt: str, title: str = "") -> None:
 def say(template: str, **values: object) -> None:
     """Show a sentence as Markdown, its numbers filled in: `say("{share:.1%} are unchanged", share=0.81)`. People write
     it, and the cell states the condition under which it is true."""
-    text = template.format(**values)
-    _display({"text/markdown": text, "text/plain": text}, {})
+    shown = {name: _plain(value) for name, value in values.items()}
+    _display({"text/markdown": template.format(**shown), "text/plain": template.format(**values)}, {})
+
+
+def _plain(value: object) -> object:
+    """A name or a message as Markdown that shows it as it is: neither HTML nor a formula nor a link."""
+    if not isinstance(value, str | Exception):
+        return value
+    return escape(one_line(str(value)), quote=False).replace("$", r"\$").replace("](", r"]\(")
 
 
 FINDING = {"paper": "The paper says", "here": "We find", "control": "Under control", "sure": "How sure"}

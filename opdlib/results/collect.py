@@ -14,6 +14,7 @@ import pandas as pd
 
 from opdlib.errors import RegistryError
 from opdlib.files import locked, write_together
+from opdlib.foreign import foreign, read_object
 from opdlib.quantities import flat
 from opdlib.registry.recipes import PARENT, Recipe, load_recipe, recipe_digest
 from opdlib.registry.study import RUNS, Scale
@@ -262,11 +263,11 @@ def _extend(tables: Tables, more: Tables) -> None:
 
 
 def _json(file: Path) -> Row:
-    content: Row = json.loads(file.read_text(encoding="utf8"))
-    return content
+    return read_object(file, RegistryError, "train and measure the run again")
 
 
 def _lines(file: Path) -> list[Row]:
     if not file.is_file():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]
+    with foreign(file, RegistryError, "train the run again"):
+        return [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -267,8 +268,13 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = 
     """Rows as CSV, floats in the shortest form that reads back the same; `columns` of a table that may have no rows."""
     import pandas as pd  # only now: measuring has its peak of memory before
 
-    return pd.DataFrame([*rows], columns=None if columns is None else [*columns], dtype=object).to_csv(
-        index=False, lineterminator="\n"
+    table = pd.DataFrame([*rows], columns=None if columns is None else [*columns], dtype=object)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if "\r" not in text:
+        return text
+    # A carriage return in a name is only quoted where it is part of what ends a line.
+    return re.sub(
+        r'("(?:[^"]|"")*")|\r\n', lambda found: found[1] or "\n", table.to_csv(index=False, lineterminator="\r\n")
     )
 
 

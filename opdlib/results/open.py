@@ -124,7 +124,8 @@ class Results:
 
     def read(self, name: str) -> pd.DataFrame:
         """The table `name` of the folder as it is stored. Raises RegistryError if it is missing."""
-        return pd.read_csv(io.BytesIO(self._content(f"{name}.csv")))
+        table = io.BytesIO(self._content(f"{name}.csv"))
+        return pd.read_csv(table, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False, na_values=[""])
 
     def save(self, folder: str | Path) -> Path:
         """Write all files into `folder`, whole or not at all, as `opd measure --out` does, and return it.
@@ -147,6 +148,13 @@ class Results:
         return (
             (self.folder / file).read_bytes() if file == PROVENANCE else read_file(self.folder, file, self.provenance)
         )
+
+
+TEXT = (
+    *("tensor", "part", "block", "module", "shape", "dtype_source", "dtype_trained", "no_matrix_because"),
+    *("rule", "route", "metric", "side", "undefined", "reason", "null", "key"),
+)
+"""Columns of words: a tensor may be called NA, 1e5 or true."""
 
 
 def open_results(name: str | Path, view: str = "bf16") -> Results:

@@ -10,7 +10,6 @@ Measuring changes no bit of the training. The run lies beside that of the study,
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RegistryError
+from opdlib.foreign import read_object
 from opdlib.measurement.align import VIEWS
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import add_rows
@@ -53,7 +53,7 @@ def run_along(
     folder = chosen.folder(seed, runs)
     folder = folder.with_name(f"along-{folder.name}")
     train(chosen.recipe, folder, max_steps, seed, resume=True, from_scratch=from_scratch, keep=(every, _measure))
-    done = json.loads((folder / COMPLETE).read_text(encoding="utf8"))
+    done = read_object(folder / COMPLETE, RegistryError, "train it again")
     _check_same(StudyResults(scale.name, out / scale.name), arm, seed, done["steps"], done["digests"]["fp32"])
     if not is_measured(folder / "along", done["steps"]):
         source, last = source_of(planned_run(chosen.recipe, folder)), open_checkpoint(str(folder / "fp32"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from opdlib.errors import CheckpointError, RegistryError
+from opdlib.foreign import read_value
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import DONE, add_rows
@@ -59,7 +59,7 @@ def _rows(name: str, folder: Path) -> Iterator[dict[str, Any]]:
 
 def _refuse_other(folder: Path, now: int, what: str) -> None:
     """Raise RegistryError unless `now` is how many of the recipe's problems the run answered when it ended."""
-    then = json.loads((folder / "evaluation.json").read_text(encoding="utf8"))["student"]["correct"]
+    then = read_value(folder / "evaluation.json", RegistryError, "train it again", "student", "correct")
     if now != then:
         raise RegistryError(
             f"{folder}: {now} of its recipe's problems are {what}, and {then} were right when it ended; score it on "

@@ -8,7 +8,6 @@ which every coordinate has a share in, that is the whole update, made shorter.
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.names import parse
 from opdlib.errors import CheckpointError, RegistryError
+from opdlib.foreign import read_value
 from opdlib.measurement.edit import edit
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, RUNS, Arm, Scale
@@ -97,7 +97,7 @@ def write_surgery(
 
 def _subject(arm: Arm, seed: int, runs: Path) -> Subject:
     folder = arm.folder(seed, runs)
-    digests = json.loads((folder / DONE).read_text(encoding="utf8"))["digests"]
+    digests = read_value(folder / DONE, RegistryError, "train it again", "digests")
     return Subject(arm, seed, folder, {f"digest.{side}": digests[side] for side in ("source", "fp32")})
 
 

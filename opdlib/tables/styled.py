@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from hashlib import sha256
+from html import escape
 
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -76,7 +77,7 @@ def _html(table: pd.DataFrame, numeric: set[int], caption: str) -> str:
     looks += [(f"td.col{i}", DIGITS) for i in sorted(numeric)]
     styler = styler.set_table_styles([{"selector": selector, "props": props} for selector, props in looks])
     if caption:
-        styler = styler.set_caption(f"The same in every row: {caption}.")
+        styler = styler.set_caption(f"The same in every row: {escape(caption, quote=False)}.")
     html: str = styler.to_html(table_attributes='class="dataframe opd"')
     return html
 

@@ -43,7 +43,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
         """Keep one line for every step that the checkpoint, if there is one, has seen."""
         rows = self.log.cut(state.global_step)
         # SFTTrainer forgets how many tokens it had seen; DistillationTrainer keeps them in `state`.
-        seen = rows[-1]["num_tokens"] if rows else 0
+        seen = rows[-1].get("num_tokens", 0) if rows else 0
         self.uncounted = seen - state.num_input_tokens_seen
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -96,7 +96,7 @@ def saved_or_explained(folder: Path, step: Callable[[], int]) -> Iterator[None]:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`, if there is any."""
-    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}")]
+    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{WHOLE}") if mark.parent.name[11:].isdecimal()]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 

@@ -11,11 +11,18 @@ import torch
 from tqdm import tqdm
 
 from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import CheckpointError, ParameterError
-from opdlib.foreign import foreign
+from opdlib.errors import ParameterError
 from opdlib.registry.recipes import load_recipe
 from opdlib.stats import wilson
-from opdlib.train.models import load_config, load_model, load_reader, scoring_device, shows_images, tokenizer_of
+from opdlib.train.models import (
+    load_config,
+    load_model,
+    load_reader,
+    scoring_device,
+    shows_images,
+    tokenizer_of,
+    transformers_on,
+)
 from opdlib.train.prompts import encode, end_tokens
 from opdlib.train.tasks import Problem, Task, find_task, task_of
 
@@ -114,7 +121,7 @@ def answer_model(model: Any, reader: Any, task: Task, problems: Sequence[Problem
     for start in tqdm(range(0, len(problems), task.batch), desc="evaluate", unit="batch", disable=None):
         batch = problems[start : start + task.batch]
         encoded = {name: tensor.to(model.device) for name, tensor in encode(list(batch), task, reader).items()}
-        with foreign(tokenizer.name_or_path, CheckpointError, "repair its generation_config.json"):
+        with transformers_on(tokenizer.name_or_path, "generation_config.json"):
             output = model.generate(
                 **encoded,
                 max_new_tokens=task.max_new_tokens,

@@ -14,8 +14,9 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ MOST = 1 << 20
 """Layers, heads or experts that a configuration may count: transformers makes lists of them before it looks further."""
 KERNELS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 COUNTS = re.compile(r"(num|n)_.*|.*layers?|depth")
+
+
+@contextmanager
+def transformers_on(place: object, part: str) -> Iterator[None]:
+    """A call of transformers about a part of the checkpoint `place`. It says nothing beside what it raises, which
+    becomes a CheckpointError."""
+    transformers.logging.set_verbosity_error()
+    said = f"{place}: transformers cannot use its {part}"
+    with foreign(said, CheckpointError, "put one that it knows there"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def shows_images(config: Any) -> bool:
@@ -78,7 +90,7 @@ def load_config(checkpoint: Checkpoint) -> Any:
             raise CheckpointError(f"{folder / 'config.json'}: {key} is {value!r}, code from the Hub; remove the key")
         if COUNTS.fullmatch(key) and isinstance(value, int) and value > MOST:
             raise CheckpointError(f"{folder / 'config.json'}: {key} is {value}; wanted at most {MOST}")
-    with _transformers(checkpoint, "config.json"):
+    with transformers_on(checkpoint.spec, "config.json"):
         return transformers.AutoConfig.from_pretrained(folder, **CODE)
 
 
@@ -106,7 +118,7 @@ def _check_fit(checkpoint: Checkpoint, config: Any) -> None:
 
     hook = torch.nn.modules.module.register_module_module_registration_hook(enough)
     try:
-        with _transformers(checkpoint, "config.json"), torch.device("meta"):
+        with transformers_on(checkpoint.spec, "config.json"), torch.device("meta"):
             module = _built(config)
             own = module.state_dict()
             beside = sum(buffer.numel() for name, buffer in module.named_buffers() if name not in own)
@@ -145,7 +157,7 @@ def load_model(checkpoint: Checkpoint) -> Any:
     config.name_or_path = ""  # else the folder's path would travel into everything that is saved
     names = module_names(config, checkpoint.tensors)
     state = {names[name]: checkpoint.read(name).float() for name in checkpoint.tensors}
-    with _transformers(checkpoint, "config.json"):
+    with transformers_on(checkpoint.spec, "config.json"):
         model = _built(config, dtype=torch.float32)
         if _joins(model, state):
             model = type(model).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32, **CODE)
@@ -177,7 +189,7 @@ def load_reader(checkpoint: Checkpoint, images: bool = False) -> Any:
     Raises CheckpointError if the checkpoint has none, MissingDependencyError if it needs another package."""
     loader, part = (transformers.AutoProcessor, "processor") if images else (transformers.AutoTokenizer, "tokenizer")
     folder = _folder(checkpoint)
-    with _transformers(checkpoint, part):
+    with transformers_on(checkpoint.spec, part):
         try:
             reader = loader.from_pretrained(folder, padding_side="left", **CODE)
         except ImportError as error:
@@ -250,18 +262,12 @@ def _folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def _transformers(checkpoint: Checkpoint, part: str) -> AbstractContextManager[None]:
-    return foreign(
-        f"{checkpoint.spec}: transformers cannot use its {part}", CheckpointError, "put one that it knows there"
-    )
-
-
 def _generation_config(checkpoint: Checkpoint) -> Any:
     """Raises CheckpointError for one that transformers does not know, or that asks for more than the next token."""
     folder = _folder(checkpoint)
     if not (folder / "generation_config.json").is_file():
         return transformers.GenerationConfig()
-    with _transformers(checkpoint, "generation_config.json"):
+    with transformers_on(checkpoint.spec, "generation_config.json"):
         config = transformers.GenerationConfig.from_pretrained(folder, **CODE)
         mode = config.get_generation_mode()
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):

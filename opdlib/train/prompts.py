@@ -12,6 +12,7 @@ from typing import Any
 from trl import prepare_multimodal_messages
 
 from opdlib.errors import CheckpointError, ParameterError
+from opdlib.train.models import transformers_on
 from opdlib.train.tasks import IMAGE, Problem, Task
 
 Conversation = list[dict[str, Any]]
@@ -32,17 +33,22 @@ def prompt_text(problem: Problem, task: Task, tokenizer: Any, privileged: bool =
             )
         return prompt
     said = [{"role": role, "content": content} for role, content in (*problem.before, ("user", prompt))]
-    text: str = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-    begins = tokenizer.bos_token is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    with transformers_on(tokenizer.name_or_path, "chat template"):
+        text: str = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        begins = tokenizer.bos_token is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return text.removeprefix(tokenizer.bos_token) if begins else text
 
 
 def end_tokens(task: Task, tokenizer: Any) -> list[int]:
     """The tokens that end a completion: end of sequence, and a newline unless the task is a chat. Raises
     CheckpointError if a newline is needed and the tokenizer does not write it as one token."""
-    newline = [] if task.chat else tokenizer.encode("\n", add_special_tokens=False)
+    with transformers_on(tokenizer.name_or_path, "tokenizer"):
+        newline = [] if task.chat else tokenizer.encode("\n", add_special_tokens=False)
     if not task.chat and len(newline) != 1:
-        raise CheckpointError(f"the tokenizer writes a newline as {len(newline)} tokens; wanted one, to end answers")
+        place = tokenizer.name_or_path
+        raise CheckpointError(
+            f"{place}: the tokenizer writes a newline as {len(newline)} tokens; wanted one, to end answers"
+        )
     return [tokenizer.eos_token_id, *newline]
 
 
@@ -72,8 +78,10 @@ def encode(problems: list[Problem], task: Task, reader: Any) -> dict[str, Any]:
     """What `generate` takes for a batch: tensors by name, padded on the left. `reader` is from `models.load_reader`."""
     if not task.images:
         prompts = [prompt_text(problem, task, reader) for problem in problems]
-        encoded = reader(prompts, return_tensors="pt", padding=True)
+        with transformers_on(reader.name_or_path, "tokenizer"):
+            encoded = reader(prompts, return_tensors="pt", padding=True)
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
     said = [prepare_multimodal_messages(conversation(problem), images=list(problem.images)) for problem in problems]
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
-    return dict(reader.apply_chat_template(said, **options, processor_kwargs={"padding": True}))
+    with transformers_on(reader.tokenizer.name_or_path, "processor"):
+        return dict(reader.apply_chat_template(said, **options, processor_kwargs={"padding": True}))

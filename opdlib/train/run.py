@@ -17,11 +17,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import OutputError
 from opdlib.files import new_folder
-from opdlib.foreign import foreign
+from opdlib.foreign import foreign, read_object
 from opdlib.registry.recipes import OpsdRecipe
 from opdlib.train import arithmetic
 from opdlib.train.adapter import save_adapter, whole_state
@@ -47,7 +46,7 @@ from opdlib.train.objectives import build_trainer
 from opdlib.train.parents import Run, prepared
 from opdlib.train.probes import Probes
 from opdlib.train.processes import check_processes, first, first_alone, meet
-from opdlib.train.run_folder import COMPLETE, prepare, write_json
+from opdlib.train.run_folder import AGAIN, COMPLETE, StepLog, prepare, write_json
 from opdlib.train.tasks import task_of
 
 FORMS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -140,10 +139,10 @@ def _finish(run: Run, models: dict[str, Checkpoint]) -> None:
         scored = models | {"student": trained["bf16"]}
         write_json(folder / "evaluation.json", {role: _score(run, role, model) for role, model in scored.items()})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()
+    rows = StepLog(folder / "metrics.jsonl").rows()
     summary = {
         "steps": run.recipe.steps,
-        "training_seconds": round(sum(json.loads(line)["seconds"] for line in lines), 1),
+        "training_seconds": round(sum(row["seconds"] for row in rows), 1),
         "digests": {name: model.digest() for name, model in (models | trained).items()},
     }
     write_json(folder / COMPLETE, summary)
@@ -166,7 +165,8 @@ def _optimize(run: Run, models: dict[str, Checkpoint], look: Look | None) -> Non
         old_name = "`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
         warnings.filterwarnings("ignore", old_name, FutureWarning)
         trainer = build_trainer(recipe, model, reader, load_model(teacher) if teacher else None, checkpoints, callbacks)
-        with saved_or_explained(checkpoints, lambda: trainer.state.global_step):
+        resumed = foreign(last, OutputError, AGAIN) if last else nullcontext()
+        with resumed, saved_or_explained(checkpoints, lambda: trainer.state.global_step):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
     if recipe.lora is not None:
         state = whole_state(trainer.model)
@@ -207,8 +207,8 @@ def _score(run: Run, role: str, model: Checkpoint) -> dict[str, Any]:
     task = task_of(recipe)
     parent = run.parents.get({"source": "student", "teacher": "teacher"}.get(role, ""))
     if parent is not None and parent.weights is None and parent.recipe.rows == recipe.rows:
-        found: dict[str, Any] = json.loads((parent.folder / "evaluation.json").read_text(encoding="utf8"))["student"]
-        if (found["task"], found["seed"], found["n"]) == asked:
+        found = read_object(parent.folder / "evaluation.json", OutputError, AGAIN).get("student")
+        if isinstance(found, dict) and tuple(found.get(key) for key in ("task", "seed", "n")) == asked:
             return found
     reader = load_reader(model, task.images)
     return asdict(evaluate_model(load_model(model).to(scoring_device()), reader, task, *asked[1:]))

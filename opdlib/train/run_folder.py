@@ -11,10 +11,13 @@ import yaml
 
 from opdlib.errors import OutputError, RecipeError
 from opdlib.files import explained, new_folder, write_file
+from opdlib.foreign import foreign, read_object, read_text
 from opdlib.registry.recipes import Recipe, load_recipe
 
 COMPLETE = "complete.json"
 """Written last into a run folder."""
+AGAIN = "remove the run folder and train again"
+"""What to do where a run folder is damaged."""
 
 
 def check_existing(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -53,8 +56,10 @@ def prepare(folder: Path, recipe: Recipe, **origins: Mapping[str, str]) -> None:
             write_file(new / "recipe.yaml", resolved)
             write_json(new / "environment.json", now)
     elif not (folder / COMPLETE).exists():
-        started = json.loads((folder / "environment.json").read_text(encoding="utf8"))
+        started = read_object(folder / "environment.json", OutputError, AGAIN)
         resumed = started.pop("resumed", [])
+        if not isinstance(resumed, list):
+            raise OutputError(f"{folder / 'environment.json'}: resumed is {resumed!r}, wanted a list; {AGAIN}")
         if now != [started, *resumed][-1]:
             write_json(folder / "environment.json", started | {"resumed": [*resumed, now]})
 
@@ -72,10 +77,20 @@ class StepLog:
 
     def cut(self, step: int) -> list[dict[str, Any]]:
         """Forget what was written after `step` (a torn last line, too) and return the rest."""
-        text = self.path.read_text(encoding="utf8") if self.path.exists() else ""
-        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        rows = [row for row in map(json.loads, whole) if row["step"] <= step]
+        rows = [row for row in self.rows() if row["step"] <= step]
         write_file(self.path, "".join(map(_line, rows)))
+        return rows
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All whole lines. Raises OutputError for one that is no step."""
+        text = read_text(self.path, OutputError, AGAIN) if self.path.exists() else ""
+        rows = []
+        for number, line in enumerate(line for line in text.splitlines(keepends=True) if line.endswith("\n")):
+            with foreign(f"{self.path}: line {number + 1}", OutputError, AGAIN):
+                row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise OutputError(f"{self.path}: line {number + 1} has no step; {AGAIN}")
+            rows.append(row)
         return rows
 
     def append(self, row: dict[str, Any]) -> None:
