@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
 
 from opdlib.tables.paper import OPD_STYLE
 
@@ -139,13 +140,29 @@ def band(ax: Axes, at: pd.Series, table: pd.DataFrame, scale: float = 100.0, **l
 
 
 def drawn(canvas: Figure, kind: str) -> bytes:
-    """The figure as the content of an svg, png or pdf file, the same bytes each time; text of an SVG is text."""
+    """The figure as the content of an svg, png or pdf file, the same bytes each time; text of an SVG is text, a name no
+    formula."""
+    _take_literally(canvas)
     stream = io.BytesIO()
     without = {"svg": ("Date", "Creator"), "png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[kind]
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "opdlib"}):
         canvas.savefig(stream, format=kind, metadata=dict.fromkeys(without))
     picture = stream.getvalue()
     return picture[picture.index(b"<svg") :] if kind == "svg" else picture
+
+
+def _take_literally(canvas: Figure) -> None:
+    """Names may hold dollar signs: only the powers of ten of logarithmic axes are set as formulas."""
+    axes = (axis for ax in canvas.axes for axis in (ax.xaxis, ax.yaxis))
+    powers = {
+        id(label)
+        for axis in axes
+        if isinstance(axis.get_major_formatter(), LogFormatter)
+        for label in axis.get_ticklabels(which="both")
+    }
+    for text in canvas.findobj(Text):
+        if isinstance(text, Text) and id(text) not in powers:
+            text.set_parse_math(False)
 
 
 def canvas_of(ax: Axes) -> Figure:
