@@ -81,7 +81,8 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], str]]] = {
     "count": (r"\d+", str),
     "layer": (r"\d+", str),
     "side": (r"joint|left|right", str),
-    "mask": (r"[a-z_]+", lambda text: text.replace("_", " ")),
+    "mask": (r"principal|low", str),
+    "composite": (r"principal_not_low|nonprincipal_or_low", lambda text: text.replace("_", " ")),
     "block": (r"[a-z_]+", lambda text: text.replace("_", " ")),
     "parts": (r"global|tensor|magnitude", str),
     "null": (
@@ -207,6 +208,7 @@ ROWS: Mapping[str, str] = {
     "projection": "projection.{side}.{at:g}",
     "sine_mean": "sines.{side}.mean",
     "sine_max": "sines.{side}.max",
+    "rotation": "rotation.{at:g}",
     "spectral_drift": "spectral_drift{side}",
     "density": "density{above}",
     "coverage": "coverage{above}.{side}.{at:g}",

@@ -45,10 +45,18 @@ def test_a_row_of_geometry_is_the_number_of_the_summary() -> None:
     assert medians[shared].to_dict() == pytest.approx({key: summary[key] for key in shared}, rel=1e-10)
 
 
+NEWER = (
+    *("delta_abs.mean", "delta_abs.max", "rotation.0.01", "coverage_pooled.low.0.1"),
+    *("coverage_pooled.nonprincipal_or_low.0.1", "coverage_expected.principal_not_low.0.1"),
+    *("enrichment.principal_not_low.0.1", "enrichment.nonprincipal_or_low.0.1"),
+)
+"""Numbers that no committed results have."""
+
+
 def test_a_key_belongs_to_one_family() -> None:
     records = [record for subject in families().values() for record in subject]
     assert len({record.label for record in records}) == len(records)
-    for key in committed():
+    for key in (*committed(), *NEWER):
         observed = re.sub(r"^nulls\.[a-z_]+\.", "", key)
         assert sum(pattern.fullmatch(observed) is not None for pattern, _ in quantities._patterns()) == 1, key
 
@@ -59,6 +67,9 @@ def test_chance_and_ceiling_are_numbers_that_exist() -> None:
         assert not beside or find(beside) or 0 < float(beside) <= 1, key
     assert quantity("projection.left.0.05").chance == "projection_expected.left.0.05"
     assert quantity("coverage.low.0.1").chance == "0.1"
+    assert quantity("coverage.nonprincipal_or_low.0.1").chance == "coverage_expected.nonprincipal_or_low.0.1"
+    assert quantity("coverage.nonprincipal_or_low.0.1").ceiling == ""
+    assert quantity("enrichment.principal_not_low.0.1").chance == "1"
     assert quantity("coverage_1e-05.low.0.1").ceiling == "coverage_ceiling_1e-05.low.0.1"
     assert quantity("changed_in_1e-05.low.0.1").chance == "density_1e-05"
 

@@ -102,7 +102,7 @@ def memory(shape: tuple[int, ...], source: str, trained: tuple[str, ...], view: 
     seen = (2 * len(rounded) + 4 * sides.count("F16") + (16 if "F32" in trained and rounded else 0)) * size
     basis = 8 * (long + short) * (short // 5 + 1)
     masks = (2 + 4 + 2) * size  # a code, a float32 product, and the members of a bin while a cut is looked for
-    products = 8 * (3 * short**2 + 3 * long * (short // 10 + 1) + 4 * 512 * short)
+    products = 8 * (3 * short**2 + 3 * long * (short // 5 + 1) + 4 * 512 * short)
     return read + seen + basis + max(masks, products) + (16 << 20)
 
 

@@ -80,6 +80,7 @@ def numbers_of(g: Geometry) -> tuple[Number, ...]:
     for side in ("left", "right"):
         rows.append(Number("sine_mean", side, 0.1, getattr(g.turning, f"{side}_mean")))
         rows.append(Number("sine_max", side, 0.1, getattr(g.turning, f"{side}_max")))
+    rows += [Number("rotation", "", share, value) for share, value in g.turning.rotation.items()]
     for atol, c in g.coverage.items():
         rows += _of_coverage(c, atol, g.nonprincipal_or_low)
     squares = s.sigma**2 / (s.sigma**2).sum()
@@ -88,9 +89,11 @@ def numbers_of(g: Geometry) -> tuple[Number, ...]:
 
 
 def _of_coverage(c: Coverage, atol: float, random: Mapping[float, float]) -> list[Number]:
+    """The rows of a coverage; `random` is what a random update covers of the coordinates nonprincipal or low."""
     rows = [Number("density", "", None, c.density, atol=atol)]
-    for mask in ("principal", "low", "principal_not_low", "nonprincipal_or_low"):
-        chance = random if mask == "nonprincipal_or_low" else {}
+    chances = {"principal_not_low": {s: 1 - v for s, v in random.items()}, "nonprincipal_or_low": random}
+    for mask in ("principal", "low", *chances):
+        chance = chances.get(mask, {})
         rows += [Number("coverage", mask, share, v, chance.get(share), atol) for share, v in getattr(c, mask).items()]
     rows += [Number("coverage_ceiling", "", share, v, atol=atol) for share, v in c.ceiling.items()]
     for mask, found in (("principal", c.changed_principal), ("low", c.changed_low)):

@@ -25,6 +25,8 @@ Arrays = Mapping[str, NDArray[Any]]
 IDENTITY = "identity.json"
 SIZE = 32
 """Bytes of the digest."""
+LAYOUT = b"2"
+"""Raised whenever parts hold something else; those of another layout count as not finished."""
 OWN = (IDENTITY, "*.npz", "*.npz.part")
 """What a ledger's folder holds."""
 
@@ -108,7 +110,7 @@ class Ledger:
             staging.replace(file)
 
     def _check(self, file: Path, content: bytes) -> bytes:
-        return hashlib.sha256(b"\0".join((self._identity, file.name.encode(), content))).digest()
+        return hashlib.sha256(b"\0".join((LAYOUT, self._identity, file.name.encode(), content))).digest()
 
     def _file(self, part: str) -> Path:
         return self._folder / f"{part}.npz"

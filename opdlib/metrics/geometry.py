@@ -93,6 +93,8 @@ def _reasons(basis: Basis, seen: Comparison) -> dict[str, str]:
     }
     if math.isnan(seen.turning.left_mean):
         reasons["turning"] = "a leading subspace is not determined"
+    undetermined = [share for share, sine in seen.turning.rotation.items() if math.isnan(sine)]
+    reasons |= {f"rotation {share:g}": "a leading subspace is not determined" for share in undetermined}
     if math.isnan(hill_exponent(seen.spectrum)):
         sigma = seen.spectrum.sigma
         rank, k = int((sigma > 0).sum()), tail(len(sigma))

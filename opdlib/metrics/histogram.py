@@ -58,6 +58,10 @@ class DeltaHistogram:
     """Coordinates with abs(w' - w) <= ETA * max(abs(w), abs(w')), zero differences included."""
     source_energy: float
     """Sum of squares of the source."""
+    summed: float
+    """Sum of abs(delta)."""
+    largest: float
+    """Largest abs(delta); 0 when nothing changed."""
     magnitude_bins: NDArray[np.int64]
     """(l,) values of abs(source) that occur, as bf16 bits without the sign, ascending."""
     magnitudes: NDArray[np.int64]
@@ -107,6 +111,7 @@ class DeltaHistogram:
 def total(histograms: Iterable[DeltaHistogram]) -> DeltaHistogram:
     """The histogram of all coordinates together; of no histogram, the empty one."""
     size = within_eta = 0
+    sums, largest = [], 0.0
     counts, magnitudes = np.zeros((1, 2, BINS), np.int64), np.zeros((1, 2, MAGNITUDES), np.int64)
     inexact_energy = np.zeros(BINS)
     source_energies = []
@@ -114,25 +119,25 @@ def total(histograms: Iterable[DeltaHistogram]) -> DeltaHistogram:
         size += part.size
         within_eta += part.within_eta
         source_energies.append(part.source_energy)
+        sums.append(part.summed)
+        largest = max(largest, part.largest)
         counts[0][:, part.bins] += (part.exact, part.inexact)
         inexact_energy[part.bins] += part.inexact_energy
         magnitudes[0][:, part.magnitude_bins] += (part.magnitudes, part.updated)
-    return _merged(size, counts, inexact_energy, within_eta, math.fsum(source_energies), magnitudes)
+    scalars = within_eta, math.fsum(source_energies), math.fsum(sums), largest
+    return _merged(size, counts, inexact_energy, scalars, magnitudes)
 
 
 def _merged(
     size: int,
     counts: NDArray[np.integer],
     inexact_energy: NDArray[np.float64],
-    within_eta: int,
-    source_energy: float,
+    scalars: tuple[int, float, float, float],
     magnitudes: NDArray[np.integer],
 ) -> DeltaHistogram:
     bins, (exact, inexact) = kernels.merge(counts, True)
     seen, (before, updated) = kernels.merge(magnitudes, False)
-    return DeltaHistogram(
-        size, bins, exact, inexact, inexact_energy[bins], within_eta, source_energy, seen, before, updated
-    )
+    return DeltaHistogram(size, bins, exact, inexact, inexact_energy[bins], *scalars, seen, before, updated)
 
 
 @dataclass(frozen=True)
@@ -231,19 +236,20 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
     counts, magnitudes = (np.zeros((parts, 2, bins), np.uint32) for bins in (BINS, MAGNITUDES))
     inexact_energy = np.zeros((parts, BINS))
 
-    def count(part: int) -> tuple[float, int, int]:
+    def count(part: int) -> tuple[float, int, int, float, float]:
         i, j = spans[part]
-        beyond, bad = kernels.count(
+        found: tuple[int, int, float, float] = kernels.count(
             a[i:j], b[i:j], shift_of(a), shift_of(b), *counts[part], inexact_energy[part], *magnitudes[part]
         )
-        return kernels.energy(a[i:j], shift_of(a)), beyond, bad
+        return kernels.energy(a[i:j], shift_of(a)), *found
 
     counted = list((pool.map if pool and parts > 1 else map)(count, range(parts)))
-    source_energy = math.fsum(energy for energy, _, _ in counted)
-    if any(bad for _, _, bad in counted) or not math.isfinite(source_energy):
+    energies, beyond, bad, sums, largest = zip(*counted, strict=True)
+    source_energy = math.fsum(energies)
+    if any(bad) or not math.isfinite(source_energy):
         raise _non_finite(source, trained)
-    within_eta = a.size - sum(beyond for _, beyond, _ in counted)
-    histogram = _merged(a.size, counts, inexact_energy.sum(axis=0), within_eta, source_energy, magnitudes)
+    scalars = a.size - sum(beyond), source_energy, math.fsum(sums), max(largest)
+    histogram = _merged(a.size, counts, inexact_energy.sum(axis=0), scalars, magnitudes)
     return Scan(histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)])
 
 

@@ -87,12 +87,14 @@ def energy(a, shift):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, updated):  # type: ignore[no-untyped-def]
-    """Fill the histograms of one part; returns coordinates beyond ETA and differences that are NaN or Inf."""
+    """Fill the histograms of one part; returns coordinates beyond ETA, differences that are NaN or Inf, and the sum and
+    the largest of the others."""
     old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
     before, after = old.view(np.float32), new.view(np.float32)
     difference = np.empty(_BLOCK, np.float64)
     bits = difference.view(np.uint64)
     beyond_eta, bad = 0, 0
+    summed, largest = 0.0, 0.0
     for start in range(0, a.size, _BLOCK):
         stop = min(start + _BLOCK, a.size)
         packed = 0
@@ -105,6 +107,7 @@ def count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, up
         _subtract(old, new, packed, difference)
         for j in range(packed):
             beyond_eta += difference[j] > ETA * max(abs(np.float64(before[j])), abs(np.float64(after[j])))
+        block = 0.0
         for j in range(packed):
             if bits[j] == 0:  # +0 and -0 differ in their bits only
                 continue
@@ -112,13 +115,17 @@ def count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, up
             if k >= BINS:
                 bad += 1
                 continue
+            block += difference[j]
+            if difference[j] > largest:
+                largest = difference[j]
             updated[(old[j] >> np.uint32(16)) & np.uint32(0x7FFF)] += np.uint32(1)
             if bits[j] & np.uint64(_TAIL) == 0:
                 exact[k] += np.uint32(1)
             else:
                 inexact[k] += np.uint32(1)
                 inexact_energy[k] += difference[j] * difference[j]
-    return beyond_eta, bad
+        summed += block
+    return beyond_eta, bad, summed, largest
 
 
 @numba.njit(nogil=True, cache=True)

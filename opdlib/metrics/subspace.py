@@ -179,10 +179,11 @@ class Turning:
     """Sines of the principal angles between the leading subspaces of source and trained, at a tenth of rank."""
 
     left_mean: float
-    """The paper's `subspace rotation` is this one: the mean sine on the left side."""
     left_max: float
     right_mean: float
     right_max: float
+    rotation: Mapping[float, float]
+    """The mean sine on the left by share of rank, which the paper calls subspace rotation (A.5)."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def compare(basis: Basis, source: torch.Tensor, trained: torch.Tensor) -> Compar
     projection = _projection(basis, energy, on_long, gram)
     own = from_gram(gram, max(basis.shape)) or direct(trained.to(torch.float64) - source.to(torch.float64))
     del gram, deltas, on_long
-    other = _basis(trained, trains.matrix(), rank_of(ANGLE_SHARE, basis.shape))
+    other = _basis(trained, trains.matrix(), k)
     drift = float((other.sigma - basis.sigma).norm())
     scale = float(basis.sigma.norm())
     return Comparison(
@@ -252,15 +253,19 @@ def _projection(
 
 
 def _turning(basis: Basis, other: Basis) -> Turning:
-    k = rank_of(ANGLE_SHARE, basis.shape)
-    if not determined(basis, ANGLE_SHARE) or not determined(other, ANGLE_SHARE):
-        return Turning(math.nan, math.nan, math.nan, math.nan)
-    left, right = _sines(basis.left[:, :k], other.left), _sines(basis.right[:, :k], other.right)
-    return Turning(float(left.mean()), float(left.max()), float(right.mean()), float(right.max()))
+    left = {share: _sines(basis, other, share, "left") for share in SHARES}
+    right, tenth = _sines(basis, other, ANGLE_SHARE, "right"), left[ANGLE_SHARE]
+    rotation = {share: float(sines.mean()) for share, sines in left.items()}
+    return Turning(float(tenth.mean()), float(tenth.max()), float(right.mean()), float(right.max()), rotation)
 
 
-def _sines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Sines of the principal angles of two subspaces with orthonormal columns, from the residual of b off a."""
+def _sines(basis: Basis, other: Basis, share: float, side: str) -> torch.Tensor:
+    """Sines of the principal angles of the leading subspaces, from the residual of the other's off the first's; a
+    single NaN where one of them is not determined."""
+    if not determined(basis, share) or not determined(other, share):
+        return basis.sigma.new_full((1,), math.nan)
+    k = rank_of(share, basis.shape)
+    a, b = (getattr(one, side)[:, :k] for one in (basis, other))
     residual = b - a @ (a.mT @ b)
     squares: torch.Tensor = torch.linalg.eigvalsh(residual.mT @ residual)
     return squares.clamp(0, 1).sqrt()

@@ -16,11 +16,12 @@ def disagreements(ours: dict[str, Any], committed: dict[str, Any], only: str | N
     """Where two summaries differ by more than the tolerances of this module; empty if they agree.
 
     `only` "sparsity" compares the first block alone, up to and including the layers. Of the committed nulls those are
-    compared that ours has, for draws take long.
+    compared that ours has, for draws take long. A number that ours alone has is newer than the committed ones.
     """
     committed = without_nulls(committed) | {
-        key: _of_ours(ours[key], committed[key]) for key in NULLS if key in ours and key in committed
+        key: _shared(committed[key], ours[key]) for key in NULLS if key in ours and key in committed
     }
+    ours = _shared(ours, committed)
     blocks = [(SPARSITY_TOLERANCE, {*SPARSITY})]
     if only is None:
         blocks.append((GEOMETRY_TOLERANCE, {*ours, *committed} - {*SPARSITY}))
@@ -31,11 +32,11 @@ def disagreements(ours: dict[str, Any], committed: dict[str, Any], only: str | N
     return found
 
 
-def _of_ours(ours: Any, theirs: Any) -> Any:
+def _shared(numbers: Any, others: Any) -> Any:
     """The part of a nested dictionary whose keys the other has, too."""
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return theirs
-    return {key: _of_ours(ours[key], value) for key, value in theirs.items() if key in ours}
+    if not (isinstance(numbers, dict) and isinstance(others, dict)):
+        return numbers
+    return {key: _shared(value, others[key]) for key, value in numbers.items() if key in others}
 
 
 def differences(ours: Any, theirs: Any, rtol: float, key: str = "") -> list[str]:

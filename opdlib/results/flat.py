@@ -11,10 +11,12 @@ from opdlib.quantities import flat
 
 ORDER = (
     *("pair", "view", "tensors", "parameters", "measured_2d", "measured_2d_stored", "rel_norm", "exact_zero"),
-    *("sparsity", "sparsity_rms", "sparsity_ulp", "top_energy", "top_energy_global", "blocks", "layers"),
+    *("sparsity", "sparsity_rms", "sparsity_ulp", "top_energy", "top_energy_global", "delta_abs", "blocks"),
+    *("layers",),
     *("svd_energy", "svd_energy_rank", "stable_rank", "effective_rank", "rank_share", "hill_exponent"),
     *("projection", "projection_expected", "rotation", "sines", "spectral_drift", "spectral_drift_delta"),
-    *("kappa", "coverage", "coverage_1e-05", "coverage_expected", "coverage_ceiling", "changed_in"),
+    *("kappa", "coverage", "coverage_1e-05", "coverage_pooled", "coverage_expected", "enrichment"),
+    *("coverage_ceiling", "changed_in"),
     *("nulls_scale", "nulls", "explained"),
 )
 """The keys of a summary in their order. Up to the layers stands what needs no spectrum."""

@@ -21,7 +21,7 @@ from opdlib.stats import median_interval, verdict
 NULLS = ("null", "tensor", "expert", "metric", "side", "at", "value")
 CURVES = ("visibility", "spectrum")
 """Nulls of which the whole spectrum is kept, not its leading values alone."""
-LEFT_OUT = ("coverage_ceiling", "energy_rank", "rank_share", "hill_exponent", "sine_max")
+LEFT_OUT = ("coverage_ceiling", "energy_rank", "rank_share", "hill_exponent", "sine_max", "rotation")
 """Metrics whose rows are not kept; their medians are in the summary."""
 
 FIXED = {
@@ -85,8 +85,6 @@ def _values(numbers: Sequence[Number]) -> Values:
     """The defined numbers by key; the update mask is exact nonzero."""
     chosen = [n for n in numbers if n.atol in (None, 0.0) and not math.isnan(n.value)]
     values = {key_of(n.metric, n.side, math.nan if n.at is None else n.at): n.value for n in chosen}
-    if "sines.left.mean" in values:
-        values["rotation.0.1"] = values["sines.left.mean"]
     return {key: value for key, value in values.items() if not key.startswith(("energy_at", "coverage_ceiling"))}
 
 

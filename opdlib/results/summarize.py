@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ def summarize(measurement: Measurement) -> Summary:
         "sparsity_ulp": {threshold_key(ETA): _share(sum(t.sparsity.ulp for t in tensors), size)},
         "top_energy": {share_key(p): _share(math.fsum(t.sparsity.top[p] for t in tensors), energy) for p in TOP_SHARES},
         "top_energy_global": {share_key(p): _share(measurement.top[p], energy) for p in TOP_SHARES},
+        "delta_abs": {"mean": _share(measurement.histogram.summed, size), "max": measurement.histogram.largest},
         "blocks": {block: _block(members, tensors) for block, members in groups if members},
         "layers": [
             {
@@ -73,7 +74,8 @@ def summarize(measurement: Measurement) -> Summary:
             for number, members in sorted(stack.items())
         ],
     }
-    second = {} if measurement.matrices is None else _geometry(measurement.matrices)
+    sizes = {t.match.name: t.sparsity.size for t in tensors}
+    second = {} if measurement.matrices is None else _geometry(measurement.matrices, sizes)
     return first | second | summarize_nulls(measurement)
 
 
@@ -101,8 +103,9 @@ def _block(members: Sequence[TensorResult], tensors: Sequence[TensorResult]) -> 
     return block | {f"inner_{of}_share": share for of, share in shares.items()}
 
 
-def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
-    """The second block: the median over the measured matrices of every number that is defined there."""
+def _geometry(matrices: Sequence[MatrixResult], sizes: Mapping[str, int]) -> Summary:
+    """The second block: the median over the measured matrices of every number that is defined there. Pooled coverages
+    are of all their updates together; `sizes` has the coordinates of each matrix."""
     values: dict[Key, list[float]] = {}
     expected: dict[Key, list[float]] = {}
     for matrix in matrices:
@@ -121,7 +124,17 @@ def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
     def chance(metric: str, side: str, atol: float | None = None) -> dict[str, float | None]:
         return {share_key(s): _median(expected.get((metric, side, s, atol), [])) for s in SHARES}
 
-    sides, masks = ("joint", "left", "right"), ("principal", "low", "principal_not_low", "nonprincipal_or_low")
+    def over_chance(metric: str, side: str, at: float | None = None, atol: float | None = None) -> float | None:
+        key = metric, side, at, atol
+        return _median([v / e for v, e in zip(values.get(key, []), expected.get(key, []), strict=True) if e])
+
+    def pooled(mask: str, share: float) -> float | None:
+        covered = values.get(("coverage", mask, share, 0.0), [])
+        return _share(math.fsum(n * c for n, c in zip(updates, covered, strict=True)), math.fsum(updates))
+
+    updates = [n.value * sizes[m.tensor] for m in matrices for n in m.numbers if (n.metric, n.atol) == ("density", 0.0)]
+    sides, composites = ("joint", "left", "right"), ("principal_not_low", "nonprincipal_or_low")
+    masks = ("principal", "low", *composites)
     return {
         "svd_energy": {str(k): median("energy_top", at=k) for k in TOP},
         "svd_energy_rank": {share_key(s): median("energy_rank", at=s) for s in RANK_SHARES},
@@ -131,19 +144,21 @@ def _geometry(matrices: Sequence[MatrixResult]) -> Summary:
         "hill_exponent": median("hill_exponent"),
         "projection": {side: by_share("projection", side) for side in sides},
         "projection_expected": {side: chance("projection", side) for side in sides},
-        "rotation": {share_key(ANGLE_SHARE): median("sine_mean", "left", ANGLE_SHARE)},
+        "rotation": by_share("rotation", ""),
         "sines": {
             side: {what: median(f"sine_{what}", side, ANGLE_SHARE) for what in ("mean", "max")}
             for side in ("left", "right")
         },
         "spectral_drift": median("spectral_drift", "source"),
         "spectral_drift_delta": median("spectral_drift", "delta"),
-        "kappa": _median(
-            [n.value / n.expected for m in matrices for n in m.numbers if n.metric == "spectral_drift" and n.expected]
-        ),
+        "kappa": over_chance("spectral_drift", "delta"),
         "coverage": {mask: by_share("coverage", mask, 0.0) for mask in masks},
         "coverage_1e-05": {mask: by_share("coverage", mask, 1e-5) for mask in masks},
-        "coverage_expected": {"nonprincipal_or_low": chance("coverage", "nonprincipal_or_low", 0.0)},
+        "coverage_pooled": {mask: {share_key(s): pooled(mask, s) for s in SHARES} for mask in masks},
+        "coverage_expected": {mask: chance("coverage", mask, 0.0) for mask in composites},
+        "enrichment": {
+            mask: {share_key(s): over_chance("coverage", mask, s, 0.0) for s in SHARES} for mask in composites
+        },
         "coverage_ceiling": {mask: by_share("coverage_ceiling", "", 0.0) for mask in ("principal", "low")},
         "changed_in": {mask: by_share("changed_in", mask, 0.0) for mask in ("principal", "low")},
     }

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from opdlib.checkpoints.names import BLOCKS
-from opdlib.quantities import MISSING, as_column, family_of, find, quantity
+from opdlib.quantities import MISSING, SHARES, as_column, family_of, find, quantity
 from opdlib.results.flat import headline
 from opdlib.tables import paper
 from opdlib.tables.written import headed
@@ -18,7 +18,7 @@ from opdlib.tables.written import headed
 GROUPS: Mapping[str, Sequence[str]] = {
     "How much changed": (
         *("rel_norm", "exact_zero", "sparsity.1e-06", "sparsity.1e-05", "sparsity.1e-04", "sparsity_rms.1e-03"),
-        *("top_energy.0.01", "top_energy.0.05"),
+        *("top_energy.0.01", "top_energy.0.05", "delta_abs.mean", "delta_abs.max"),
     ),
     "Where": (*(f"blocks.{block}.rel_norm" for block in BLOCKS), *(f"blocks.{block}.energy_share" for block in BLOCKS)),
     "Along how many directions": (
@@ -26,10 +26,13 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Along which directions": (
         *(f"projection.{side}.0.1" for side in ("joint", "left", "right")),
-        *("rotation.0.1", "spectral_drift", "spectral_drift_delta", "kappa"),
+        *(f"rotation.{share}" for share in SHARES),
+        *("spectral_drift", "spectral_drift_delta", "kappa"),
     ),
     "Which weights": (
-        *("coverage.low.0.1", "coverage.principal.0.1", "coverage.nonprincipal_or_low.0.1"),
+        *("coverage.low.0.1", "coverage.principal.0.1", "coverage.principal_not_low.0.1"),
+        *("coverage.nonprincipal_or_low.0.1", "coverage_pooled.low.0.1", "coverage_pooled.principal.0.1"),
+        *("enrichment.principal_not_low.0.1", "enrichment.nonprincipal_or_low.0.1"),
         *("changed_in.low.0.1", "changed_in.principal.0.1"),
     ),
 }
@@ -57,8 +60,7 @@ def overall(summary: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _chance(key: str, numbers: Mapping[str, float]) -> float:
-    composite = key.replace("coverage.", "coverage_expected.", 1)
-    chance = composite if composite != key and composite in numbers else quantity(key).chance
+    chance = quantity(key).chance
     if find(chance):
         return numbers.get(chance, 1 - numbers["exact_zero"] if chance == "density" else math.nan)
     return float(chance) if chance else math.nan

@@ -24,7 +24,7 @@ from opdlib.errors import MeasureError, ParameterError
 from opdlib.measurement.schedule import Measurement, measure_pair
 from opdlib.metrics.sparsity import ABSOLUTE, RELATIVE, TOP_SHARES, count_of
 from opdlib.metrics.subspace import rank_of
-from opdlib.quantities import flat
+from opdlib.quantities import find, flat
 from opdlib.results.flat import undefined
 from opdlib.results.layout import read_provenance, read_summary
 from opdlib.results.measure import Order, measure_into, measure_together
@@ -107,7 +107,13 @@ def test_the_summary_agrees_with_slow_definitions(tmp_path: Path, sides: tuple[W
         assert row["sparsity"]["1e-05"] == unchanged(names, 1e-5)
         assert row["rel_norm"] == pytest.approx(norm(names), rel=1e-12)
         assert row["energy_share"] == pytest.approx(energy(names) / energy(everything), rel=1e-12)
+    changes = torch.cat([(b[n].double() - a[n].double()).abs().flatten() for n in a])
+    assert summary["delta_abs"] == {
+        "mean": pytest.approx(float(changes.mean()), rel=1e-12),
+        "max": float(changes.max()),
+    }
     assert undefined(dict(flat(summary))) == {}
+    assert [key for key, _ in flat(summary) if find(key) is None] == []
     json.dumps(summary, allow_nan=False)
 
 
@@ -140,17 +146,28 @@ def test_the_second_block_is_the_median_of_slow_definitions(
         for place, side in enumerate(("joint", "left", "right")):
             exact = median(lambda w, v, s=share, p=place: slow.projections(w, v - w, float(s))[p])
             assert summary["projection"][side][share] == pytest.approx(exact, rel=1e-6)
-        for mask in ("principal", "low"):
-            exact = median(lambda w, v, s=share, m=mask: slow.coverage(w, v - w, float(s), 0.0)[m])
+        covered = [slow.coverage(w, v - w, float(share), 0.0) for w, v in pairs]
+        updates = sum(c["updates"] for c in covered)
+        for mask in ("principal", "low", "principal_not_low"):
             # float32 products order coordinates near a cut; one of a few hundred may change sides
+            exact = float(np.median([c[mask] for c in covered]))
             assert summary["coverage"][mask][share] == pytest.approx(exact, abs=2e-3)
-        exact = median(lambda w, v, s=share: slow.coverage(w, v - w, float(s), 0.0)["ceiling"])
+            exact = sum(c[mask] * c["updates"] for c in covered) / updates
+            assert summary["coverage_pooled"][mask][share] == pytest.approx(exact, abs=2e-3)
+        rest = summary["coverage_pooled"]["nonprincipal_or_low"][share]
+        assert rest == pytest.approx(1 - summary["coverage_pooled"]["principal_not_low"][share], rel=1e-12)
+        inside = [c["principal_not_low"] / c["of_principal_not_low"] for c in covered]
+        outside = [(1 - c["principal_not_low"]) / (1 - c["of_principal_not_low"]) for c in covered]
+        for mask, ratios in (("principal_not_low", inside), ("nonprincipal_or_low", outside)):
+            assert summary["enrichment"][mask][share] == pytest.approx(float(np.median(ratios)), rel=2e-2)
+        exact = float(np.median([c["ceiling"] for c in covered]))
         assert summary["coverage_ceiling"]["low"][share] == pytest.approx(exact)
+        exact = median(lambda w, v, s=share: slow.turning(w, v, float(s))[0].mean())
+        assert summary["rotation"][share] == pytest.approx(exact, rel=1e-3)
     assert set(summary["coverage"]) >= {"principal", "low", "nonprincipal_or_low"}
     assert summary["projection_expected"]["joint"]["0.1"] == pytest.approx(
         float(np.median([rank_of(0.1, w.shape) ** 2 / w.size for w, _ in pairs]))
     )
-    assert summary["rotation"]["0.1"] == pytest.approx(median(lambda w, v: slow.turning(w, v, 0.1)[0].mean()), rel=1e-3)
 
     def drift(w: Any, v: Any) -> float:
         before, after = slow.singular_values(w), slow.singular_values(v)

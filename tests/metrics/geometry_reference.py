@@ -66,6 +66,8 @@ def coverage(source: Matrix, delta: Matrix, share: float, atol: float) -> dict[s
         "principal": (updated * principal).sum() / total,
         "low": (updated * low).sum() / total,
         "principal_not_low": (updated * principal * (1 - low)).sum() / total,
+        "of_principal_not_low": (principal * (1 - low)).mean(),
+        "updates": total,
         "ceiling": min(1.0, count_of(share, source.size) / total),
         "changed_principal": (updated * principal).sum() / count_of(share, source.size),
         "changed_low": (updated * low).sum() / count_of(share, source.size),

@@ -65,6 +65,8 @@ def test_every_number_agrees_with_the_slow_definition(shape: tuple[int, int], sc
     assert found.turning.left_max == pytest.approx(left_sines.max(), rel=1e-5)
     assert found.turning.right_mean == pytest.approx(right_sines.mean(), rel=1e-5)
     assert found.turning.right_max == pytest.approx(right_sines.max(), rel=1e-5)
+    for share in SHARES:
+        assert found.turning.rotation[share] == pytest.approx(reference.turning(w, v, share)[0].mean(), rel=1e-5)
     before, after = reference.singular_values(w), reference.singular_values(v)
     drift = np.linalg.norm(after - before)
     assert found.drift == pytest.approx(drift / np.linalg.norm(before), rel=1e-7)
@@ -152,6 +154,10 @@ def test_a_source_of_low_rank_leaves_subspaces_undetermined_and_says_so() -> Non
     assert math.isnan(found.turning.left_mean)
     assert "rank 1" in found.reasons["projection 0.1"]
     assert "turning" in found.reasons
+    undetermined = {share for share, sine in found.turning.rotation.items() if math.isnan(sine)}
+    assert {f"rotation {share:g}" for share in undetermined} == {r for r in found.reasons if r.startswith("rotation")}
+    assert 0.1 in undetermined
+    assert 0.01 not in undetermined
     assert not math.isnan(found.projection.joint[0.01]), "k = 1 is determined"
     assert stable_rank(found.spectrum) > 1
 

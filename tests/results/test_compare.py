@@ -15,6 +15,14 @@ def test_committed_numbers_have_two_tolerances() -> None:
     assert disagreements(first, committed, only="sparsity") == []
 
 
+def test_a_number_that_is_newer_than_the_committed_ones_is_not_missed_there() -> None:
+    committed = {"rel_norm": 1.0, "layers": [], "rotation": {"0.1": 2.0}}
+    newer = committed | {"delta_abs": {"max": 1.0}, "rotation": {"0.1": 2.0, "0.2": 3.0}}
+    assert disagreements(newer, committed) == []
+    assert disagreements(newer | {"rotation": {"0.1": 2.1, "0.2": 3.0}}, committed)
+    assert disagreements(committed, newer) == ["delta_abs is only on one side", "rotation.0.2 is only on one side"]
+
+
 def test_differences_are_told_by_key() -> None:
     a = {"x": 1.0, "n": 3, "deep": [{"y": 2.0}], "none": None}
     assert differences(a, a, 1e-9) == []

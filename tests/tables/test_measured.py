@@ -17,6 +17,7 @@ import torch
 from opdlib import tables
 from opdlib.errors import ParameterError, RegistryError
 from opdlib.tables import Results, measured, paper
+from opdlib.tables.overall import overall
 from tests.conftest import Weights, moved, pico_weights, reseal
 from tests.tables.results_of import deep_pair, results_of
 
@@ -63,6 +64,19 @@ def test_groups_add_up_to_the_model(by: str, results: Results) -> None:
     shares = tables.movement(results, by)
     assert shares["energy_share"].sum() == pytest.approx(1)
     assert shares["parameter_share"].sum() == pytest.approx(1)
+
+
+def test_each_number_stands_beside_its_own_chance_and_what_was_not_measured_is_left_out(results: Results) -> None:
+    summary = results.summary
+    table = overall(summary).set_index("quantity")
+    for mask in ("principal_not_low", "nonprincipal_or_low"):
+        assert table["chance"][f"coverage.{mask}.0.1"] == summary["coverage_expected"][mask]["0.1"]
+    newer = {"delta_abs", "coverage_pooled", "enrichment", "rotation", "coverage_expected"}
+    before = {key: value for key, value in summary.items() if key not in newer}
+    old = overall(before | {"rotation": {"0.1": summary["rotation"]["0.1"]}}).set_index("quantity")
+    assert {key.split(".")[0] for key in table.index.difference(old.index)} == newer - {"coverage_expected"}
+    assert old["value"].to_dict() == table["value"].reindex(old.index).to_dict()
+    assert math.isnan(old["chance"]["coverage.nonprincipal_or_low.0.1"])
 
 
 def test_tables_agree_with_the_summary(results: Results) -> None:
