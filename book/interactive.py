@@ -17,7 +17,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import yaml
 
 from opdlib.checkpoints import names, open_checkpoint
 from opdlib.figures.theme import REGIMES, STYLE, legend_above
@@ -26,6 +25,7 @@ from opdlib.metrics.kernels import raw_bits
 from opdlib.metrics.nulls import changed_chance
 from opdlib.quantities import quantity
 from opdlib.registry.pairs import DEFAULT, find_pair
+from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import Arm, Scale, find_run, study
 from opdlib.results.study import open_study
 from opdlib.tables import magnitude, open_results, paper
@@ -95,7 +95,8 @@ def norm() -> float:
 @cache
 def curve() -> dict[str, list[float]]:
     """The null along `NORMS`, by key of the map."""
-    shares = [visibility(at / norm()) for at in NORMS]
+    own = norm()
+    shares = [visibility(at / own) for at in NORMS]
     return {"rel_norm": [*NORMS], "exact_zero": [a for a, _ in shares], "coverage.low.0.1": [b for _, b in shares]}
 
 
@@ -111,10 +112,10 @@ def slider() -> dict[str, Any]:
     runs = []
     for scale in study().values():
         if scale.source == run[0].source:
+            norms = {(arm.name, seed): float(row["rel_norm"]) for arm, seed, row in _runs(scale, "stored")}
             for arm, seed, row in _runs(scale):
-                fp32 = open_study(scale.name).runs.query("arm == @arm.name and seed == @seed and view == 'stored'")
-                if len(fp32):
-                    at = {"norm": float(fp32["rel_norm"].iloc[0]), "unchanged": float(row["exact_zero"])}
+                if (arm.name, seed) in norms:
+                    at = {"norm": norms[arm.name, seed], "unchanged": float(row["exact_zero"])}
                     runs.append({"name": arm.key(seed), "regime": arm.regime, **at})
     binades = magnitude(open_results(DEFAULT)).query("magnitude > 0")
     powers = np.log2(binades["magnitude"]).round().astype(int)
@@ -128,13 +129,10 @@ def slider() -> dict[str, Any]:
     }
 
 
-def _runs(scale: Scale) -> list[tuple[Arm, int, pd.Series]]:
+def _runs(scale: Scale, view: str = "bf16") -> list[tuple[Arm, int, dict[str, Any]]]:
     table = open_study(scale.name).runs
-    return [
-        (scale.arms[row["arm"]], int(row["seed"]), row)
-        for _, row in table[table["view"] == "bf16"].iterrows()
-        if row["arm"] in scale.arms
-    ]
+    rows = table[(table["view"] == view) & table["arm"].isin([*scale.arms])].to_dict("records")
+    return [(scale.arms[row["arm"]], int(row["seed"]), row) for row in rows]
 
 
 def points() -> list[dict[str, Any]]:
@@ -142,9 +140,9 @@ def points() -> list[dict[str, Any]]:
     found = []
     for scale in study().values():
         for arm, seed, row in _runs(scale):
-            recipe = yaml.safe_load(arm.recipe.read_text(encoding="utf8"))
-            facts = {"accuracy": row.get("student.accuracy"), "learning_rate": float(recipe["learning_rate"])}
-            said = f"{recipe['objective']}, {recipe['optimizer']} at {recipe['learning_rate']}, {row['steps']} updates"
+            recipe = load_recipe(arm.recipe)
+            facts = {"accuracy": row.get("student.accuracy"), "learning_rate": recipe.learning_rate}
+            said = f"{recipe.objective}, {recipe.optimizer} at {recipe.learning_rate}, {row['steps']} updates"
             labels = {"name": arm.key(seed), "regime": arm.regime, "set": scale.name, "recipe": said}
             found.append({**labels, **_numbers({**row, **facts})})
     keys = [key for key in AXES if key not in FACTS]

@@ -11,6 +11,8 @@ import errno
 import json
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,4 +126,10 @@ def read_yaml(file: Path, kind: type[OpdError], do: str) -> Any:
     """What a YAML file holds. Raises a `kind` that says what to `do`."""
     text = read_text(file, kind, do)
     with foreign(f"{file}: not readable as YAML", kind, do):
-        return yaml.load(text, Loader=Loader)
+        return deepcopy(_parsed(text))
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """What a YAML text holds. A page asks for the same recipes again and again, and PyYAML takes 10 ms for each."""
+    return yaml.load(text, Loader=Loader)

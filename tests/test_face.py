@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import inspect
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 import opdlib
 from opdlib.checkpoints import short_name
+from opdlib.cli.main import main
 from opdlib.errors import MissingDependencyError, RegistryError
 from opdlib.results.layout import SUMMARY
 from opdlib.results.open import Results
@@ -62,9 +62,7 @@ def test_measured_and_opened_are_one(here: Path) -> None:
 
 def test_save_writes_what_the_command_writes(here: Path) -> None:
     opdlib.measure("base", "trained").save("saved")
-    command = [sys.executable, "-m", "opdlib.cli", "measure", "--source", "base", "--trained", "trained"]
-    done = subprocess.run([*command, "--out", "written"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert main(["measure", "--source", "base", "--trained", "trained", "--out", "written"]) == 0
     written = {p.name: p.read_bytes() for p in Path("written").iterdir()}
     assert SUMMARY in written
     assert {p.name: p.read_bytes() for p in Path("saved").iterdir()} == written

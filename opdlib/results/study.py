@@ -185,6 +185,11 @@ class StudyResults:
     parent_curves = _lazily("parent_curves")
     """One row a parent and step: recipe, seed, step, and what was logged."""
 
+    def written(self, *tables: str) -> tuple[int, ...]:
+        """When each of these tables was last written, in ns since the epoch; 0 of one that nobody wrote yet."""
+        files = [self.folder / f"{table}.csv" for table in tables]
+        return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+
     def has(self, arm: str, seed: int, view: str = "bf16") -> bool:
         """Is there a row of this run in this view?"""
         return not self._at(self.runs, {"arm": arm, "seed": seed, "view": view}).empty
@@ -228,11 +233,11 @@ class StudyResults:
         return table[chosen]
 
     def _read(self, table: str) -> pd.DataFrame:
-        file = self.folder / f"{table}.csv"
-        if not file.is_file():
+        (written,) = self.written(table)
+        if not written:
             columns = COLUMNS.get(table, KEYS[table])
             return pd.DataFrame({column: pd.Series(dtype=column_type(column)) for column in columns})
-        return _table(file, file.stat().st_mtime_ns).copy()
+        return _table(self.folder / f"{table}.csv", written).copy()
 
 
 def open_study(scale: str, root: Path | None = None) -> StudyResults:

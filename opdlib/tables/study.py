@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 from opdlib.quantities import MISSING
 from opdlib.registry.pairs import Pair
 from opdlib.registry.study import FULL, find_run, find_scale
-from opdlib.results.study import open_study
+from opdlib.results.study import StudyResults, open_study
 from opdlib.stats import mean_interval
 from opdlib.tables.written import headed
 
@@ -56,9 +57,17 @@ def runs(scale: str, arms: Sequence[str] = (), view: str = "bf16", root: Path | 
     Columns: those of `runs` in `opdlib.results.study` in this view, but for the student's accuracy, low, high (Wilson's
     95% interval) and n (held-out problems), which go by these names, and source_accuracy.
     """
-    known = open_study(scale, root).runs.rename(columns=CALLED)
-    table = known.reindex(columns=[*dict.fromkeys([*known, *CALLED.values()])])
-    return of_arms(table[table["view"] == view], scale, arms)
+    known = open_study(scale, root)
+    return _named(_runs(known, view, known.written("runs")), arms)
+
+
+@lru_cache(maxsize=16)
+def _runs(known: StudyResults, view: str, _: tuple[int, ...]) -> pd.DataFrame:
+    """All runs as they were at a time, in order: pages ask for them again and again, and putting hundreds of columns in
+    order costs as much as reading them."""
+    table = known.runs.rename(columns=CALLED)
+    table = table.reindex(columns=[*dict.fromkeys([*table, *CALLED.values()])])
+    return of_arms(table[table["view"] == view], known.scale)
 
 
 def repeats(pair: Pair | None, quantity: str, view: str = "bf16") -> pd.Series:
@@ -73,19 +82,35 @@ def repeats(pair: Pair | None, quantity: str, view: str = "bf16") -> pd.Series:
 def along(scale: str, arms: Sequence[str] = (), root: Path | None = None) -> pd.DataFrame:
     """One row a run and step whose weights were measured, the last included, view bf16: arm, seed, step, numbers."""
     known = open_study(scale, root)
+    return _named(_along(known, known.written("steps", "runs")), arms)
+
+
+@lru_cache(maxsize=8)
+def _along(known: StudyResults, _: tuple[int, ...]) -> pd.DataFrame:
     table = pd.concat([known.steps, known.runs.rename(columns={"steps": "step"})], ignore_index=True)
-    return of_arms(table[table["view"] == "bf16"], scale, arms)
+    return of_arms(table[table["view"] == "bf16"], known.scale)
 
 
 def curves(scale: str, arms: Sequence[str] = (), root: Path | None = None) -> pd.DataFrame:
     """One row a run and step: arm, seed, step, and what was logged; NaN where nothing was."""
-    return of_arms(open_study(scale, root).curves, scale, arms)
+    known = open_study(scale, root)
+    return _named(_curves(known, known.written("curves")), arms)
 
 
-def of_arms(table: pd.DataFrame, scale: str, arms: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows of these arms (all, if none is named), by arm in the order of study.yaml, seed and step. A whole number
-    that may be missing is a float."""
-    order = {name: place for place, name in enumerate(find_scale(scale).arms) if name in arms or not arms}
+@lru_cache(maxsize=8)
+def _curves(known: StudyResults, _: tuple[int, ...]) -> pd.DataFrame:
+    return of_arms(known.curves, known.scale)
+
+
+def _named(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """A copy of the rows of these arms; of all, if none is named."""
+    return table[table["arm"].isin(arms)].reset_index(drop=True) if arms else table.copy()
+
+
+def of_arms(table: pd.DataFrame, scale: str) -> pd.DataFrame:
+    """The rows of the scale's arms, by arm in the order of study.yaml, seed and step. A whole number that may be
+    missing is a float."""
+    order = {name: place for place, name in enumerate(find_scale(scale).arms)}
     own = table[table["arm"].isin([*order])]
     own = own.astype({name: float for name, kind in own.dtypes.items() if kind == "Int64"})
     places = own[[key for key in ("arm", "seed", "step") if key in own]].assign(arm=own["arm"].map(order))
@@ -94,8 +119,9 @@ def of_arms(table: pd.DataFrame, scale: str, arms: Sequence[str] = ()) -> pd.Dat
 
 def by_seed(table: pd.DataFrame, quantity: str, arms: Iterable[str]) -> pd.DataFrame:
     """One number of a table of runs: a row a seed, a column for each of `arms`; NaN where there is no such run."""
-    groups = table[["seed", quantity]].set_index("seed")[quantity].groupby(table["arm"].to_numpy())
-    return pd.DataFrame(dict(iter(groups)), dtype=float).reindex(columns=[*arms])
+    own = table[["seed", "arm", quantity]]
+    wide = own.pivot(index="seed", columns="arm", values=quantity)  # noqa: PD010  (refuses a run that is there twice)
+    return wide.reindex(columns=[*arms]).astype(float).rename_axis(columns=None)
 
 
 def paired(table: pd.DataFrame, arm: str, partner: str, quantity: str = "accuracy") -> pd.Series:

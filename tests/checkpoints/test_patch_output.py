@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,22 +20,16 @@ from tests.conftest import ODD
 
 pytestmark = pytest.mark.slow
 
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from opdlib.checkpoints import open_checkpoint
-from opdlib.errors import OutputError
-from opdlib.checkpoints.patch import apply, make
-source, trained = map(open_checkpoint, sys.argv[1:3])
-resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-try:
-    if sys.argv[3] == "make":
-        make(source, trained, Path(sys.argv[5]))
-    else:
-        apply(source, Path(sys.argv[4]), Path(sys.argv[5]))
-except OutputError as error:
-    print(error)
-"""
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """A file of more than 3,000 bytes cannot be written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -45,9 +41,10 @@ def test_a_full_disk_leaves_what_was_there(patched: tuple[Path, Path, Path], act
     if action == "make":
         shutil.copy(file, target)
     before = sorted(file.parent.rglob("*"))
-    command = [sys.executable, "-c", FULL_DISK, *map(str, (source, trained, action, file, target))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{target}: cannot be written (File too large)"), done.stderr
+    before_it, after_it = open_checkpoint(str(source)), open_checkpoint(str(trained))
+    told = re.escape(f"{target}: cannot be written (File too large)")
+    with full_disk(), pytest.raises(OutputError, match=f"^{told}"):
+        make(before_it, after_it, target) if action == "make" else apply(before_it, file, target)
     assert sorted(file.parent.rglob("*")) == before
     if action == "make":
         assert target.read_bytes() == file.read_bytes(), "from an earlier run"

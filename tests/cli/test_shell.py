@@ -20,7 +20,7 @@ def test_the_process(opd_process: Command, pico_pair: tuple[Path, Path], tmp_pat
     assert (done.returncode, done.stderr) == (0, ""), "no progress bar where nobody looks"
     summary = opd_process("summary", tmp_path / "out", "--json").stdout
     assert json.loads(summary) == json.loads((tmp_path / "out" / "summary.json").read_text())
-    complains(opd_process("evaluate", "nowhere/at/all"), "no such file or folder")
+    complains(opd_process("summary", "nowhere/at/all"), "no pair")
 
 
 def test_debug_shows_the_traceback(opd_process: Command) -> None:

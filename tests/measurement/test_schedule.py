@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import opdlib.measurement.geometry
 import opdlib.measurement.sparsity
 import opdlib.metrics.geometry
 from opdlib.checkpoints import open_checkpoint
@@ -289,19 +288,16 @@ def test_the_ledger_of_another_measurement_is_not_used(tmp_path: Path, sides: tu
     assert same(stored, measure_pair(*checkpoints(tmp_path / "a", source, trained), name="x", view="stored"))
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-import opdlib.measurement.align, opdlib.measurement.geometry, opdlib.measurement.sparsity
-from opdlib.checkpoints import open_checkpoint
-from opdlib.results.measure import measure_into
-opdlib.measurement.sparsity.GROUP = 500
-read_delta, view_of = opdlib.measurement.sparsity.read_delta, opdlib.measurement.align.view_of
-opdlib.measurement.sparsity.read_delta = lambda *arguments: time.sleep(0.1) or read_delta(*arguments)
-opdlib.measurement.geometry.view_of = lambda *arguments: time.sleep(0.1) or view_of(*arguments)
-source, trained, out = map(Path, sys.argv[1:4])
-measure_into(out, open_checkpoint(str(source)), open_checkpoint(str(trained)), name="pico")
-"""
+def measure_slowly(source: Path, trained: Path, out: Path) -> None:
+    """Measure in this process, which is forked for it, with a pause before each matrix."""
+
+    def pausing(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: time.sleep(0.1) or function(*arguments)
+
+    opdlib.measurement.sparsity.GROUP = 500
+    opdlib.measurement.sparsity.read_delta = pausing(opdlib.measurement.sparsity.read_delta)
+    opdlib.measurement.geometry.view_of = pausing(opdlib.measurement.geometry.view_of)
+    measure_into(out, open_checkpoint(str(source)), open_checkpoint(str(trained)), name="pico")
 
 
 @pytest.mark.kill
@@ -312,15 +308,19 @@ def test_a_killed_run_goes_on_and_ends_equal_to_an_uninterrupted_one(
     monkeypatch.setattr(opdlib.measurement.sparsity, "GROUP", 500)
     pair = [open_checkpoint(str(path)) for path in pico_pair]
     measure_into(tmp_path / "whole", *pair, name="pico")
-    killed = subprocess.Popen([sys.executable, "-c", SLOW, *map(str, pico_pair), str(tmp_path / "killed")])
+    processes = multiprocessing.get_context("forkserver")  # one that has torch loaded, and forks
+    processes.set_forkserver_preload([__name__])
+    killed = processes.Process(target=measure_slowly, args=(*pico_pair, tmp_path / "killed"))
+    killed.start()
     deadline = time.monotonic() + 120
     ledger = tmp_path / ".killed.ledger"
     while len(list(ledger.glob(f"{stage}-*.npz"))) < 2:
-        assert killed.poll() is None, "it ended before it could be killed"
+        assert killed.is_alive(), "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     assert list(ledger.glob(f"{stage}-*.npz"))
     measure_into(tmp_path / "killed", *pair, name="pico")

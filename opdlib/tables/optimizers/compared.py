@@ -36,7 +36,7 @@ AGAINST = ["seeds", "difference", "low", "high", "range", "verdict"]
 
 def against(runs: pd.DataFrame, arm: str, other: str) -> dict[str, Any]:
     """The accuracy of `arm` minus that of `other`, seed by seed: `AGAINST`, by the rule of the study."""
-    return study.judged(study.paired(runs, arm, other), study.seed_range(runs[runs["arm"] == FULL]["accuracy"]))
+    return study.judged(study.paired(runs, arm, other), study.seed_range(runs.loc[runs["arm"] == FULL, "accuracy"]))
 
 
 def paired(runs: pd.DataFrame) -> pd.DataFrame:

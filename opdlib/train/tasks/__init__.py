@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 
 from opdlib.registry.recipes import Recipe
 from opdlib.registry.tasks import Rows, find_data, is_own
@@ -45,10 +45,10 @@ def sums() -> Iterator[Twins]:
 
 
 TASKS = {
-    "arithmetic": Task("arithmetic", max_new_tokens=8, split=partial(split_by_hash, arithmetic)),
-    "sums": Task("sums", max_new_tokens=6, split=partial(split_by_hash, sums)),
+    "arithmetic": Task("arithmetic", max_new_tokens=8, split=cache(partial(split_by_hash, arithmetic))),
+    "sums": Task("sums", max_new_tokens=6, split=cache(partial(split_by_hash, sums))),
 }
-"""The tasks whose problems are enumerated here."""
+"""The tasks whose problems are enumerated here, once: a run asks for them a dozen times."""
 
 
 def find_task(name: str, rows: Rows | None = None) -> Task:
