@@ -1,7 +1,7 @@
 """What the pages need besides prose and notebooks, made from results: tables and the opening figure.
 
-python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _grid.md, _conflicts_*.md, _run.md, _patch.md, one
-                                     _train_*.md a module below, one _quantities_*.md a subject of
+python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _pairs.md, _grid.md, _conflicts_*.md, _run.md,
+                                     _patch.md, one _train_*.md a module below, one _quantities_*.md a subject of
                                      opdlib/quantities.yaml, one _modules_*.md a folder of the library
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.svg, out of ROOT's executed notebook
 """
@@ -19,59 +19,89 @@ import nbformat
 import pandas as pd
 
 import opdlib
-from opdlib import claims
+from opdlib import claims, quantities
 from opdlib.claims import verdict
 from opdlib.quantities import MISSING, PARAMETERS, Quantity, families
 from opdlib.registry.claims import clauses
 from opdlib.registry.pairs import DEFAULT, Pair, find_pair
 from opdlib.registry.study import find_run
 from opdlib.results.study import open_study
-from opdlib.tables import Results, conflicts, open_results
+from opdlib.tables import Results, conflicts, open_results, study
 
 TRAINING = ("arithmetic", "losses", "masks", "objectives", "probes", "run", "tasks/gym", "tasks/hub")
 
 
 def claims_table(records: Sequence[dict[str, Any]]) -> str:
-    """Markdown: every claim that was tested here with both verdicts, who else passes, then the paper's own pairs."""
-    subjects = {claim.id: claim.pair for claim in claims.load()}
+    """Markdown: every claim that can be tested here with both verdicts, a table a clause of the abstract."""
+    own = [record for record in records if not _about_a_pair(record)]
     texts = {row["id"]: row for row in claims.listed(records).to_dict("records")}
-    counted = Counter(record["number"] for record in records if not subjects[record["id"]])
+    small = _at_another_scale(own)
+    counted = Counter(record["number"] for record in own)
     said = ", ".join(f"**{counted[word]}** {word}" for word in verdict.NUMBER)
-    ours = [
-        (
-            record["id"],
-            record["statement"],
-            f"{texts[record['id']]['paper']}<br>*{record['locator']}*",
-            *(str(texts[record["id"]][name]) for name in ("ours", "number", "control")),
-            _others(record["passes"]),
-        )
-        for record in records
-        if not subjects[record["id"]]
-    ]
-    passed = [(who, f"{told} of {of}") for who, told, of in claims.passing(records).itertuples(index=False)]
-    own: dict[Pair, list[dict[str, Any]]] = {}
-    for record in records:
-        if pair := subjects[record["id"]]:
-            own.setdefault(pair, []).append(record)
-    pairs = [
-        (
-            pair.title,
-            "<br>".join(f"{_topic(r['statement'])}: {texts[r['id']]['paper']}" for r in rows),
-            ", ".join(sorted({r["number"] for r in rows})),
-            _test(pair),
-        )
-        for pair, rows in own.items()
-    ]
-    return "\n".join(
-        [
-            f"Of {sum(counted.values())} claims about OPD in general, arms of the study and the paper's rows: {said}.",
-            *_table("claims", ("Id", "Claim", "Paper", "Ours", "Number", "Control", "Who else passes"), ours),
-            "How many of the claims about OPD in general each of them passes:",
-            *_table("passes", ("Who", "Passes"), passed),
-            "The other claims are about the paper's own pairs, whose checkpoints are not part of this repository.",
-            *_table("pairs", ("Pair", "Paper", "Verdict", "What would test it"), pairs),
+    lines = [f"Of {len(own)} claims about OPD in general, arms of the study and the paper's rows: {said}."]
+    for clause, says in clauses().items():
+        rows = [
+            (
+                f"**{record['id']}** {record['statement']}",
+                _paper(record, texts[record["id"]]),
+                _here(record, texts[record["id"]]),
+                f"{record['number']}{small.get(record['id'], '')}",
+                record["control"],
+                _others(record["passes"]),
+            )
+            for record in own
+            if record["clause"] == clause
         ]
-    )
+        heads = ("Claim", "Paper, tolerance", "Here", "Number", "Control", "Who else passes")
+        lines += ["", f"(clause-{clause.lower()})=", f"## {clause}: {says}", *_table("claims", heads, rows)]
+    passed = [(who, f"{told} of {of}") for who, told, of in claims.passing(records).itertuples(index=False)]
+    lines += ["## Who passes how many", *_table("passes", ("Who", "Claims about OPD in general"), passed)]
+    return "\n".join(lines)
+
+
+def pairs_table(records: Sequence[dict[str, Any]]) -> str:
+    """Markdown: what the paper prints of its own pairs, and the command that would test a pair."""
+    printed: dict[Pair, dict[str, str]] = {}
+    texts = {row["id"]: row for row in claims.listed(records).to_dict("records")}
+    for record in filter(_about_a_pair, records):
+        claim = CLAIMS[record["id"]]
+        leads = claim.quantity.startswith("lead.")
+        if claim.pair and not record["statement"].startswith("From one source"):
+            value = claim.quantity.split(".")[1] if leads else texts[record["id"]]["paper"]
+            printed.setdefault(claim.pair, {})["lead" if leads else claim.quantity] = value
+    columns = list(dict.fromkeys(quantity for row in printed.values() for quantity in row))
+    heads = ["moves furthest for its size" if c == "lead" else quantities.label(c) for c in columns]
+    rows = [
+        (pair.title, *(row.get(column, MISSING) for column in columns), _test(pair)) for pair, row in printed.items()
+    ]
+    return "\n".join(_table("pairs", ("Pair", *heads, "What would test it"), rows))
+
+
+def _paper(record: dict[str, Any], text: dict[str, str]) -> str:
+    allowed = "" if text["tolerance"] == "none" else f" ± {text['tolerance']}"
+    return f"{text['paper']}{allowed}<br>*{record['locator']}*"
+
+
+def _here(record: dict[str, Any], text: dict[str, str]) -> str:
+    made = CLAIMS[record["id"]].subject != "paper" and record["seeds"]
+    return f"{text['ours']}<br>*seeds: {record['seeds']}*" if made else text["ours"]
+
+
+CLAIMS = {claim.id: claim for claim in claims.load()}
+
+
+def _about_a_pair(record: dict[str, Any]) -> bool:
+    return CLAIMS[record["id"]].pair is not None
+
+
+def _at_another_scale(records: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Of claims about arms that the larger model does not test: what the small one says."""
+    found = {}
+    for finding in ("optimizers", "subnetwork", "matched"):
+        table = claims.of_study(finding, "pico-bf16")
+        for row in claims.readable(table[table["seeds"] >= study.ENOUGH]).reset_index().to_dict("records"):
+            found[row["id"]] = f"<br>*pico-bf16: {row['ours']}, {row['verdict']}*"
+    return {r["id"]: found[r["id"]] for r in records if r["number"] == verdict.NOT_TESTED and r["id"] in found}
 
 
 SYMBOLS = {"good": "✓", "part": "◐", "bad": "✗", "open": "○"}
@@ -81,10 +111,9 @@ SYMBOLS = {"good": "✓", "part": "◐", "bad": "✗", "open": "○"}
 def clause_grid(records: Sequence[dict[str, Any]]) -> str:
     """Markdown: one row a clause of the abstract, failures first: how many of its tested claims have the paper's
     number, what is left under control, and how many of them noise and offline distillation pass, too."""
-    subjects = {claim.id: claim.pair for claim in claims.load()}
     rows = []
     for clause, says in clauses().items():
-        own = [record for record in records if record["clause"] == clause and not subjects[record["id"]]]
+        own = [record for record in records if record["clause"] == clause and not _about_a_pair(record)]
         tested = [record for record in own if record["number"] != verdict.NOT_TESTED]
         come = sum(record["number"] == verdict.REPRODUCED for record in tested)
         under = Counter(record["control"] for record in own if record["control"] != verdict.NONE)
@@ -93,7 +122,8 @@ def clause_grid(records: Sequence[dict[str, Any]]) -> str:
         told = ", ".join(f"{under[word]} {word}" for word in verdict.CONTROL if under[word])
         passes = [_share(tested, who) for who in ("noise", "offline", "rlvr", "sgd")]
         order = (come / len(tested) if tested else 2.0, stand / (stand + against) if stand + against else 1.0)
-        rows.append((order, (f"[{clause}](claims.md) {says}", number, _cell(told, stand, against), *passes)))
+        linked = f"[{clause}](#clause-{clause.lower()}) {says}"
+        rows.append((order, (linked, number, _cell(told, stand, against), *passes)))
     heads = ("The abstract says", "Number", "Control", "noise", "offline", "RLVR", "SGD")
     return "\n".join(_table("grid", heads, [row for _, row in sorted(rows, key=lambda row: row[0])]))
 
@@ -122,11 +152,6 @@ def _test(pair: Pair) -> str:
     if pair.trained:
         return f"`opd measure {pair.key}`"
     return f"{pair.why}; with it: `opd measure --source {pair.source} --trained CHECKPOINT`"
-
-
-def _topic(statement: str) -> str:
-    """What a claim about one pair says, without the pair and the full stop."""
-    return statement.partition(": ")[2].rstrip(".") or statement.rstrip(".")
 
 
 def conflict_table(results: Results, stored: Results) -> str:
@@ -228,6 +253,7 @@ def main(part: str, root: Path) -> None:
     if part == "tables":
         results, records = open_results(DEFAULT), claims.records()
         (root / "book" / "_claims.md").write_text(claims_table(records), encoding="utf8")
+        (root / "book" / "_pairs.md").write_text(pairs_table(records), encoding="utf8")
         (root / "book" / "_grid.md").write_text(clause_grid(records), encoding="utf8")
         (root / "book" / "_conflicts_dtype.md").write_text(
             conflict_table(results, open_results(DEFAULT, "stored")), encoding="utf8"

@@ -1,19 +1,21 @@
 """What makes the pages a publication, as an extension of Sphinx: descriptions, a footer that says how to cite, and on
-every page of results a line that leads to the paper and to its tables; words that lead to the glossary, and literature
-that is called alike in text and list.
+every page of results a line that leads to the paper and to its tables; words that lead to the glossary, literature that
+is called alike in text and list, and small bars of numbers that a page stored.
 
 The Makefile says which commit is built, and when it was made, in OPDLIB_COMMIT and OPDLIB_DATE.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import nbformat
 import yaml
 from docutils import nodes
 from pybtex.database import Entry
@@ -22,6 +24,7 @@ from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[1]
 PAPER = "https://arxiv.org/abs/2606.13657"
@@ -79,8 +82,8 @@ def explain(app: Sphinx, document: nodes.document, page: str) -> None:
     for text in [*document.findall(nodes.Text)]:
         if not isinstance(text.parent, nodes.paragraph) or isinstance(text.parent.parent, nodes.entry):
             continue
-        known = sorted(words, key=len, reverse=True)  # the longest name that fits
-        found = re.search(rf"\b({'|'.join(map(re.escape, known))})s?\b", text.astext()) if known else None
+        known = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))  # the longest name that fits
+        found = re.search(rf"(?<![\w-])({known})s?(?![\w-])", text.astext()) if known else None
         if found is None:
             continue
         anchor, meaning = words.pop(found[1])
@@ -88,6 +91,32 @@ def explain(app: Sphinx, document: nodes.document, page: str) -> None:
         link = nodes.reference("", found[0], refuri=address, reftitle=meaning, internal=True, classes=["opd-term"])
         before, after = text.astext()[: found.start()], text.astext()[found.end() :]
         text.parent.replace(text, [nodes.Text(before), link, nodes.Text(after)])
+
+
+class Bars(SphinxDirective):
+    """A small picture of shares: a line is `label: notebook key format`, of a number that the notebook glued. Option
+    `of`: the share that is a whole bar; 1 if nothing is said."""
+
+    has_content = True
+    option_spec: ClassVar = {"of": float}
+
+    def run(self) -> list[nodes.Node]:
+        whole, rows = self.options.get("of", 1.0), []
+        for line in self.content:
+            label, _, source = line.rpartition(": ")
+            notebook, key, written = source.split()
+            share = _glued(Path(self.env.srcdir) / "notebooks" / f"{notebook}.ipynb", key)
+            rows.append(f"<dt>{escape(label)}</dt>")
+            rows.append(f'<dd><i style="--share: {share / whole:.4f}"></i><b>{share:{written}}</b></dd>')
+        return [nodes.raw("", f'<dl class="opd-bars">{"".join(rows)}</dl>', format="html")]
+
+
+def _glued(notebook: Path, key: str) -> float:
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == key:
+                return float(ast.literal_eval(output.data["application/papermill.record/text/plain"]))
+    raise ValueError(f"{notebook.name}: no number is glued as {key!r}")
 
 
 def _glossary(app: Sphinx) -> dict[str, tuple[str, str]]:
@@ -166,6 +195,7 @@ def footer(_: Sphinx, config: Config) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.add_directive("bars", Bars)
     register_plugin("pybtex.style.formatting", "author_year", Bibliography)
     app.connect("config-inited", footer, priority=900)
     app.connect("doctree-read", cite)

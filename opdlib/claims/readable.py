@@ -40,6 +40,7 @@ def listed(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         low, high = (end.get(value, value) for end, value in zip(ends, record["paper"], strict=True))
         mean, lowest, highest = (math.nan if x is None else x for x in record["ours"] or [None] * 3)
         row = {name: record[name] for name in ("id", "clause")} | {"paper": _range(low, high, record["unit"])}
+        row["tolerance"] = _tolerance(record["tolerance"], record["unit"])
         row |= {"ours": _interval(mean, lowest, highest, record["unit"]), "seeds": record["seeds"] or MISSING}
         row |= {"number": record["number"], "control": record["control"], "beside": record["control_kind"] or MISSING}
         told = {None: MISSING, True: "yes", False: "no"}

@@ -296,6 +296,18 @@ def test_everyone_can_read_it(tab: Tab, mode: Literal["light", "dark"]) -> None:
     assert {rule["id"]: [node["html"][:200] for node in rule["nodes"][:3]] for rule in found} == {}
 
 
+@pytest.mark.browser
+def test_it_is_no_longer_than_it_may_be(tab: Tab) -> None:
+    """At 1280 pixels: 4,000 for the front page, 12,000 for a finding, whose box begins on the first screen."""
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    name = urlsplit(tab.url).path.rpartition("/_build/html/")[2]
+    most = {"book/index.html": 4000}.get(name, 12_000 if name.startswith("notebooks/") else None)
+    height = tab.evaluate("document.documentElement.scrollHeight")
+    assert most is None or height <= most, height
+    boxes = tab.locator("dl.finding").all()
+    assert all(box.evaluate("box => box.getBoundingClientRect().top + scrollY") < 600 for box in boxes)
+
+
 BROKEN = r"""() => [...document.querySelectorAll('table.opd tbody :is(td, th)')].filter((cell) => {
   const text = cell.textContent.trim();
   if (!/^(< ?)?[^\s/:]*\d[^\s/:]*$/.test(text.replace("\u00a0", " "))) return false;

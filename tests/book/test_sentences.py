@@ -6,9 +6,12 @@ import ast
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 
+from opdlib import claims
+from opdlib.claims import verdict
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, find_scale
 from opdlib.tables import open_results, paper, paper_nulls, study
@@ -57,13 +60,30 @@ def test_a_subnetwork_and_the_best_rates() -> None:
     assert rates["adamw_best"] > rates["sgd_best"]
 
 
+def test_what_survives_and_what_does_not() -> None:
+    """The second paragraph of the front page, by clause."""
+    records = pd.DataFrame(claims.records())
+    under = (
+        records.groupby(["clause", "control"], as_index=False)
+        .size()
+        .pivot_table("size", "clause", "control", fill_value=0)
+    )
+    against = under[verdict.EXPLAINED] + under[verdict.OPPOSITE]
+    gone, stand, open_ = ["A3", "A10", "A11", "A12"], ["A9", "A5"], ["A7"]
+    assert (against[gone] > 0).all()
+    assert (under[verdict.SURVIVES][gone] == 0).all()
+    assert (under[verdict.SURVIVES][stand] > against[stand]).all()
+    assert (under[verdict.SURVIVES][open_] + against[open_] == 0).all()
+
+
 def test_ten_times_the_rate_and_nothing_else() -> None:
     fast, full = (load_recipe(find_scale("smollm2-h100").arms[arm].recipe) for arm in ("adamw-1e-4", FULL))
     assert fast.learning_rate == pytest.approx(10 * full.learning_rate)
 
 
 def test_seeds_and_sizes_that_are_written_out() -> None:
-    """Two to six seeds an arm in the larger model, five in the one of 0.8 million weights."""
+    """Two to six seeds an arm in the larger model, three of the pair, five in the one of 0.8 million weights."""
+    assert len(study.runs("smollm2", [FULL])) == 3
     arms = [("smollm2-bf16", FULL), ("smollm2-bf16", "offline"), ("smollm2-h100", FULL), ("smollm2-h100", "adamw-1e-4")]
     seeds = [len(study.runs(scale, [arm])) for scale, arm in arms]
     assert (min(seeds), max(seeds)) == (2, 6)
