@@ -6,9 +6,11 @@ from json import dumps
 
 
 def claims(*, json: bool = False) -> None:
-    """Hold the paper's claims against everything measured here: number, control, and who else passes.
+    """Hold the paper's claims against everything measured here.
 
     example: opd claims --json
+
+    Of each: does its number come out, does it survive its control, and who else passes?
 
     Args:
         json: every claim as JSON, with statement, tolerance, interval and the reason why one is not tested

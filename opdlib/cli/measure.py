@@ -186,7 +186,7 @@ def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | No
 
 
 def summary(results: str, /, *, view: View | None = None, step: int | None = None, json: bool = False) -> None:
-    """Print the numbers of the paper's tables for one pair, each beside chance, rounding and the paper.
+    """Print the numbers of one pair beside chance, rounding and the paper.
 
     example: opd summary smollm2-opd --json
 
@@ -236,6 +236,7 @@ def overlap(
     atol: float = 1e-5,
     view: View = "bf16",
     skip: tuple[str, ...] = (),
+    rename: tuple[str, ...] = (),
     json: bool = False,
 ) -> None:
     """Say how far the changes of two checkpoints coincide.
@@ -248,11 +249,13 @@ def overlap(
         atol: updated means abs(delta) > ATOL
         view: as for measure
         skip: tensors to leave out
+        rename: FROM=TO, beginnings of tensor names or whole ones
         json: everything as JSON, by layer, module and tensor too
     """
+    from opdlib.cli.shares import renames_of
     from opdlib.measurement.overlap import overlap
 
-    found = overlap(source, a, b, atol=atol, view=view, skip=skip)
+    found = overlap(source, a, b, atol=atol, view=view, skip=skip, rename=renames_of(rename))
     for line in _grouped(found.get("notes", {})):
         print(line, file=sys.stderr)
     if json:

@@ -105,9 +105,11 @@ def edit(
 
 
 def noise(source: str, like: str, out: Path, /, *, seed: int = 0, json: bool = False) -> None:
-    """Write SOURCE plus Gaussian noise that is as large, tensor by tensor, as what training changed in LIKE.
+    """Write SOURCE plus Gaussian noise as large as what training changed.
 
     example: opd noise org/base runs/x/bf16 runs/noise
+
+    In each tensor the noise has the norm of what is changed in LIKE.
 
     Args:
         like: the checkpoint whose change gives the norms

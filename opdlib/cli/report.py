@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from opdlib.cli.measure import NULLS, View
+from opdlib.cli.shares import renames_of
 from opdlib.registry.study import Regime
 
 FIGURES = Literal["svg", "png", "pdf"]
@@ -27,15 +28,17 @@ def report(
     view: View = "bf16",
     nulls: Literal["exact", "draws", "none"] = "exact",
     skip: tuple[str, ...] = (),
+    rename: tuple[str, ...] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int | None = None,
     json: bool = False,
 ) -> None:
-    """Write one page about pairs: what changed, how much, where, along which directions, beside chance and the paper.
+    """Write one page about pairs, beside chance and the paper.
 
     example: opd report org/base runs/mine -o report.html
 
-    The page is one file that needs nothing else, under 5 MB. `opd verify` checks it.
+    What changed, how much, where and along which directions. The page is one file that needs nothing else, under 5 MB;
+    `opd verify` checks it.
 
     Args:
         what: a source checkpoint; or results: a folder that opd measure wrote, or that has such folders in it
@@ -48,6 +51,7 @@ def report(
         view: round to bf16 first or not; of checkpoints
         nulls: exact, with draws, or none; of checkpoints
         skip: tensors to leave out, of checkpoints
+        rename: FROM=TO, beginnings of tensor names or whole ones, of checkpoints
         device: where to measure checkpoints
         workers: threads; changes no number
         json: what was written as JSON
@@ -57,7 +61,8 @@ def report(
     from opdlib.report.make import make, write_figures, write_tables
 
     metrics = ("sparsity", "geometry", *NULLS[nulls])
-    options = {"view": view, "metrics": metrics, "skip": skip, "device": device, "workers": workers, "progress": None}
+    options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
+    options |= {"skip": skip, "rename": renames_of(rename)}
     pairs = gathered((what, *trained), name, **options)
     theme()
     content = make(pairs, out, regime)
@@ -75,7 +80,7 @@ def report(
 
 
 def verify(file: Path, /, *, workers: int | None = None, json: bool = False) -> None:
-    """Check a report: the page is as it was written, and its checkpoints give its numbers.
+    """Check a report: its page, and its numbers from its checkpoints.
 
     example: opd verify report.html
 

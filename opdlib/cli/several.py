@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.series import listed, names_of, step_of, training_folder
 from opdlib.cli.measure import View
+from opdlib.cli.shares import renames_of
 from opdlib.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -29,12 +30,15 @@ def trajectory(
     out: Path | None = None,
     view: View = "bf16",
     skip: tuple[str, ...] = (),
+    rename: tuple[str, ...] = (),
     workers: int | None = None,
     json: bool = False,
 ) -> None:
-    """Follow a training through its checkpoints: a table and figures of size, spectrum and directions by step.
+    """Follow a training through its checkpoints.
 
     example: opd trajectory runs/mine --source org/base --out runs/mine-trajectory
+
+    A table and figures of size, spectrum and directions, step by step.
 
     Args:
         folder: a training folder with checkpoint-N in it
@@ -44,6 +48,7 @@ def trajectory(
         out: a folder for trajectory.csv and two figures (default: below runs/trajectory)
         view: as for measure
         skip: tensors to leave out
+        rename: FROM=TO, beginnings of tensor names or whole ones
         workers: threads; changes no number
         json: the table as JSON, a list
     """
@@ -65,6 +70,7 @@ def trajectory(
     steps = [(n or 0, own, open_checkpoint(s)) for n, own, s in zip(numbers, names_of(specs), specs, strict=True)]
     place = out or Path("runs/trajectory") / called
     options: dict[str, Any] = {"view": view, "skip": skip, "workers": workers, "progress": None}
+    options["rename"] = renames_of(rename)
     table = follow(place, open_checkpoint(source), steps, **options)
     shown = followed(table, called, view)
     _draw(place, {"size": figures.size(shown, (*figures.DRAWN, PROJECTION)), "locking": figures.locking(shown)})
@@ -79,12 +85,15 @@ def compare(
     atol: float = 1e-5,
     view: View = "bf16",
     skip: tuple[str, ...] = (),
+    rename: tuple[str, ...] = (),
     workers: int | None = None,
     json: bool = False,
 ) -> None:
-    """Say what every two of several checkpoints have in common, beside chance: a table and a figure.
+    """Say what every two of several checkpoints have in common.
 
     example: opd compare --source org/base org/one org/other runs/mine
+
+    A table and a figure, each number beside chance.
 
     Args:
         trained: the checkpoints: several, a pattern, or a training folder
@@ -93,6 +102,7 @@ def compare(
         atol: updated means abs(delta) > ATOL
         view: as for measure
         skip: tensors to leave out
+        rename: FROM=TO, beginnings of tensor names or whole ones
         workers: threads; changes no number
         json: the table as JSON, a list
     """
@@ -105,6 +115,7 @@ def compare(
     named = [(own, open_checkpoint(spec)) for own, spec in zip(names_of(specs), specs, strict=True)]
     place = out or Path("runs/compared") / "-".join(own for own, _ in named)[:100]
     options: dict[str, Any] = {"atol": atol, "view": view, "skip": skip, "workers": workers, "progress": None}
+    options["rename"] = renames_of(rename)
     table = compared(place, open_checkpoint(source), named, **options)
     _draw(place, {"comparison": pairs.matrix(table)})
     nulls = [f"expected.{parts}.o1" for parts in ("global", "tensor", "magnitude")]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +88,9 @@ def _time(seconds: float) -> str:
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s" if rest >= 60 else f"{rest} s"
 
 
-def merge(*shards: Path, out: Annotated[Path, Parameter(alias="-o")], workers: int | None = None) -> None:
+def merge(
+    *shards: Path, out: Annotated[Path, Parameter(alias="-o")], workers: int | None = None, json: bool = False
+) -> None:
     """Put the shards of one measurement together.
 
     example: opd merge runs/shard-1 runs/shard-2 -o runs/whole
@@ -96,10 +99,13 @@ def merge(*shards: Path, out: Annotated[Path, Parameter(alias="-o")], workers: i
         shards: folders that opd measure --shard wrote, in any order
         out: results folder
         workers: threads (default: one per core)
+        json: what was put together as JSON
     """
     from opdlib.results.shards import merge
 
     if not shards:
         raise ParameterError("merge takes the folders of shards; see opd merge --help")
     measured = merge(list(shards), out, workers=workers, progress=None)
-    print(one_line(f"{measured.name}: {len(shards)} shards, {len(measured.tensors)} tensors; results in {out}"))
+    facts = {"name": measured.name, "shards": len(shards), "tensors": len(measured.tensors), "results": str(out)}
+    said = "{name}: {shards} shards, {tensors} tensors; results in {results}".format(**facts)
+    print(dumps(facts, indent=1) if json else one_line(said))

@@ -26,7 +26,7 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on held-out problems.
 
-    example: opd evaluate patch:data/patches/smollm2-opd.safetensors --json
+    example: opd evaluate runs/train/pico-opd-s0/bf16 --json
 
     Args:
         tasks: which problems; a recipe's, if it is a YAML file
@@ -68,6 +68,7 @@ def train(
     resume: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
+    json: bool = False,
 ) -> None:
     """Train one recipe and measure what came out.
 
@@ -81,6 +82,7 @@ def train(
         resume: go on with a run that was stopped
         from_scratch: train what it stands on again, too
         device: measures what came out: auto, cpu or cuda (default: auto)
+        json: where the run and its results are, as JSON
     """
     from opdlib.train import arithmetic
     from opdlib.train.parents import prepared
@@ -95,7 +97,8 @@ def train(
     folder = run.train(asked.path, out, max_steps, seed, resume, from_scratch)
     if first():
         measure_run(asked.path, folder, device)
-        print(f"run complete: {folder}")
+        facts = {"run": str(folder), "results": str(folder / "results")}
+        print(dumps(facts, indent=1) if json else f"run complete: {folder}")
 
 
 def study(
@@ -114,6 +117,7 @@ def study(
     surgery: bool = False,
     along: bool = False,
     parallel: int | None = None,
+    json: bool = False,
 ) -> None:
     """Run what is missing of the study, one run at a time or several.
 
@@ -133,6 +137,7 @@ def study(
         surgery: train nothing; score parts of the updates of a few runs in runs/train
         along: train runs once more and measure them every 10 updates (default: opd, rlvr and offline, seed 0)
         parallel: so many runs at once, measured on the CPU, each with a log beside its folder
+        json: the lines that are printed as JSON, once all is done
     """
     from opdlib.registry.study import find_scale
 
@@ -149,6 +154,9 @@ def study(
         said = _asked(chosen, out, surgery, arms, seeds)
     else:
         said = _made(chosen, out, arms, seeds, list, from_scratch, along, parallel)
+    if json:
+        print(dumps({"scale": chosen.name, "said": [*said]}, indent=1))
+        return
     for line in said:
         print(line, flush=True)
 
@@ -214,9 +222,10 @@ def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: b
         chosen = "--arms", arm, "--seeds", str(seed), *(option for option, there in said.items() if there)
         command = [sys.executable, "-m", "opdlib.cli", "study", scale.name, *chosen, "--out", str(out)]
         with left_to_the_child():
-            code = subprocess.run(command, check=False).returncode
-        if code:
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if code := done.returncode:
             raise SystemExit(code if code in (130, 143) else 2)  # it has said why
+        yield from done.stdout.splitlines()[-1:]
         return
     arithmetic.choose(kernels)
     from opdlib.study.along import run_along

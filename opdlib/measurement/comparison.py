@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -39,6 +39,7 @@ def compare_all(
     atol: float = ATOL,
     view: str = "bf16",
     skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
     ledger: Ledger | None = None,
     workers: int | None = None,
     progress: bool | None = False,
@@ -54,7 +55,7 @@ def compare_all(
     if len(trained) < 2:
         raise ParameterError(f"{len(trained)} trained checkpoint to compare; wanted two or more")
     pairs = [*combinations(range(len(trained)), 2)]
-    matches = align_all(source, trained, skip)
+    matches = align_all(source, trained, skip, rename)
     shapes = {name: own[0].info.shape for name, own in matches.items()}
 
     def one(name: str) -> dict[str, Any]:

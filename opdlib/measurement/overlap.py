@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def overlap(
     atol: float = ATOL,
     view: str = "bf16",
     skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Overlap of the update masks abs(delta) > atol of two checkpoints over one source.
 
@@ -55,7 +56,7 @@ def overlap(
     if view not in VIEWS:
         raise ParameterError(f"view {view!r}; wanted one of {', '.join(VIEWS)}")
     source, a, b = map(open_checkpoint, (source, a, b))
-    first, second = align(source, a, skip), align(source, b, skip)
+    first, second = align(source, a, skip, rename), align(source, b, skip, rename)
     partners = {m.name: m for m in second.matches}
     if stray := sorted({m.name for m in first.matches} ^ set(partners)):
         raise AlignmentError(

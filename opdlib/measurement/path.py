@@ -41,6 +41,7 @@ def measure_path(
     *,
     view: str = "bf16",
     skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
     ledger: Ledger | None = None,
     workers: int | None = None,
     progress: bool | None = False,
@@ -57,7 +58,7 @@ def measure_path(
 
     NaN where a number is undefined. Options as for `measure_all`. Raises AlignmentError, MeasureError.
     """
-    matches = align_all(source, steps, skip)
+    matches = align_all(source, steps, skip, rename)
     shapes = {name: own[0].info.shape for name, own in matches.items()}
 
     def one(name: str) -> dict[str, Any]:

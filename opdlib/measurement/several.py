@@ -20,13 +20,13 @@ from opdlib.measurement.ledger import Ledger
 
 
 def align_all(
-    source: Checkpoint, trained: Sequence[Checkpoint], skip: Sequence[str] = ()
+    source: Checkpoint, trained: Sequence[Checkpoint], skip: Sequence[str] = (), rename: Mapping[str, str] | None = None
 ) -> dict[str, tuple[Match, ...]]:
     """Name of every parameter -> its matches, in the order of `trained`.
 
     Raises AlignmentError if one of them lacks a parameter that another has, or has other rows of it.
     """
-    by_name = [{match.name: match for match in align(source, one, skip).matches} for one in trained]
+    by_name = [{match.name: match for match in align(source, one, skip, rename).matches} for one in trained]
     for one, names in zip(trained, by_name, strict=True):
         if stray := sorted(names.keys() ^ by_name[0].keys()):
             raise AlignmentError(

@@ -92,15 +92,14 @@ def _measured(source: str, trained: Sequence[str], names: Sequence[str], options
     specs = listed(trained)
     _check_names(names, len(specs))
     called = names or (names_of(specs) if len(specs) > 1 else [short_name(specs[0])])
-    view, metrics, skip = (
-        options.get(key, usual) for key, usual in (("view", "bf16"), ("metrics", METRICS), ("skip", ()))
-    )
-    more = {key: value for key, value in options.items() if key not in ("view", "metrics", "skip")}
+    chosen: dict[str, Any] = {"view": "bf16", "metrics": METRICS, "skip": (), "rename": {}}
+    view, metrics, skip, rename = (options.get(key, usual) for key, usual in chosen.items())
+    more = {key: value for key, value in options.items() if key not in chosen}
     before, sides = open_checkpoint(source), [open_checkpoint(spec) for spec in specs]
-    known = [identity(before.digest(), side.digest(), view, skip, metrics, {}) for side in sides]
+    known = [identity(before.digest(), side.digest(), view, skip, metrics, rename) for side in sides]
     there = [find_by_content(one) for one in known]
     wanted = [
-        Order(cached_folder(one), name, side, tuple(skip))
+        Order(cached_folder(one), name, side, tuple(skip), rename=rename)
         for one, name, side, found in zip(known, called, sides, there, strict=True)
         if found is None
     ]

@@ -44,6 +44,7 @@ def follow(
     *,
     view: str = "bf16",
     skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """`opdlib.measurement.path.measure_path` of checkpoints (step, name, weights), in the order of their steps.
@@ -56,10 +57,12 @@ def follow(
     named = [(name, checkpoint) for _, name, checkpoint in ordered]
 
     def rows(ledger: Ledger) -> Rows:
-        found = measure_path(source, [c for _, c in named], view=view, skip=skip, ledger=ledger, **options)
+        found = measure_path(
+            source, [c for _, c in named], view=view, skip=skip, rename=rename, ledger=ledger, **options
+        )
         return [{"step": step, "name": name} | row for (step, name, _), row in zip(ordered, found, strict=True)]
 
-    identity = {"view": view, "skip": sorted(skip), "steps": [step for step, _, _ in ordered]}
+    identity = _chosen(view, skip, rename) | {"steps": [step for step, _, _ in ordered]}
     return _kept(folder, "trajectory", source, named, identity, rows)
 
 
@@ -71,6 +74,7 @@ def compare(
     atol: float = ATOL,
     view: str = "bf16",
     skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """`opdlib.measurement.comparison.compare_all` of checkpoints by name: columns a, b, then the keys of the numbers.
@@ -80,11 +84,16 @@ def compare(
 
     def rows(ledger: Ledger) -> Rows:
         trained = [checkpoint for _, checkpoint in named]
-        found = compare_all(source, trained, atol=atol, view=view, skip=skip, ledger=ledger, **options)
+        found = compare_all(source, trained, atol=atol, view=view, skip=skip, rename=rename, ledger=ledger, **options)
         pairs = combinations([name for name, _ in named], 2)
         return [{"a": a, "b": b} | row for (a, b), row in zip(pairs, found, strict=True)]
 
-    return _kept(folder, "comparison", source, named, {"view": view, "skip": sorted(skip), "atol": atol}, rows)
+    return _kept(folder, "comparison", source, named, _chosen(view, skip, rename) | {"atol": atol}, rows)
+
+
+def _chosen(view: str, skip: Sequence[str], rename: Mapping[str, str] | None) -> dict[str, Any]:
+    """What of a measurement's identity the user chose."""
+    return {"view": view, "skip": sorted(skip), **({"rename": dict(rename)} if rename else {})}
 
 
 def _kept(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import re
 import resource
 import struct
 import subprocess
@@ -119,6 +120,15 @@ def test_every_command_has_help_with_an_example(opd: Command) -> None:
         done = opd(*words, "--help")
         assert done.returncode == 0
         assert "example: opd" in done.stdout, words
+
+
+def test_the_list_of_commands_has_a_line_for_each(opd: Command) -> None:
+    done = opd("--help", COLUMNS="80")
+    listed = done.stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(listed) > 15
+    for line in listed:
+        assert re.fullmatch(r"  [a-z-]+(, -[a-z])?: [A-Z].*\S", line), line
+        assert len(line) <= 80
 
 
 def test_pairs_lists_the_registry(opd: Command) -> None:
@@ -320,6 +330,18 @@ def test_float64_is_refused_by_name(opd: Command, tmp_path: Path) -> None:
     complains(
         opd("measure", "--source", tmp_path / "w.safetensors", "--trained", tmp_path / "w.safetensors"), "stored as F64"
     )
+
+
+def test_what_training_prints_is_there_as_json(opd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training itself is taken out: it has tests of its own."""
+    told = json.loads(opd("study", "pico", "--list", "--arms", "opd", "--seeds", 0, "--json").stdout)
+    assert (told["scale"], told["said"]) == ("pico", ["pico: 1 runs to do", "pico-opd-s0"])
+    monkeypatch.setattr("opdlib.train.arithmetic.choose", lambda kernels: None)
+    monkeypatch.setattr("opdlib.study.runner.measure_run", lambda *arguments: None)
+    monkeypatch.setattr("opdlib.train.run.train", lambda path, out, *arguments: out)
+    done = opd("train", "pico-opd", "--out", "mine", "--json")
+    assert json.loads(done.stdout) == {"run": "mine", "results": str(Path("mine/results"))}, done.stderr
+    assert opd("train", "pico-opd", "--out", "mine").stdout == "run complete: mine\n"
 
 
 @pytest.mark.parametrize(

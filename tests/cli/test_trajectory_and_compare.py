@@ -16,6 +16,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.figures import pairs
 from opdlib.measurement import several
 from opdlib.measurement.path import measure_path
+from opdlib.report.inputs import gathered
 from opdlib.results.several import compare, follow
 from tests.cli.test_cli import complains
 from tests.conftest import Command, Weights, write_checkpoint
@@ -142,6 +143,30 @@ def test_killed_and_resumed_to_equal_bytes(
     assert len(rows) == 3
     table = pd.read_csv(tmp_path / "whole" / f"{'trajectory' if command == 'trajectory' else 'comparison'}.csv")
     assert {*rows[0]} == {*table.columns}
+
+
+def test_names_that_differ_are_renamed(
+    opd: Command, training: Path, models: list[Weights], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever checkpoints are compared: with the other names come the numbers of the same ones."""
+    for step, model in zip(STEPS, models[1:], strict=True):
+        other = {name.replace("model.", "actor.net.", 1): w for name, w in model.items()}
+        write_checkpoint(tmp_path / "run" / f"checkpoint-{step}", other)
+    source, rename = ("--source", training / "source"), ("--rename", "actor.net.=model.")
+    two = [("--a", run / "checkpoint-5", "--b", run / "checkpoint-10") for run in (training / "run", tmp_path / "run")]
+    for command in ("trajectory", "compare"):
+        plain = opd(command, training / "run", *source, "--out", tmp_path / f"plain-{command}", "--json")
+        words = (command, tmp_path / "run", *source, "--out", tmp_path / f"renamed-{command}", "--json")
+        complains(opd(*words), "actor.net.")
+        assert json.loads(opd(*words, *rename).stdout) == json.loads(plain.stdout)
+    overlaps = [json.loads(opd("overlap", *source, *two[0], "--json").stdout)]
+    overlaps.append(json.loads(opd("overlap", *source, *two[1], *rename, "--json").stdout))
+    assert overlaps[0] == overlaps[1]
+    words = [str(training / "source"), str(tmp_path / "run")]
+    monkeypatch.setenv("OPDLIB_CACHE", str(tmp_path / "cache"))
+    found = gathered(words, rename={"actor.net.": "model."}, metrics=("sparsity",))
+    assert [results.provenance["identity"]["rename"] for results in found] == [{"actor.net.": "model."}] * len(STEPS)
+    assert [results.summary["tensors"] for results in found] == [len(models[0]) + 1] * len(STEPS), "two experts in one"
 
 
 def test_what_they_refuse(opd: Command, training: Path, tmp_path: Path) -> None:

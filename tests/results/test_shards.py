@@ -52,6 +52,9 @@ def test_shards_are_merged_in_any_order(measure: Shard, opd: Command, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert measure("whole").returncode == 0
     assert written(tmp_path / "merged") == written(tmp_path / "whole")
+    again = json.loads(opd("merge", *order, "-o", "merged", "--json").stdout)
+    size = json.loads((tmp_path / "whole" / "summary.json").read_text())["tensors"]
+    assert again == {"name": "trained", "shards": 3, "tensors": size, "results": "merged"}
 
 
 def written(folder: Path) -> dict[str, bytes]:
