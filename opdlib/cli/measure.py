@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from opdlib.registry.pairs import Pair
 
 View = Literal["bf16", "stored"]
+LATENT = "latent cosine minus cosine in {pairs} pairs of the study where both are known: {low:+.3f} to {high:+.3f}"
 NULLS: Mapping[str, tuple[str, ...]] = {"exact": ("nulls",), "draws": ("nulls", "draws"), "none": ()}
 """Choice of nulls -> metrics."""
 
@@ -254,8 +255,10 @@ def overlap(
     """
     from opdlib.cli.shares import renames_of
     from opdlib.measurement.overlap import overlap
+    from opdlib.tables.subnetwork.overlap import latent_error
 
     found = overlap(source, a, b, atol=atol, view=view, skip=skip, rename=renames_of(rename))
+    found |= {"latent_cosine_error": latent_error()} if found["cosine"] is None else {}
     for line in _grouped(found.get("notes", {})):
         print(line, file=sys.stderr)
     if json:
@@ -266,3 +269,5 @@ def overlap(
         print(f"{name:8}{_number(found[name])}   if independent: {_listed(chance)}")
     cosines = {name: found[name] for name in ("cosine", "latent_cosine", "equal_signs")}
     print(f"{'before rounding':16}{_listed(cosines)}")
+    if found["cosine"] is None:
+        print(LATENT.format(**found["latent_cosine_error"]))

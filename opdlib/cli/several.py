@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.series import listed, names_of, step_of, training_folder
-from opdlib.cli.measure import View
+from opdlib.cli.measure import LATENT, View
 from opdlib.cli.shares import renames_of
 from opdlib.errors import ParameterError
 
@@ -108,6 +108,7 @@ def compare(
     """
     from opdlib.figures import pairs
     from opdlib.results.several import compare as compared
+    from opdlib.tables.subnetwork.overlap import latent_error
 
     specs = listed(trained)
     if len(specs) < 2:
@@ -120,7 +121,8 @@ def compare(
     _draw(place, {"comparison": pairs.matrix(table)})
     nulls = [f"expected.{parts}.o1" for parts in ("global", "tensor", "magnitude")]
     keys = ["o1", *nulls, "o2", "latent_cosine", "subspace.right", "subspace_expected.right"]
-    _print(table, ["a", "b", *keys], f"{len(table)} pairs; table and figure in {place}", json)
+    off = LATENT.format(**latent_error())
+    _print(table, ["a", "b", *keys], f"{off}\n{len(table)} pairs; table and figure in {place}", json)
 
 
 def _is_training(specs: Sequence[str]) -> bool:

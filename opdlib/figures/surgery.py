@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from opdlib.figures.theme import DOTTED, GREY, INKS, OPD, figure, legend_above, named_rows, plain_axis
-from opdlib.results.study import ENERGY, PART, REST, SIZE
+from opdlib.results.study import ENERGY, PART, REST, SHORT, SIZE
 from opdlib.tables.surgery import KINDS, NOTHING, WHOLE
 
 LOOK = {PART: (OPD, "o"), REST: (INKS[2], "v"), SIZE: (GREY, "s"), ENERGY: (INKS[1], "D")}
@@ -31,7 +31,7 @@ def directions(table: pd.DataFrame, ax: Axes) -> None:
         place = (100 * energy, 100 * accuracy)
         ax.annotate(part.partition(":")[2], place, (-7, 3), textcoords="offset points", ha="right")
     _points(ax, table[leading & (table["kind"] == REST)], "energy", *LOOK[REST], "without the leading 16")
-    shrunk = pd.concat([table[shorter], table[leading & (table["kind"] == ENERGY)]]).sort_values("energy")
+    shrunk = pd.concat([table[shorter], table[leading & table["kind"].isin((ENERGY, SHORT))]]).sort_values("energy")
     _points(ax, shrunk, "energy", GREY, "s", "whole update, shorter", "--")
     _ends(ax, table)
     ax.set(xlabel="energy of the update that is kept (%)", ylabel=SOLVED, xlim=(-2, 104))

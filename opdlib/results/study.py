@@ -46,22 +46,24 @@ coordinates that the run moved in view bf16, inside and outside of its mask."""
 OVERLAPS = (
     *("arm_a", "seed_a", "arm_b", "seed_b", "atol", "parameters", "density_a", "density_b", *SHARES),
     *(f"{baseline}_{share}" for baseline in BASELINES for share in SHARES),
+    *("cosine", "latent_cosine", "equal_signs"),
 )
-"""Columns of `overlaps`: o1 is the share of a's mask that lies in b's. Each baseline is what independence gives."""
+"""Columns of `overlaps`: o1 is the share of a's mask that lies in b's. Each baseline is what independence gives.
+cosine: of the float32 deltas, where both runs' are here; latent_cosine: what the overlap in bf16 makes of it."""
 ANSWERS = ("number", "problem", "evaluated")
 """First columns of `answers`: the place of a problem, from 1, its prompt, and 1 if the recipes ask it. The others are
 runs, see `answered`."""
-PART, REST, SIZE, ENERGY, TURNED = "part", "rest", "size", "energy", "turned"
+PART, REST, SIZE, ENERGY, SHORT, TURNED = "part", "rest", "size", "energy", "short", "turned"
 SURGERY = (
     *("arm", "seed", "part", "kind", "rule", "complement", "restored", "draw"),
     *("energy", "rel_norm", "kept", "correct", "n", "accuracy", "low", "high"),
     *("digest.source", "digest.fp32", "command"),
 )
 """Columns of `surgery`. A part is a rule of `opdlib.measurement.edit`; kind is PART, REST (what the rule does not
-keep), SIZE or ENERGY (a random part of as many coordinates, or one with as much energy), or TURNED (the part,
-with the singular values of the source). rule: what was kept to make it, with complement and restored (0 or 1), draw the
-seed of what was drawn. energy: share of the update's; kept: of all coordinates; digests: of the weights it was made of.
-"""
+keep), SIZE or ENERGY (a random part of as many coordinates, or one with as much energy), SHORT (everything, with the
+energy of the rest), or TURNED (the part, with the singular values of the source). rule: what was kept to make it, with
+complement and restored (0 or 1), draw the seed of what was drawn. energy: share of the update's; kept: of all
+coordinates; digests: of the weights it was made of."""
 CURVE = (
     *("step", "loss", "grad_norm", "entropy", "reward", "num_tokens", "seconds"),
     *("gradient_norm", "update_norm", "distance", "changed", "momentum_cosine", "second_moment_cv"),

@@ -71,7 +71,9 @@ def _overlap_rows(scale: Scale, here: Set[tuple[str, int]], source: Checkpoint, 
         sides = (arm_a, seed_a), (arm_b, seed_b)
         if not set(sides) <= here:
             continue
-        a, b = (open_checkpoint(str(_weights(scale.arms[arm], seed, runs))) for arm, seed in sides)
+        folders = [_weights(scale.arms[arm], seed, runs) for arm, seed in sides]
+        masters = [folder.with_name("fp32") for folder in folders]
+        a, b = map(open_checkpoint, masters if all(folder.is_dir() for folder in masters) else folders)
         for atol in thresholds(scale):
             found = overlap(source, a, b, atol=atol)
             yield {
@@ -79,6 +81,7 @@ def _overlap_rows(scale: Scale, here: Set[tuple[str, int]], source: Checkpoint, 
                 "parameters": sum(info.numel for info in source.tensors.values()),
                 **{name: found[name] for name in ("density_a", "density_b", *SHARES)},
                 **{f"{base}_{share}": found["expected"][base][share] for base in BASELINES for share in SHARES},
+                **{name: found[name] for name in ("cosine", "latent_cosine", "equal_signs")},
             }
 
 

@@ -3,7 +3,7 @@
 A part is what a rule of `opdlib.measurement.edit` keeps of the float32 masters. Beside a part stand its rest and its
 controls, where the plan asks for them: SIZE is a random part of as many coordinates, drawn within binades of the
 weight; ENERGY is the same random part times the number that gives it the energy of the part. Of singular directions,
-which every coordinate has a share in, that is the whole update, made shorter.
+which every coordinate has a share in, that is the whole update, made shorter; SHORT is the same for their rest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from opdlib.measurement.edit import edit
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, RUNS, Arm, Scale
 from opdlib.results.collect import DONE, add_rows
-from opdlib.results.study import ENERGY, PART, REST, SIZE, TURNED, StudyResults
+from opdlib.results.study import ENERGY, PART, REST, SHORT, SIZE, TURNED, StudyResults
 from opdlib.train.evaluate import answers, counted
 from opdlib.train.run import threads
 
@@ -35,7 +35,7 @@ THIRDS = "layers"
 """Stands in the plan for the first, middle and last third of the layers, a rule each."""
 PLAN = (
     *(("scale:1", PART), ("none", PART)),
-    *(("singular:16", kind) for kind in (PART, REST, ENERGY)),
+    *(("singular:16", kind) for kind in (PART, REST, ENERGY, SHORT)),
     *(("visible", kind) for kind in (PART, REST, SIZE)),
     *(("largest:0.05", kind) for kind in (PART, SIZE, ENERGY)),
     *(("block:mlp", PART), ("block:attention", PART), ("block:mlp", SIZE), ("block:mlp", ENERGY)),
@@ -126,7 +126,7 @@ def _row(
     subject: Subject, spec: str, source: Checkpoint, part: str, kind: str, known: Mapping[tuple[str, str], Row]
 ) -> Row:
     """Make the part, score it and drop it. `spec` is how the command names the source."""
-    keep = [part] if kind not in (SIZE, ENERGY) else _control(part, kind, known)
+    keep = [part] if kind not in (SIZE, ENERGY, SHORT) else _control(part, kind, known)
     rest, turned = kind == REST, kind == TURNED
     recipe = load_recipe(subject.folder / "recipe.yaml")
     with tempfile.TemporaryDirectory() as place, threads(recipe.threads):
@@ -159,6 +159,8 @@ def _row(
 
 def _control(part: str, kind: str, known: Mapping[tuple[str, str], Row]) -> list[str]:
     """The rules that make a control, from the rows of the part and of the control before."""
+    if kind == SHORT:
+        return [f"scale:{math.sqrt(known[part, REST]['energy']):.6g}"]
     name, _, share = part.partition(":")
     whole = known[part, PART]
     drawn = [] if name == "singular" else [f"random:{share if name == 'largest' else format(whole['kept'], '.6g')}"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from opdlib.registry.study import FULL
-from opdlib.results.study import ENERGY, PART, REST, SIZE, TURNED, open_study
+from opdlib.results.study import ENERGY, PART, REST, SHORT, SIZE, TURNED, open_study
 from opdlib.tables import study
 from opdlib.tables.text import interval, percent
 
@@ -24,6 +24,7 @@ KINDS = {
     REST: "the rest",
     SIZE: "random, as many",
     ENERGY: "random, as much energy",
+    SHORT: "everything, as much energy as the rest",
     TURNED: "with the source's spectrum",
 }
 """Kind -> what the page calls it."""

@@ -94,6 +94,9 @@ def test_the_command(opd: Command, three: Three) -> None:
     assert {"o1", "o2", "jaccard", "density_a", "density_b", "expected", "layers"} <= set(found)
     assert set(found["expected"]) == {"global", "tensor", "magnitude"}
     assert "if independent" in opd(*options).stdout
+    assert found["cosine"] is None
+    assert found["latent_cosine_error"]["pairs"] >= 3
+    assert "latent cosine minus cosine in" in opd(*options).stdout
     assert opd(*options, "--atol", "-1").returncode == 2
 
 

@@ -15,6 +15,7 @@ from opdlib.measurement.overlap import overlap
 from opdlib.registry.study import find_scale
 from opdlib.results.study import MASKS, OVERLAPS, open_study
 from opdlib.study.overlaps import comparisons, thresholds, write_overlaps
+from opdlib.tables.subnetwork.overlap import latent_error
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -85,6 +86,21 @@ def test_rows_are_those_of_runs_whose_weights_are_here(runs: Path, tmp_path: Pat
     assert float(row["density_b"]) == one["density_b"]
     assert float(row["magnitude_o2"]) == one["expected"]["magnitude"]["o2"]
     assert int(row["parameters"]) == sum(info.numel for info in source.tensors.values())
+    assert (row["cosine"], float(row["latent_cosine"])) == ("", one["latent_cosine"])
+
+
+def test_masters_tell_the_cosine_and_move_nothing_else(runs: Path, tmp_path: Path) -> None:
+    write_overlaps(PICO, tmp_path / "without", runs)
+    for seed in (0, 1):
+        weights = open_checkpoint(str(runs / f"pico-opd-s{seed}" / "bf16"))
+        masters = {name: weights.read(name).float() * (1 + 1e-6) for name in weights.tensors}
+        write_checkpoint(runs / f"pico-opd-s{seed}" / "fp32", masters)
+    write_overlaps(PICO, tmp_path / "with", runs)
+    before, after = table(tmp_path / "without", "overlaps"), table(tmp_path / "with", "overlaps")
+    assert [row | {"cosine": ""} for row in after] == before
+    assert [bool(row["cosine"]) for row in after] == [True] * 3 + [False] * (len(after) - 3)
+    low, high = sorted(float(row["latent_cosine"]) - float(row["cosine"]) for row in after[1:2] * 2)
+    assert latent_error(tmp_path / "with") == {"pairs": 1, "low": low, "high": high}
 
 
 def test_a_mask_and_the_run_inside_it(runs: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, RegistryError
-from opdlib.results.study import ENERGY, PART, SIZE, SURGERY, StudyResults
+from opdlib.results.study import ENERGY, PART, REST, SHORT, SIZE, SURGERY, StudyResults
 from opdlib.stats import wilson
 from opdlib.study import surgery
 from opdlib.study.surgery import PLAN, write_surgery
@@ -82,6 +82,9 @@ def test_controls_have_the_size_and_the_energy_of_the_part(table: pd.DataFrame) 
             assert own.loc[(part, SIZE), "kept"] == pytest.approx(whole["kept"], abs=0.01), part
         if kind == ENERGY:
             assert own.loc[(part, ENERGY), "energy"] == pytest.approx(whole["energy"], rel=1e-4), part
+    short, rest = (own.loc[("singular:16", kind)] for kind in (SHORT, REST))
+    assert short["energy"] == pytest.approx(rest["energy"], rel=1e-4)
+    assert (short["kept"], short["rule"][:6]) == (own.loc[("scale:1", PART), "kept"], "scale:")
     assert own.loc[("largest:0.05", SIZE), "rule"] == "random:0.05"
     assert own.loc[("singular:16", ENERGY), "rule"].startswith("scale:")
 

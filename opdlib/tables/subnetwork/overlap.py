@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from opdlib.registry.study import FULL
+from opdlib.quantities import UPDATE_ATOL
+from opdlib.registry.study import FULL, study
 from opdlib.results.study import BASELINES, SHARES, open_study
 from opdlib.tables import paper
 
@@ -50,6 +51,15 @@ def overlaps(scale: str, root: Path | None = None) -> pd.DataFrame:
     possible = table[["density_a", "density_b"]].min(axis=1) / table["density_a"]
     expected = table["magnitude_o1"]
     return table.assign(**ratios, excess=(table["o1"] - expected) / (possible - expected).where(possible > expected))
+
+
+def latent_error(root: Path | None = None) -> dict[str, float]:
+    """How far off the latent cosine is where the cosine is known: pairs, and low and high of latent minus known, over
+    every two runs of the study whose float32 weights were compared, at the paper's threshold."""
+    tables = pd.concat([open_study(scale, root).overlaps for scale in study()], ignore_index=True)
+    known = tables[tables["atol"] == UPDATE_ATOL[1]]
+    errors = (known["latent_cosine"] - known["cosine"]).dropna()
+    return {"pairs": len(errors), "low": float(errors.min()), "high": float(errors.max())}
 
 
 def by_comparison(table: pd.DataFrame) -> pd.DataFrame:
