@@ -15,7 +15,7 @@ from opdlib.measurement.overlap import overlap
 from opdlib.registry.study import find_scale
 from opdlib.results.study import MASKS, OVERLAPS, open_study
 from opdlib.study.overlaps import comparisons, thresholds, write_overlaps
-from opdlib.tables.subnetwork.overlap import latent_error
+from opdlib.tables.subnetwork.overlap import cosines, latent_error
 from tests.conftest import Weights, moved, pico_weights, write_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -101,6 +101,10 @@ def test_masters_tell_the_cosine_and_move_nothing_else(runs: Path, tmp_path: Pat
     assert [bool(row["cosine"]) for row in after] == [True] * 3 + [False] * (len(after) - 3)
     low, high = sorted(float(row["latent_cosine"]) - float(row["cosine"]) for row in after[1:2] * 2)
     assert latent_error(tmp_path / "with") == {"pairs": 1, "low": low, "high": high}
+    (way,) = cosines(tmp_path / "with").to_dict("records")
+    assert (way["scale"], way["name"], way["seed"], way["pairs"]) == ("pico", "OPD", "other seed", 1)
+    assert way["cosine"] == way["low"] == way["high"] == float(after[0]["cosine"])
+    assert cosines(tmp_path / "without").empty
 
 
 def test_a_mask_and_the_run_inside_it(runs: Path, tmp_path: Path) -> None:

@@ -62,6 +62,21 @@ def latent_error(root: Path | None = None) -> dict[str, float]:
     return {"pairs": len(errors), "low": float(errors.min()), "high": float(errors.max())}
 
 
+def cosines(root: Path | None = None) -> pd.DataFrame:
+    """Which way two runs went, where the float32 weights of both were compared: a row a scale and comparison, of any
+    change at all. Columns: scale, name, seed, pairs, the means of cosine, latent_cosine and equal_signs over pairs, and
+    the range of cosine: low and high."""
+    tables = [open_study(scale, root).overlaps.assign(scale=scale) for scale in study()]
+    table = pd.concat(tables, ignore_index=True).dropna(subset=["cosine"])
+    seed = (table["seed_a"] == table["seed_b"]).map({True: SAME_SEED, False: OTHER_SEED})
+    table = table.assign(name=table["arm_b"].map(NAMES), seed=seed)[table["atol"] == UPDATE_ATOL[0]]
+    means = {name: (name, "mean") for name in ("cosine", "latent_cosine", "equal_signs")}
+    ends = {"low": ("cosine", "min"), "high": ("cosine", "max")}
+    return (
+        table.groupby(["scale", "name", "seed"], sort=False).agg(pairs=("atol", "size"), **means, **ends).reset_index()
+    )
+
+
 def by_comparison(table: pd.DataFrame) -> pd.DataFrame:
     """One row a comparison and threshold, over pairs of runs, in the order of the table.
 

@@ -57,6 +57,18 @@ OVERLAPS: study.Columns = {
     "excess": (WHOLE, "excess"),
 }
 """Of `overlap.by_comparison` at one threshold, and of `overlap.published`."""
+COSINES: study.Columns = {
+    "OPD and": "name",
+    "seed": OVERLAPS["seed"],
+    "model": "scale",
+    "pairs": "pairs",
+    "cosine": (number, "cosine"),
+    "lowest": (number, "low"),
+    "highest": (number, "high"),
+    "latent cosine": (number, "latent_cosine"),
+    "equal signs": (percent, "equal_signs"),
+}
+"""Of `overlap.cosines`."""
 
 
 def distances(means: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
