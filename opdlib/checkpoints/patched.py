@@ -166,7 +166,10 @@ def flat_bits(tensor: torch.Tensor) -> NDArray[np.uint16]:
 
 def _open(file: Path) -> LocalCheckpoint:
     if not file.is_file():
-        raise PatchError(f"{file}: no such file; wanted a patch that `opd patch make` wrote")
+        raise PatchError(
+            f"{file}: no such file; wanted a patch that `opd patch make` wrote (the registry's come with a checkout of "
+            "the repository, not with an installed package)"
+        )
     try:
         return LocalCheckpoint(f"patch:{file}", {file: None}, file.parent, empty=True)
     except CheckpointError as error:

@@ -44,8 +44,8 @@ def orders_of(
             raise ParameterError(
                 f"pair {pair.key!r}: {pair.why}; give the checkpoint yourself with --source, --trained"
             )
+        after = open_checkpoint(pair.trained)  # first: to open a source may mean to dequantize it, for a minute
         before = sources[pair.source] = sources.get(pair.source) or open_checkpoint(pair.source)
-        after = open_checkpoint(pair.trained)
         told_apart = [before.digest(), after.digest()] if given and unnamed and out is None else []
         default = default_folder(pair.key, view, told_apart)
         folder = default if out is None else out if len(pairs) == 1 else out / folder_name(pair.key)

@@ -145,6 +145,7 @@ def test_pairs_lists_the_registry(opd: Command) -> None:
         (("nonsense",), ("nonsense",)),
         (("measure",), ("PAIR", "--source")),
         (("measure", "--source", "x"), ("--trained",)),
+        (("measure", "--source", "x", "--trained", "patch:none"), ("none: no such file", "come with a checkout")),
         (("measure", "smollm2-opd", "--source", "x", "--trained", "y"), ("PAIR",)),
         (("measure", "smolm2-opd"), ("smolm2-opd", "Did you mean smollm2-opd", "opd pairs")),
         (("measure", "qwen3-opsd"), ("not released",)),
