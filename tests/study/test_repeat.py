@@ -29,6 +29,11 @@ def test_two_steps_give_the_committed_weights() -> None:
     assert repeat.emulated(data_root() / "recipes" / "pico-source.yaml") == TWO_STEPS
 
 
+def test_what_a_failed_process_said_last_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"^two steps on this CPU: ended with status 1: .*none.yaml"):
+        repeat.emulated(tmp_path / "none.yaml")
+
+
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What runs end at, form -> digest, instead of training; two steps give on each CPU what stands under its name."""
