@@ -295,7 +295,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"source": str(before), "trained": str(after)}
 
 
-def check_unseen(path: Path, out: Path) -> None:
+@pytest.mark.notebook
+@each_of_pairs
+def test_checkpoints_never_seen_before(path: Path, kernel: Kernel, pair: dict[str, str], tmp_path: Path) -> None:
+    """The first page by the plain command."""
+    if path == FILES[0]:
+        words = (word for name, value in pair.items() for word in ("-p", name, value))
+        done, out = papermill(tmp_path / "run", path, *words)
+        assert done.returncode == 0, done.stderr
+    else:
+        out = kernel.run(path, tmp_path / "run", **pair)
     shown = text_of(out)
     assert "here, stored" in shown or path.stem != "01_sparsity"
     assert "SmolLM2" not in shown
@@ -303,21 +312,6 @@ def check_unseen(path: Path, out: Path) -> None:
     assert set(mine) == set(published)
     name = DIFFERENT[path.stem]
     assert number(mine[name]) != number(published[name])
-
-
-@pytest.mark.notebook
-@each_of_pairs
-def test_checkpoints_never_seen_before(path: Path, kernel: Kernel, pair: dict[str, str], tmp_path: Path) -> None:
-    check_unseen(path, kernel.run(path, tmp_path / "run", **pair))
-
-
-@pytest.mark.notebook
-def test_the_plain_command(pair: dict[str, str], tmp_path: Path) -> None:
-    done, out = papermill(
-        tmp_path / "run", FILES[0], *(word for name, value in pair.items() for word in ("-p", name, value))
-    )
-    assert done.returncode == 0, done.stderr
-    check_unseen(FILES[0], out)
 
 
 @pytest.mark.notebook

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,36 @@ SHORT = {
     "evaluate_every": None,
     "kernels": "native",
 }
+SMALL = Scale(
+    name="pico",
+    source="recipe:pico-source",
+    arms={"offline": Arm(name="offline", seeds=2, scale="pico", recipes="pico")},
+)
 
 
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scale:
-    """One arm of two runs over a source of two steps, three steps each."""
-    folder = tmp_path / "data" / "recipes"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One arm of two runs over a source, three steps each, of which the first is made: `data`, `study` and `runs`."""
+    root = tmp_path_factory.mktemp("trained")
+    folder = root / "data" / "recipes"
     folder.mkdir(parents=True)
     for stem in ("source", "teacher", "offline"):
         content = yaml.safe_load((data_root() / "recipes" / f"pico-{stem}.yaml").read_text(encoding="utf8")) | SHORT
         content = {key: value for key, value in content.items() if value is not None}
         (folder / f"pico-{stem}.yaml").write_text(yaml.safe_dump(content), encoding="utf8")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "data_root", lambda: root / "data")
+        run_arm(SMALL, "offline", 0, root / "study", root / "runs" / "train")
+    return root
+
+
+@pytest.fixture
+def small(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scale:
+    """That study, to go on with."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(registry, "data_root", lambda: tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    arm = Arm(name="offline", seeds=2, scale="pico", recipes="pico")
-    return Scale(name="pico", source="recipe:pico-source", arms={"offline": arm})
+    return SMALL
 
 
 def test_the_run_itself_step_by_step(small: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +68,6 @@ def test_the_run_itself_step_by_step(small: Scale, tmp_path: Path, monkeypatch: 
     assert missing_along(small, out) == [("offline", 0)]
     with pytest.raises(RegistryError, match=r"no arm 'opd'; choose among: offline"):
         missing_along(small, out, arms=["opd"])
-    run_arm(small, "offline", 0, out, runs)
     measure, calls = along.measure_last, []
 
     def killed(source: Any, steps: Any, folder: Path, **options: Any) -> None:
@@ -89,7 +104,6 @@ def test_the_run_itself_step_by_step(small: Scale, tmp_path: Path, monkeypatch: 
 
 def test_another_training_is_refused(small: Scale, tmp_path: Path) -> None:
     out, runs = tmp_path / "study", tmp_path / "runs" / "train"
-    run_arm(small, "offline", 0, out, runs)
     table = out / "pico" / "runs.csv"
     digest = json.loads((runs / "pico-offline-s0" / "complete.json").read_text())["digests"]["fp32"]
     table.write_text(table.read_text().replace(digest, "0" * 64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,12 @@ def kept(source: Weights, trained: Weights, other: Weights) -> Weights:
     }
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    """A source, three runs of full OPD, one of RLVR, and one inside the mask of the first, all float32."""
-    folder = tmp_path / "runs"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source, three runs of full OPD, one of RLVR, and one inside the mask of the first, all float32, in `runs`; what
+    was written of them in `out`."""
+    root = tmp_path_factory.mktemp("written")
+    folder = root / "runs"
     source = pico_weights(dtype=torch.float32)
     source = {name: w.bfloat16().float() for name, w in source.items()}
     full = [moved(source, scale=1e-3, seed=seed) for seed in (1, 2, 3)]
@@ -48,7 +51,14 @@ def runs(tmp_path: Path) -> Path:
     }
     for key, own in weights.items():
         write_checkpoint(folder / key / "bf16", {name: w.bfloat16() for name, w in own.items()})
-    return folder
+    write_overlaps(PICO, root / "out", folder)
+    return root
+
+
+@pytest.fixture
+def runs(written: Path, tmp_path: Path) -> Path:
+    """The runs, to be changed."""
+    return shutil.copytree(written / "runs", tmp_path / "runs")
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
@@ -69,10 +79,9 @@ def test_what_is_compared() -> None:
     assert thresholds(find_scale("smollm2-bf16")) == [0.0, 1e-5]
 
 
-def test_rows_are_those_of_runs_whose_weights_are_here(runs: Path, tmp_path: Path) -> None:
-    write_overlaps(PICO, tmp_path / "out", runs)
-    rows = table(tmp_path / "out", "overlaps")
-    assert tuple(rows[0]) == tuple(open_study("pico", tmp_path / "out").overlaps) == OVERLAPS
+def test_rows_are_those_of_runs_whose_weights_are_here(written: Path) -> None:
+    runs, rows = written / "runs", table(written / "out", "overlaps")
+    assert tuple(rows[0]) == tuple(open_study("pico", written / "out").overlaps) == OVERLAPS
     found = [(r["arm_a"], r["seed_a"], r["arm_b"], r["seed_b"]) for r in rows[::3]]
     seeds = [("opd", a, "opd", b) for a, b in ("01", "02", "12")]
     assert found == [*seeds, ("opd", "1", "rlvr", "1"), ("opd", "2", "rlvr", "1")]
@@ -107,10 +116,9 @@ def test_masters_tell_the_cosine_and_move_nothing_else(runs: Path, tmp_path: Pat
     assert cosines(tmp_path / "without").empty
 
 
-def test_a_mask_and_the_run_inside_it(runs: Path, tmp_path: Path) -> None:
-    write_overlaps(PICO, tmp_path, runs)
-    (row,) = table(tmp_path, "masks")
-    assert tuple(row) == tuple(open_study("pico", tmp_path).masks) == MASKS
+def test_a_mask_and_the_run_inside_it(written: Path) -> None:
+    runs, (row,) = written / "runs", table(written / "out", "masks")
+    assert tuple(row) == tuple(open_study("pico", written / "out").masks) == MASKS
     assert (row["arm"], row["seed"], row["kind"], row["owner"]) == ("mask-own", "0", "delta", "pico-opd-s0")
     source, full, run = (
         open_checkpoint(str(runs / key / "bf16")) for key in ("pico-source-s0", "pico-opd-s0", "pico-mask-own-s0")
@@ -134,15 +142,13 @@ def test_a_run_that_left_its_mask_shows(runs: Path, tmp_path: Path) -> None:
     assert int(row["moved_outside"]) == int(row["parameters"]) - int(row["inside"])
 
 
-def test_a_second_time_gives_the_same_bytes_and_drops_nothing(runs: Path, tmp_path: Path) -> None:
-    write_overlaps(PICO, tmp_path, runs)
-    first = {file: file.read_bytes() for file in (tmp_path / "pico").iterdir()}
+def test_a_second_time_gives_the_same_bytes_and_drops_nothing(written: Path, runs: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(written / "out" / "pico", tmp_path / "pico")
+    first = {file: file.read_bytes() for file in out.iterdir()}
     (runs / "pico-rlvr-s1").rename(runs / "elsewhere")
     (runs / "pico-mask-own-s0").rename(runs / "elsewhere-too")
     write_overlaps(PICO, tmp_path, runs)
-    assert {file: file.read_bytes() for file in (tmp_path / "pico").iterdir()} == first, (
-        "what cannot be made here stays"
-    )
+    assert {file: file.read_bytes() for file in out.iterdir()} == first, "what cannot be made here stays"
     assert {file.name for file in first} == {"masks.csv", "overlaps.csv"}
 
 

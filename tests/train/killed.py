@@ -1,10 +1,12 @@
-"""Runs that are killed at a chosen moment, in a process of their own."""
+"""Runs in processes of their own, to be killed at a chosen moment or to share one."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,23 @@ def start(moment: str, recipe: Path, out: Path) -> None:
     run.train(recipe, out=out)
 
 
-def train_until(moment: str, recipe: Path, out: Path) -> int | None:
-    """Train in another process and give its exit code. All such processes are forks of one that has TRL loaded."""
+def exit_codes(target: Callable[..., None], *arguments: Sequence[Any]) -> list[int | None]:
+    """Call `target` with each of these arguments, in a process for each, all at once, and give their exit codes. When
+    one fails the others are killed, as by a launcher. The processes are forks of one that has TRL loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=start, args=(moment, recipe, out))
-    process.start()
-    process.join()
-    return process.exitcode
+    processes = [context.Process(target=target, args=tuple(own)) for own in arguments]
+    for process in processes:
+        process.start()
+    while running := [process.sentinel for process in processes if process.exitcode is None]:
+        wait(running)
+        if any(process.exitcode for process in processes):
+            for process in processes:
+                process.kill()
+    return [process.exitcode for process in processes]
+
+
+def train_until(moment: str, recipe: Path, out: Path) -> int | None:
+    """Train in another process and give its exit code."""
+    (code,) = exit_codes(start, (moment, recipe, out))
+    return code

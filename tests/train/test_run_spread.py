@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,39 +12,32 @@ import torch
 from safetensors.torch import load_file
 
 from opdlib.errors import RecipeError
+from opdlib.train.processes import PATIENCE
 from opdlib.train.run import train
+from tests.train.killed import exit_codes
 
 pytestmark = pytest.mark.slow
 
-SPREAD = """
-import sys
-from pathlib import Path
-import torch
-from opdlib.train.processes import PATIENCE
-from opdlib.train.run import train
-train(Path(sys.argv[1]), out=Path(sys.argv[2]))
-assert torch.distributed.get_world_size() == 2
-group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
-assert group.options._timeout == PATIENCE, group.options._timeout
-"""
 
-
-def spread(recipe: Path, out: Path, script: Path) -> subprocess.CompletedProcess[str]:
-    """The run on two processes of this machine."""
-    script.write_text(SPREAD)
-    # accelerate's own launcher starts a single process where there is no GPU.
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [*launch, str(script), str(recipe), str(out)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def share(rank: int, port: int, recipe: Path, out: Path) -> None:
+    """Train as one of two processes, told so as launchers do."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    train(recipe, out=out)
+    assert torch.distributed.get_world_size() == 2
+    group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+    assert group.options._timeout == PATIENCE, group.options._timeout
+    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_share_a_batch(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
     """With data that are given, two halves of a batch make the same steps as the whole."""
     recipe = write_recipe(tmp_path, "sft", precision="fp32", optimizer="sgd", accumulate=2)
     alone = train(recipe, out=tmp_path / "alone")
-    done = spread(recipe, tmp_path / "shared", tmp_path / "launched.py")
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert exit_codes(share, *((rank, port, recipe, tmp_path / "shared") for rank in (0, 1))) == [0, 0]
     folders = alone, tmp_path / "shared"
     assert [len((folder / "metrics.jsonl").read_text().splitlines()) for folder in folders] == [6, 6]
     one, two = (load_file(folder / "fp32" / "model.safetensors") for folder in folders)
