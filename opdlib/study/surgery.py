@@ -83,13 +83,15 @@ def write_surgery(
         raise CheckpointError(
             f"scale {scale.name}: none of the runs that are taken apart is in {runs}; run: opd study {scale.name}"
         )
-    source = open_checkpoint(scale.source_spec(runs))
+    spec = scale.source_spec(runs)
+    source = open_checkpoint(spec)
+    said = str(RUNS / Path(spec).relative_to(runs)) if Path(spec).is_relative_to(runs) else spec
     rows = {subject.key: _known(scale, out, subject) for subject in here}
     for rule, kind in PLAN:
         for subject in here:
             for part in _thirds(source) if rule == THIRDS else (rule,):
                 if (part, kind) not in rows[subject.key]:
-                    row = _row(subject, scale.source_spec(), source, part, kind, rows[subject.key])
+                    row = _row(subject, said, source, part, kind, rows[subject.key])
                     rows[subject.key][part, kind] = row
                     add_rows(scale, out / scale.name, {"surgery": [row]})
                     yield f"{subject.key} {part} {kind}: {row['correct']} of {row['n']}"
