@@ -15,6 +15,7 @@ from opdlib.quantities import written
 from opdlib.registry.study import FOLLOWED, find_scale
 from opdlib.results.study import open_study
 from opdlib.tables.study import of_arms, text_table
+from opdlib.tables.text import percent
 
 SIZE = {"relative norm": "rel_norm", "unchanged": "exact_zero", "stable rank": "stable_rank"}
 SIZE |= {"top 16": "svd_energy.16", "joint projection": "projection.joint.0.1"}
@@ -71,3 +72,9 @@ def locked(table: pd.DataFrame) -> pd.DataFrame:
 
 def _last(table: pd.DataFrame) -> pd.Series:
     return table.groupby(["arm", "seed", "view"])["step"].transform("max")
+
+
+def span(half: pd.DataFrame, column: str) -> str:
+    """For the eye: the similarity of the runs of `halfway`, from lowest to highest, or one number where they agree."""
+    low, high = (percent(end, 0) for end in (half[column].min(), half[column].max()))
+    return low if low == high else f"{low} to {high}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from opdlib.tables import trajectory
 from tests.tables.trajectory_rows import STEPS, write_along
 
@@ -37,3 +39,9 @@ def test_they_are_written_from_first_to_last(tmp_path: Path) -> None:
     assert len(shown) == 2 * 2 * 2
     assert shown.iloc[0].to_list() == ["bf16", "20", "left", "70.00%", "-", "-"]
     assert shown.iloc[2].to_list() == ["stored", "20", "left", "70.00%", "2.56%", "16.00%"]
+
+
+def test_a_span_of_one_number_is_that_number() -> None:
+    half = pd.DataFrame({"one": [0.5, 0.502], "two": [0.5, 0.6]})
+    assert trajectory.span(half, "one") == "50%"
+    assert trajectory.span(half, "two") == "50% to 60%"
