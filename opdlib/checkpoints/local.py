@@ -57,7 +57,7 @@ class LocalCheckpoint(Checkpoint):
     def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         shape = self.info(name).shape
         file, begin, end = self._places[name]
-        row = (end - begin) // shape[0]
+        row = (end - begin) // max(1, shape[0])
         return self._read(name, file, begin + start * row, begin + stop * row, (stop - start, *shape[1:]))
 
     def _read(self, name: str, file: Path, start: int, stop: int, shape: tuple[int, ...]) -> torch.Tensor:

@@ -121,8 +121,8 @@ def compare(
     _draw(place, {"comparison": pairs.matrix(table)})
     nulls = [f"expected.{parts}.o1" for parts in ("global", "tensor", "magnitude")]
     keys = ["o1", *nulls, "o2", "latent_cosine", "subspace.right", "subspace_expected.right"]
-    off = LATENT.format(**latent_error())
-    _print(table, ["a", "b", *keys], f"{off}\n{len(table)} pairs; table and figure in {place}", json)
+    off = f"{LATENT.format(**latent_error())}\n" if table["cosine"].isna().any() else ""
+    _print(table, ["a", "b", *keys], f"{off}{len(table)} pairs; table and figure in {place}", json)
 
 
 def _is_training(specs: Sequence[str]) -> bool:

@@ -45,6 +45,8 @@ def test_rows_are_read_without_the_others(tmp_path: Path, monkeypatch: pytest.Mo
     assert torch.equal(checkpoint.read_rows("stack", 1, 3), stack[1:3])
     assert torch.equal(Checkpoint.read_rows(checkpoint, "stack", 1, 3), stack[1:3])
     assert size == [48, 96], "two of four, then all"
+    nothing = open_checkpoint(str(write_checkpoint(tmp_path / "nothing", {"stack": stack[:0]})))
+    assert nothing.read_rows("stack", 0, 0).shape == (0, *stack.shape[1:])
 
 
 def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
