@@ -33,6 +33,20 @@ def test_runs_over_one_source_are_drawn_together() -> None:
     assert {"opd", "adamw-1e-4"} <= set(table[table["arm"].isin(norm.rates())]["arm"])
 
 
+def test_what_was_computed_in_two_ways_stands_together(tmp_path: Path) -> None:
+    write_runs(tmp_path, 2, {"opd": 0.010, "opd-ce": 0.008, "offline": 0.004, "opd-native": 0.012}, "smollm2")
+    write_runs(tmp_path, 3, {"opd": 0.020, "offline": 0.008, "rlvr": 0.008}, "smollm2-bf16")
+    table = arms.computed_otherwise("smollm2", tmp_path)
+    assert table.equals(arms.computed_otherwise("smollm2-bf16", tmp_path))
+    text = shown.by_arm(table, ["rel_norm", "no such number"])
+    ways = ["opd, smollm2", "opd, smollm2-bf16", "opd-native, smollm2", "offline, smollm2", "offline, smollm2-bf16"]
+    assert [*text.index] == ways, "opd-ce and rlvr were computed in one way"
+    assert [*text["seeds"]] == ["2", "3", "2", "2", "3"]
+    assert text["relative norm"].str.partition("\N{NO-BREAK SPACE}")[0].to_dict()["opd, smollm2-bf16"] == "2.02%"
+    alone = shown.by_arm(arms.computed_otherwise("pico", tmp_path), ["rel_norm"])
+    assert alone.iloc[0, 0] == "no runs yet"
+
+
 def test_the_part_of_rate_and_length() -> None:
     rows = [("data and loss", 2.0), ("rate and length", 4.0), ("all of it", 8.0), ("paper", 16.0)]
     table = pd.DataFrame([{"quantity": "rel_norm", "change": change, "value": value} for change, value in rows])

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from opdlib.quantities import find, quantity
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import find_scale
+from opdlib.registry.study import FULL, find_scale, study
 from opdlib.stats import LEVEL, holm, student
-from opdlib.tables.study import OTHER, differences
+from opdlib.tables.study import OTHER, differences, runs
 
 CORNERS: Mapping[str, tuple[str, str]] = {
     "opd": ("student", "reverse KL"),
@@ -55,6 +56,24 @@ def design(scale: str) -> pd.DataFrame:
 def arms_of(scale: str, arms: Iterable[str]) -> list[str]:
     """Those of `arms` that the scale has."""
     return [arm for arm in arms if arm in find_scale(scale).arms]
+
+
+def same_source(scale: str) -> list[str]:
+    """The scales over the source of this one, itself included: the same recipes, computed otherwise."""
+    return [name for name, other in study().items() if other.source_spec() == find_scale(scale).source_spec()]
+
+
+def computed_otherwise(scale: str, root: Path | None = None) -> pd.DataFrame:
+    """Runs, view bf16, of every arm that was computed in two ways: in two scales over one source, or by an arm of
+    `ARITHMETIC` beside OPD. The column arm is `ARM, SCALE`, and the rows of an arm stand together."""
+    tables = [runs(name, root=root).assign(scale=name) for name in same_source(scale)]
+    known = pd.concat(tables, ignore_index=True)
+    ways = known.groupby("arm")["scale"].nunique()
+    several = [arm for arm in dict.fromkeys(known["arm"]) if ways[arm] > 1]
+    otherwise = [arm for arm in ARITHMETIC if arm in ways]
+    order = [*dict.fromkeys([*([FULL] if otherwise else []), *otherwise, *several])]
+    own = known[known["arm"].isin(order)].sort_values("arm", key=lambda arm: arm.map(order.index), kind="stable")
+    return own.assign(arm=own["arm"] + ", " + own["scale"]).reset_index(drop=True)
 
 
 def present(table: pd.DataFrame, quantities: Sequence[str]) -> list[str]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from opdlib.registry.study import FULL, find_scale, study
+from opdlib.registry.study import FULL, study
 from opdlib.tables import paper
-from opdlib.tables.matched.arms import CORNERS, LONG, REGIMES
+from opdlib.tables.matched.arms import CORNERS, LONG, REGIMES, same_source
 from opdlib.tables.study import along as along_of
 
 
@@ -39,9 +39,8 @@ def rates() -> list[str]:
 
 def over_source(scale: str) -> pd.DataFrame:
     """`opdlib.tables.study.along` of every scale over the source of this one; a seed is named after its scale."""
-    names = [name for name, other in study().items() if other.source_spec() == find_scale(scale).source_spec()]
-    tables = [along_of(name) for name in names]
-    named = [t.assign(seed=f"{name} " + t["seed"].astype(str)) for name, t in zip(names, tables, strict=True)]
+    tables = {name: along_of(name) for name in same_source(scale)}
+    named = [table.assign(seed=f"{name} " + table["seed"].astype(str)) for name, table in tables.items()]
     return pd.concat(named, ignore_index=True)
 
 

@@ -48,6 +48,16 @@ def means(table: pd.DataFrame, quantities: Sequence[str], arms: Sequence[str]) -
     return _by_quantity(found, "arm", lambda key, row: spread(key, row["value"], row["low"], row["high"]))
 
 
+def by_arm(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
+    """The same with a row for each arm, in the order of the table, and a column for each quantity."""
+    keys, rows = present(table, quantities), []
+    for arm, own in over_seeds(table, keys).groupby("arm", sort=False):
+        numbers = own.set_index("quantity")[["value", "low", "high"]]
+        text = {label(key): spread(key, *numbers.loc[key]) for key in keys}
+        rows.append({"arm": arm, "seeds": own["seeds"].max()} | text)
+    return text_table(rows, "arm")
+
+
 def compared(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each quantity of `differences`, a column for each arm: the verdict, with an asterisk if it is left when
     Holm corrects for all tests of the table, and the difference with its interval."""
