@@ -65,7 +65,7 @@ card: install ## the picture that a link to the book shows, of its title and its
 define copy_source
 	rm -rf $(BUILD)/source $(BUILD)/html $(BUILD)/.doctrees
 	mkdir -p $(BUILD)/source/data
-	cp -R _config.yml _toc.yml CHANGELOG.md CITATION.cff book notebooks $(BUILD)/source
+	cp -R _config.yml _toc.yml CHANGELOG.md CITATION.cff LICENSE book notebooks $(BUILD)/source
 	cp -R data/recipes $(BUILD)/source/data
 endef
 

@@ -1,6 +1,6 @@
 """What makes the pages a publication, as an extension of Sphinx: descriptions, a footer that says how to cite, and on
 every page of results a line that leads to the paper and to its tables; words that lead to the glossary, literature that
-is called alike in text and list, and small bars of numbers that a page stored.
+is called alike in text and list, small bars of numbers that a page stored, and formulas without a network.
 
 The Makefile says which commit is built, and when it was made, in OPDLIB_COMMIT and OPDLIB_DATE.
 """
@@ -12,7 +12,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from html import escape
+from importlib.metadata import distribution
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, ClassVar
 
 import nbformat
@@ -44,6 +46,10 @@ TABLES = {
 """Notebook -> where the paper has its numbers, and the files of data/paper that hold them."""
 CARD = "Share of weights that stay as they were, against the threshold below which a change does not count."
 """What is seen in _static/card.png, the picture that a link to a page shows."""
+FORMULAS = "vendor/mathjax"
+"""Where the pages have what sets formulas; in `_static` every script would be loaded by every page."""
+SCRIPT = "tex-chtml-full.js"
+"""The build of MathJax that holds every extension of TeX; its fonts are the only other files that it loads."""
 GLOSSARY = "book/glossary"
 LONGEST = 200
 """Characters of a page's description."""
@@ -170,6 +176,19 @@ def describe(app: Sphinx, page: str, _: str, context: dict[str, Any], document: 
     context["metatags"] = "\n".join([context.get("metatags", ""), *tags])
 
 
+def formulas(app: Sphinx, failed: Exception | None) -> None:
+    """Into the built pages: the script that sets formulas, and its fonts, of the package that ships them, so that a
+    page asks nobody for them. MathJax has the licence of this project."""
+    if failed is None and app.builder.format == "html":
+        package = distribution("sphinx-mathjax-offline")
+        files = [file for file in package.files or () if file.name == SCRIPT or file.match("chtml/fonts/woff-v2/*")]
+        for file in files:
+            place = Path(app.outdir, FORMULAS, *file.parts[file.parts.index("mathjax") + 1 :])
+            place.parent.mkdir(parents=True, exist_ok=True)
+            copyfile(file.locate(), place)
+        copyfile(ROOT / "LICENSE", Path(app.outdir, FORMULAS, "LICENSE"))
+
+
 def footer(_: Sphinx, config: Config) -> None:
     """Commit, date, licence, and the citation, which is that of CITATION.cff."""
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf8"))
@@ -202,4 +221,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", keep_words)
     app.connect("doctree-resolved", explain)
     app.connect("html-page-context", describe, priority=900)
+    app.connect("build-finished", formulas)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

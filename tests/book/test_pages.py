@@ -33,7 +33,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 """Tag -> the attribute that makes a browser load something. Of `link`, see `loads`."""
 
-VENDORED = "vendor/mathjax"
+FORMULAS = "vendor/mathjax"
 
 
 class Page(HTMLParser):
@@ -124,7 +124,7 @@ def test_links_within_the_book_lead_somewhere(page: Callable[[str], Page], name:
 def test_styles_and_scripts_load_nothing_from_elsewhere(build: tuple[Path, str]) -> None:
     outside = re.compile(r"(?:url\(|@import)\s*['\"]?https?:|(?:unpkg|cdnjs|jsdelivr)\.", re.I)
     files = [f for kind in ("css", "js", "html") for f in build[0].rglob(f"*.{kind}")]
-    found = [f for f in files if VENDORED not in f.as_posix() and outside.search(f.read_text(encoding="utf8"))]
+    found = [f for f in files if FORMULAS not in f.as_posix() and outside.search(f.read_text(encoding="utf8"))]
     assert found == []
 
 
@@ -177,10 +177,10 @@ def test_what_sets_formulas_is_loaded_where_there_are_some(page: Callable[[str],
     assert any("mathjax" in address for address in page(name).loads()) == formulas
 
 
-def test_formulas_are_set_by_the_vendored_script(build: tuple[Path, str], page: Callable[[str], Page]) -> None:
+def test_formulas_are_set_without_a_network(build: tuple[Path, str], page: Callable[[str], Page]) -> None:
     (script,) = [a for a in page("book/methods").loads() if "mathjax" in a]
     resolved = page("book/methods").target(script).resolve()
-    assert resolved.is_relative_to(build[0].resolve() / VENDORED)
+    assert resolved.is_relative_to(build[0].resolve() / FORMULAS)
     assert any((resolved.parent / "output/chtml/fonts/woff-v2").glob("*.woff"))
     assert (resolved.parent / "LICENSE").is_file()
 
