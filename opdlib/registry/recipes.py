@@ -22,7 +22,8 @@ from opdlib.registry.restrictions import EXACT, Lora, Mask
 from opdlib.registry.tasks import JSONL, Rows, find_data, is_own
 
 PARENT = "recipe:"
-"""A student, a teacher or the owner of a mask that starts so is the run of the recipe NAME.yaml beside this one."""
+"""A student, a teacher or the owner of a mask that starts so is the run of the recipe NAME.yaml beside this one, or
+else of the one of that name that opdlib ships."""
 
 LARGEST_RATE = {"adamw": 1, "rmsprop": 1, "sgd": 1000, "sgdm": 1000}
 """An adaptive step is the learning rate itself in every coordinate; a plain one scales with the gradient."""
@@ -292,4 +293,5 @@ def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
         return f"key {key!r} = {first['input']!r} is unknown for {owner}; allowed: {', '.join(model.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing"
-    return f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{key} is {first['input']!r}; {said[0].lower()}{said[1:]}"

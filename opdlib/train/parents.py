@@ -15,6 +15,7 @@ from typing import Any
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, MissingDependencyError, RecipeError
+from opdlib.files import data_root
 from opdlib.registry.recipes import (
     KINDS,
     PARENT,
@@ -138,7 +139,8 @@ def prepared(
 
 
 def plan(path: Path, recipe: Recipe, folder: Path, from_scratch: bool = False, above: tuple[str, ...] = ()) -> Run:
-    """The run of `recipe`, read from `path`, in `folder`; its parents' folders lie beside it.
+    """The run of `recipe`, read from `path`, in `folder`; its parents' folders lie beside it, and their recipes beside
+    `path`, or else among those that opdlib ships.
 
     A student and a teacher are run with their own seed, the owner of a mask with this run's. A parent that is complete
     in its folder is taken from there, another whose weights travel (`opdlib.registry.weights`) is taken as committed,
@@ -153,20 +155,24 @@ def plan(path: Path, recipe: Recipe, folder: Path, from_scratch: bool = False, a
             continue
         parent = named.removeprefix(PARENT)
         if not PLAIN.fullmatch(parent):
-            raise RecipeError(f"{path}: {role} is {named!r}; wanted the plain name of a recipe beside this one")
+            raise RecipeError(f"{path}: {role} is {named!r}; wanted the plain name of a recipe")
         if parent in above:
             raise RecipeError(f"{path}: {role} {named!r} leads back to itself")
         if len(above) > 2 * DEEPEST:
             raise RecipeError(f"{path}: {role} is {named!r}, the {DEEPEST + 1}th recipe in a row; wanted fewer")
-        beside = path.with_name(f"{parent}.yaml")
-        if not beside.is_file():
-            raise RecipeError(f"{path}: {role} is {named!r}, but there is no {beside.name} beside it")
-        theirs = load_recipe(beside)
+        places = path.with_name(f"{parent}.yaml"), data_root() / "recipes" / f"{parent}.yaml"
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise RecipeError(
+                f"{path}: {role} is {named!r}, but there is no {parent}.yaml beside it, nor does opdlib have one; put "
+                "the recipe there, or name a checkpoint"
+            )
+        theirs = load_recipe(found)
         if theirs.name in above:
-            raise RecipeError(f"{beside}: is called {theirs.name}, as is a recipe that needs it; give it another name")
+            raise RecipeError(f"{found}: is called {theirs.name}, as is a recipe that needs it; give it another name")
         if role == "mask":
-            theirs = check_recipe(theirs.model_dump(exclude_none=True) | {"seed": recipe.seed}, str(beside))
-        parents[role] = plan(beside, theirs, folder.parent / f"{theirs.name}-s{theirs.seed}", from_scratch, above)
+            theirs = check_recipe(theirs.model_dump(exclude_none=True) | {"seed": recipe.seed}, str(found))
+        parents[role] = plan(found, theirs, folder.parent / f"{theirs.name}-s{theirs.seed}", from_scratch, above)
     needed = nested and not from_scratch and not (folder / COMPLETE).exists()
     if recipe.student.startswith(FRESH):
         if not isinstance(recipe, SftRecipe):

@@ -66,12 +66,12 @@ def train(
     `opdlib.registry.study.run_folder`.
 
     `max_steps` (>= 1) and `seed` replace the recipe's. What is named as `recipe:NAME`, be it student, teacher or the
-    owner of a mask, is the recipe NAME.yaml beside this one: its weights are taken where they travel with opdlib; else,
-    or `from_scratch`, it is trained first, in full, into a folder beside, and reused from there
-    (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run continues from its last
-    checkpoint, and a complete one is returned as it is. Without `score` nothing is evaluated, and the run is not
-    complete. `keep` replaces the recipe's `keep_every` and gives each step that is kept, in float32, to somebody who
-    looks at it. Everything is checked before a model is loaded. Raises RecipeError, OutputError,
+    owner of a mask, is the recipe NAME.yaml beside this one, or else the one that opdlib ships: its weights are taken
+    where they travel with opdlib; else, or `from_scratch`, it is trained first, in full, into a folder beside, and
+    reused from there (`opdlib.train.parents`). An existing folder is refused unless `resume`; then a run continues
+    from its last checkpoint, and a complete one is returned as it is. Without `score` nothing is evaluated, and the
+    run is not complete. `keep` replaces the recipe's `keep_every` and gives each step that is kept, in float32, to
+    somebody who looks at it. Everything is checked before a model is loaded. Raises RecipeError, OutputError,
     MissingDependencyError, ParameterError for a task without problems, or CheckpointError for a model that cannot be
     opened.
     """

@@ -264,6 +264,18 @@ def test_a_bad_recipe_is_refused_before_a_model_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_recipe_that_is_not_beside_is_one_that_opdlib_ships(
+    tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    recipe = write_recipe(tmp_path, "sft", student="recipe:pico-source")
+    planned = plan(recipe, load_recipe(recipe), tmp_path / "run")
+    assert planned.origins() == {"student": "committed"}
+    assert open_checkpoint(str(planned.spec("student"))).digest() == weights.weights()["pico-source-s0"].digest
+    own = recipe.with_name("pico-source.yaml")
+    own.write_text(recipe.read_text().replace("recipe:pico-source", "fresh:pico").replace("pico-sft", "pico-source"))
+    assert plan(recipe, load_recipe(recipe), tmp_path / "run").parents["student"].path == own, "one's own comes first"
+
+
 def test_an_unknown_architecture_is_refused(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
     with pytest.raises(RecipeError, match="fresh models are: fresh:pico"):
         train(write_recipe(tmp_path, "sft", student="fresh:giant"), out=tmp_path / "run")
