@@ -9,14 +9,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from opdlib.checkpoints.checkpoint import EMBEDDINGS, HEAD, Checkpoint, TensorInfo
+from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.local import LocalCheckpoint
-from opdlib.checkpoints.names import canonical
+from opdlib.checkpoints.names import canonical, embedding_of, is_head
 from opdlib.checkpoints.pickled import PickledCheckpoint
 from opdlib.errors import CheckpointError
 from opdlib.foreign import foreign, read_object
@@ -74,6 +75,8 @@ class AdaptedCheckpoint(Checkpoint):
             name = stored.removeprefix(PREFIX)
             if found := FACTOR.fullmatch(name):
                 factors.setdefault(found[1], {})[(found[2] or "") + found[3]] = stored
+            elif ".original_module." in name:
+                continue  # as it was before, beside the copy that is trained
             elif "lora_" in name or "trainable_tokens" in name:
                 raise CheckpointError(f"{spec}: holds {stored}, which plain LoRA has not; {_MERGE}")
             else:
@@ -100,10 +103,11 @@ class AdaptedCheckpoint(Checkpoint):
         known = {"base": self.base.spec, "base revision": self.base.revision or ""}
         return super().origin() | {key: value for key, value in known.items() if value}
 
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """As in the base, unless the adapter stores the head or the embedding: it trained the two apart."""
-        return {} if any(name.endswith((HEAD, *EMBEDDINGS)) for name in self._whole) else self.base.tied
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """That of the base; an adapter that stores the head or the embedding trained the two apart."""
+        apart = embedding_of(self._whole) or any(map(is_head, self._whole))
+        return {**self.base.config, "tie_word_embeddings": False} if apart else self.base.config
 
     def _base_name(self, name: str) -> str:
         """What the base calls `name`, which the model that PEFT saw may have had under a longer path. A tensor that is

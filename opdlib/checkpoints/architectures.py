@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from opdlib.checkpoints.checkpoint import EMBEDDINGS
-from opdlib.checkpoints.names import is_vision
+from opdlib.checkpoints.names import embedding_of, is_vision
 
 GATED = ("gate_proj", "up_proj")
 QKV = ("q_proj", "k_proj", "v_proj")
@@ -284,8 +283,8 @@ class Architecture:
     @cached_property
     def _hidden(self) -> int | None:
         """The width of the model's hidden state: that of config.json, else of the embedding."""
-        embeddings = (shape[-1] for name, shape in self._shapes.items() if name.endswith(EMBEDDINGS) and shape)
-        return self._number("hidden_size") or next(embeddings, None)
+        embedding = self._shapes.get(embedding_of(self._shapes) or "")
+        return self._number("hidden_size") or (embedding[-1] if embedding else None)
 
 
 def _split(name: str) -> tuple[str, str, str]:

@@ -14,12 +14,10 @@ from typing import Any
 
 import torch
 
+from opdlib.checkpoints.names import HEAD, embedding_of, is_head
 from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
 from opdlib.foreign import read_object
-
-HEAD = "lm_head.weight"
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 
 DTYPES = {
     "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64,
@@ -116,10 +114,10 @@ class Checkpoint(ABC):
         """
         text = self.config.get("text_config")
         declared = self.config.get("tie_word_embeddings", isinstance(text, dict) and text.get("tie_word_embeddings"))
-        embedding = next((n for n in self.tensors if n.endswith(EMBEDDINGS)), None)
+        embedding = embedding_of(self.tensors)
         if declared is not True or embedding is None:
             return {}
-        return {next((n for n in self.tensors if n.endswith(HEAD)), HEAD): embedding}
+        return {next(filter(is_head, self.tensors), HEAD): embedding}
 
     def tensor_digest(self, name: str) -> str:
         """SHA-256 of the stored bytes of one tensor (row-major, little-endian), as 64 hex digits."""

@@ -58,5 +58,8 @@ def open_path(path: Path, spec: str, revision: str | None = None) -> Checkpoint:
         raise CheckpointError(f"{path}: a {path.suffix or 'nameless'} file; {wanted}")
     if series := sorted(path.glob("checkpoint-*")):
         raise CheckpointError(f"{path}: no weights, but {len(series)} checkpoints; name one, such as {series[-1]}")
+    inside = (place for place in sorted(path.iterdir()) if place.is_dir() and any(f.holds(place) for f in FORMATS))
+    if below := next(inside, None):
+        raise CheckpointError(f"{path}: no weights in this folder itself; give one that is in it, such as {below}")
     found = "no weights in this folder" if any(path.iterdir()) else "an empty folder"
     raise CheckpointError(f"{path}: {found}; {wanted}")

@@ -82,7 +82,8 @@ class LocalCheckpoint(Checkpoint):
 def holds(path: Path) -> bool:
     """Whether there are safetensors at `path`: a file, an index of shards, or a folder with either."""
     if path.is_dir():
-        return any(path.glob(WEIGHTS)) or any(path.glob(f"{WEIGHTS}.index.json"))
+        own = (file for file in path.glob(WEIGHTS) if not file.name.startswith("adapter_"))
+        return any(own) or any(path.glob(f"{WEIGHTS}.index.json"))
     return path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json")
 
 

@@ -31,10 +31,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "router": ("router", "gate", "shared_expert_gate", "moe_statics", "e_score_correction_bias", "expert_bias"),
     "embedding": (
         *("embed_tokens", "wte", "wpe", "tok_embeddings", "embed_positions", "patch_embed", "position_embedding"),
+        *("word_embeddings", "embed_in", "shared"),
     ),
-    "lm_head": ("lm_head",),
+    "lm_head": ("lm_head", "embed_out", "output_layer", "output"),
 }
 """Block -> the module words that belong to it."""
+
+HEAD = "lm_head.weight"
+"""What the output head is called where none is stored."""
+EMBEDDINGS = ("shared", "embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
+"""Words of the input embedding; T5 stores its own under the first and twice under the second."""
 
 PARENTS = dict.fromkeys(("self_attn", "attn", "attention", "linear_attn"), "attention") | dict.fromkeys(
     ("mlp", "shared_mlp", "ffn", "feed_forward", "block_sparse_moe", "experts", "shared_expert", "shared_experts"),
@@ -105,6 +111,17 @@ def parse(name: str) -> Param:
 def is_vision(name: str) -> bool:
     """Does this name belong to the vision part?"""
     return not set(name.split(".")).isdisjoint(VISION_WORDS)
+
+
+def is_head(name: str) -> bool:
+    """Is this the matrix of the output head?"""
+    return name.endswith(".weight") and parse(name).summary_block == "lm_head"
+
+
+def embedding_of(names: Iterable[str]) -> str | None:
+    """Which of them is the matrix of the input embedding."""
+    words = {name: word for name in names for word in EMBEDDINGS if f".{name}".endswith(f".{word}.weight")}
+    return min(words, key=lambda name: EMBEDDINGS.index(words[name]), default=None)
 
 
 def is_buffer(name: str, dimensions: int) -> bool:

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 
 from opdlib.errors import ParameterError
-from opdlib.figures.theme import figure, of_pairs
+from opdlib.figures.theme import figure, of_pairs, plain_axis
 from opdlib.quantities import short
 
 
@@ -47,7 +47,10 @@ def draw_map(
     edges = np.arange(layers + 1) - 0.5, np.arange(len(keys) + 1) - 0.5
     mesh = ax.pcolormesh(*edges, cells, cmap="cividis", norm=scale)
     ax.hlines(np.arange(1, len(keys)) - 0.5, -0.5, layers - 0.5, color="white", lw=1)
-    bar = ax.figure.colorbar(mesh, ax=ax, label=label)
+    narrow = logarithmic and len(positive) and positive.max() < 10 * positive.min()  # at most one power of ten
+    bar = ax.figure.colorbar(mesh, ax=ax, label=label, ticks=MaxNLocator(5) if narrow else None)
+    if logarithmic:
+        plain_axis(bar.ax.yaxis, minor=False)
     bar.outline.set_visible(False)
     ax.set_yticks(range(len(keys)), [_name(*key) for key in keys])
     ax.invert_yaxis()

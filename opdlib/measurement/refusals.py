@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from opdlib.checkpoints.checkpoint import HEAD, Checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.matrices import Place
+from opdlib.checkpoints.names import is_head
 from opdlib.errors import AlignmentError, MeasureError
 
 DTYPES = ("BF16", "F16", "F32")
@@ -55,10 +56,15 @@ def refuse_strangers(source: Side, trained: Side, partners: Mapping[str, str]) -
             )
     if rename:
         raise AlignmentError(f"{found}. The names differ in their beginnings; say so with --rename {rename}")
-    if not strangers[0] and all(name.endswith(HEAD) for name in strangers[1]):
+    if not strangers[0] and all(map(is_head, strangers[1])):
         raise AlignmentError(
             f"{found}. If the head of {source[0].spec} is its embedding, say so in its config.json "
             "(tie_word_embeddings: true); or leave the head out under skip (--skip NAME)"
+        )
+    if min(map(len, strangers)) > len(partners):
+        raise AlignmentError(
+            f"{found}. Wanted a model and what was trained from it; if another library wrote it under its own names, "
+            "convert it to those of the source first"
         )
     raise AlignmentError(
         f"{found}. Every tensor must be in both; list what should be left out under skip (--skip NAME)"

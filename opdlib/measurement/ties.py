@@ -8,8 +8,9 @@ from functools import cached_property
 
 import torch
 
-from opdlib.checkpoints.checkpoint import EMBEDDINGS, HEAD, Checkpoint
+from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.matrices import Place
+from opdlib.checkpoints.names import HEAD, bare, embedding_of, is_head, parse
 from opdlib.errors import AlignmentError
 
 
@@ -31,8 +32,8 @@ class Side:
     def __init__(self, checkpoint: Checkpoint, places: Mapping[str, Place], left_out: Container[str]):
         self._checkpoint, self._places = checkpoint, places
         self.spec = checkpoint.spec
-        self.embedding = next((name for name in places if name.endswith(EMBEDDINGS)), None)
-        self.head = next((name for name in places if name.endswith(HEAD) and name not in left_out), None)
+        self.embedding = embedding_of(places)
+        self.head = next((name for name in places if is_head(name) and name not in left_out), None)
         text = checkpoint.config.get("text_config")
         within = text.get("tie_word_embeddings") if isinstance(text, dict) else None
         declared = checkpoint.config.get("tie_word_embeddings", within)
@@ -42,12 +43,29 @@ class Side:
     @cached_property
     def is_tied(self) -> bool:
         """Is there no head beside the embedding, or one of the same bytes?"""
-        if self.head is None or self.embedding is None:
+        return self.head is None or self._is_embedding(self.head)
+
+    @cached_property
+    def copies(self) -> dict[str, bool]:
+        """What lies outside the layers, is no head and has the embedding's shape, by its bare name (T5 stores its one
+        embedding three times) -> is it the same bytes?"""
+        if self.embedding is None:
+            return {}
+        shape = self._places[self.embedding].info.shape
+        alike = (name for name, place in self._places.items() if place.info.shape == shape and name != self.embedding)
+        return {bare(n): self._is_embedding(n) for n in alike if parse(n).layer is None and not is_head(n)}
+
+    def named(self, known: str) -> list[str]:
+        """Its names of this bare one."""
+        return [name for name in self._places if bare(name) == known]
+
+    def _is_embedding(self, name: str) -> bool:
+        if self.embedding is None:
             return True
-        head, embedding = self._places[self.head], self._places[self.embedding]
-        if head.info != embedding.info:
+        own, embedding = self._places[name], self._places[self.embedding]
+        if own.info != embedding.info:
             return False
-        pair = head.read(self._checkpoint), embedding.read(self._checkpoint)
+        pair = own.read(self._checkpoint), embedding.read(self._checkpoint)
         return all(torch.equal(*(_bytes(t[:rows]) for t in pair)) for rows in (1, None))  # the first row decides often
 
 
@@ -59,8 +77,8 @@ def ties(source: Side, trained: Side, whole: bool) -> Ties:
     """Look at the declarations of both and, where heads are stored, at their values.
 
     A head is the embedding where one side declares it and the other's does not differ; or, unless tensors are taken
-    `whole`, where neither says anything and it does not differ on both. A declared one that differs on that very side
-    is refused (AlignmentError).
+    `whole`, where neither says anything and it does not differ on both; so is any other tensor that holds the embedding
+    once more. A declared one that differs on that very side is refused (AlignmentError).
     """
     found = Ties()
     sides = source, trained
@@ -85,4 +103,10 @@ def ties(source: Side, trained: Side, whole: bool) -> Ties:
         for head in filter(None, (source.head, trained.head)):
             reason = f"equal to {source.embedding} wherever it is stored, though no config.json ties it: counted once"
             found.counted_once[head] = found.notes[head] = reason
+    if not whole:
+        for known in source.copies | trained.copies:
+            if all(side.copies.get(known, not side.named(known)) for side in sides):
+                for name in (*source.named(known), *trained.named(known)):
+                    reason = f"equal to {source.embedding} wherever it is stored: counted once"
+                    found.counted_once[name] = found.notes[name] = reason
     return found

@@ -17,6 +17,7 @@ import pandas as pd
 import opdlib
 from opdlib.checkpoints.series import step_of
 from opdlib.report.findings import repeated
+from opdlib.results.layout import PROVENANCE, read_provenance
 from opdlib.results.open import Results
 from opdlib.tables import measured
 from opdlib.tables.geometry import has_geometry, spread
@@ -30,7 +31,7 @@ LARGEST = 12
 """Tensors that the list of the largest has."""
 MAPPED = ("coverage.low.0.1", "coverage.principal.0.1", "svd_energy.16", "projection.joint.0.1")
 """Numbers of matrices that the table of layers and modules has, as medians."""
-PROVENANCE = ("source", "trained", "identity", "tied_or_skipped", "renamed", "undefined", "device", "versions", "note")
+ORIGINS = ("source", "trained", "identity", "tied_or_skipped", "renamed", "undefined", "device", "versions", "note")
 
 Content = dict[str, Any]
 
@@ -68,7 +69,7 @@ def entry_of(results: Results, regime: str, whole: bool) -> Content:
         "view": results.view,
         "step": step_of(provenance["trained"]["spec"]),
         "summary": summary,
-        "provenance": {key: provenance[key] for key in PROVENANCE if key in provenance},
+        "provenance": {key: provenance[key] for key in ORIGINS if key in provenance} | _masters(results),
         "dtypes": {side: sorted(set(tensors[f"dtype_{side}"])) for side in ("source", "trained")},
         "no_matrix": {str(k): int(n) for k, n in tensors["no_matrix_because"].dropna().value_counts().items()},
         "repeats": {finding: [*map(float, repeats(known, key))] for finding, key in keys.items()},
@@ -76,6 +77,15 @@ def entry_of(results: Results, regime: str, whole: bool) -> Content:
         "modules": _records(_modules(results)) if whole else [],
         "largest": _records(largest(results)),
     }
+
+
+def _masters(results: Results) -> Content:
+    """The float32 weights of which rounding shows a part, where their update was measured beside it and gives the null
+    of rounding its scale, as in every run of `opd train`."""
+    beside = results.folder and results.folder / "stored"
+    if results.summary.get("nulls_scale") != "fp32" or not beside or not (beside / PROVENANCE).is_file():
+        return {}
+    return {"masters": read_provenance(beside)["trained"]}
 
 
 def _modules(results: Results) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from opdlib.quantities import quantity, written
 from opdlib.report.content import Content, canonical, digest
@@ -49,6 +49,7 @@ def render(content: Content, pictures: Pictures) -> str:
     environment.filters |= {
         "table": lambda table: Markup(as_html(table)),
         "percent": lambda x: written("exact_zero", x),
+        "prose": _prose,
     }
     whole = content | {"pictures": {name: [kind, digest(data), alt] for name, (kind, data, alt) in pictures.items()}}
     data = canonical(whole)
@@ -129,6 +130,11 @@ def _is_number(value: Any) -> bool:
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
+
+
+def _prose(line: str) -> Markup:
+    """A sentence as HTML; what stands between backticks is code, as in the notebook that it is from."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(line)))
 
 
 def _picture(name: str, kind: str, data: bytes, alt: str) -> Markup:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from opdlib.errors import VerifyError
 from opdlib.report.content import FORMAT, Content, digest, entry_of
 from opdlib.report.page import DATA, PAGE, PICTURE, PLACE, Pictures, render, text_of
 from opdlib.results.compare import GEOMETRY_TOLERANCE, differences
-from opdlib.results.layout import PROVENANCE, committed_folder
+from opdlib.results.layout import PROVENANCE, TENSORS, committed_folder
 from opdlib.results.open import Results
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def verify(file: Path, **options: Any) -> list[str]:
     source = open_checkpoint(entries[0]["provenance"]["source"]["spec"])
     for metrics in dict.fromkeys(tuple(entry["provenance"]["identity"]["metrics"]) for entry in entries):
         chosen = [entry for entry in entries if tuple(entry["provenance"]["identity"]["metrics"]) == metrics]
-        jobs = [_job(file, entry) for entry in chosen]
+        jobs = [_job(file, source, entry, options) for entry in chosen]
         found = measure_all(source, jobs, view=entries[0]["view"], metrics=metrics, **options)
         for entry, measured in zip(chosen, found, strict=True):
             known = _known(entry)
@@ -91,16 +93,22 @@ def _known(entry: Content) -> Pair | None:
     return Results(None, files={PROVENANCE: json.dumps(entry["provenance"])}).pair
 
 
-def _job(file: Path, entry: Content) -> Job:
+def _job(file: Path, source: Checkpoint, entry: Content, options: Mapping[str, Any]) -> Job:
     from opdlib.measurement.parts import Job
-    from opdlib.results.measure import scales_of
+    from opdlib.measurement.schedule import measure_all
+    from opdlib.results.measure import files_of, scales_in, scales_of
 
     known, trained = _known(entry), _check_digest(file, entry, "trained")
-    scaled = known and entry["view"] == "bf16" and entry["summary"].get("nulls_scale") == "fp32"
-    scales = scales_of(committed_folder(known, "stored")) if known and scaled else {}
     identity = entry["provenance"]["identity"]
     rename = identity.get("rename", {})
-    return Job(entry["summary"]["pair"], trained, tuple(identity["skip"]), scales=scales, rename=rename)
+    job = Job(entry["summary"]["pair"], trained, tuple(identity["skip"]), rename=rename)
+    if entry["view"] != "bf16" or entry["summary"].get("nulls_scale") != "fp32":
+        return job
+    if "masters" in entry["provenance"]:
+        before = replace(job, trained=_check_digest(file, entry, "masters"))
+        (found,) = measure_all(source, [before], view="stored", metrics=("sparsity",), **options)
+        return replace(job, scales=scales_in(files_of(found)[TENSORS]))
+    return replace(job, scales=scales_of(committed_folder(known, "stored"))) if known else job
 
 
 def _compare(file: Path, entry: Content, measured: Results) -> None:
@@ -119,7 +127,7 @@ def _check_digest(file: Path, entry: Content, side: str) -> Checkpoint:
     checkpoint = open_checkpoint(recorded["spec"])
     if checkpoint.digest() != recorded["digest"]:
         raise VerifyError(
-            f"{file}: {entry['name']} was measured of a {side} with digest {recorded['digest'][:12]}, and "
-            f"{recorded['spec']} has {checkpoint.digest()[:12]}; it is another checkpoint now"
+            f"{file}: {entry['name']}: {recorded['spec']} has digest {checkpoint.digest()[:12]}, and had "
+            f"{recorded['digest'][:12]} when it was measured; it is another checkpoint now"
         )
     return checkpoint

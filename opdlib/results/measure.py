@@ -125,8 +125,12 @@ def scales_of(stored: Path) -> dict[str, float]:
     """Root mean square of every tensor's delta, from results of view `stored`; empty if there are none."""
     if not (stored / TENSORS).is_file():
         return {}
-    content = read_file(stored, TENSORS, read_provenance(stored)).decode()
-    rows = [row for row in csv.DictReader(io.StringIO(content, newline="")) if int(row["size"])]
+    return scales_in(read_file(stored, TENSORS, read_provenance(stored)).decode())
+
+
+def scales_in(tensors: str) -> dict[str, float]:
+    """The same from the content of its tensors.csv."""
+    rows = [row for row in csv.DictReader(io.StringIO(tensors, newline="")) if int(row["size"])]
     return {row["tensor"]: math.sqrt(float(row["energy"]) / int(row["size"])) for row in rows}
 
 

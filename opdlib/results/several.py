@@ -111,8 +111,8 @@ def _kept(
     with locked(folder, what) as place:
         if (place / PROVENANCE).exists() and is_whole(place) and not holds(place, identity):
             raise OutputError(f"{folder}: holds other results; give another folder with --out, or remove it first")
+        ledger = Ledger(ledger_of(place), identity)
         if not holds(place, identity):
-            ledger = Ledger(ledger_of(place), identity)
             content = csv_text([{key: _cell(value) for key, value in row.items()} for row in rows(ledger)])
             names = ("numpy", "numba", "torch", "safetensors")
             versions = {"opdlib": opdlib.__version__, "python": platform.python_version()}
@@ -122,7 +122,7 @@ def _kept(
                 checkpoint.check_unchanged()
             files = {table: content}
             write_together(place, files | {PROVENANCE: sealed(provenance, files)}, (table, PROVENANCE))
-            ledger.clear()
+        ledger.clear()  # also what was left by one that was killed when it had written its table
         text = (place / table).read_text(encoding="utf8")
     return pd.read_csv(io.StringIO(text), dtype={"name": str, "a": str, "b": str})
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError
+from opdlib.measurement.align import align
 from tests.conftest import pico_weights, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT warns of what it decides itself
@@ -41,12 +42,16 @@ def lora(**options: Any) -> Any:
     return LoraConfig(**(common | options))
 
 
-def adapted(at: Path, config: Any, model: Any = llama, dtype: torch.dtype = torch.float32, tied: bool = False) -> Path:
-    """Folders `base`, `adapter` and `merged`, of an adapter in which every tensor was trained."""
+def adapted(
+    at: Path, config: Any, model: Any = llama, dtype: torch.dtype = torch.float32, tied: bool = False, larger: int = 0
+) -> Path:
+    """Folders `base`, `adapter` and `merged`, of an adapter in which every tensor was trained; tokens may be new."""
     from peft import get_peft_model
 
     base = model(tied, dtype)
     base.save_pretrained(at / "base")
+    if larger:
+        base.resize_token_embeddings(base.config.vocab_size + larger, mean_resizing=False)
     wrapped = get_peft_model(base, config)
     wrapped.peft_config["default"].base_model_name_or_path = str(at / "base")
     generator = torch.Generator().manual_seed(1)
@@ -68,6 +73,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "with biases": ({"bias": "all", "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}, {"model": gpt2}),
     "input x output": ({"target_modules": ["c_attn", "c_fc", "c_proj"], "fan_in_fan_out": True}, {"model": gpt2}),
     "tied": ({}, {"tied": True}),
+    "of a larger vocabulary": ({"modules_to_save": ["embed_tokens", "lm_head"]}, {"larger": 3}),
 }
 
 
@@ -86,10 +92,17 @@ def test_merged_here_and_merged_by_peft_are_the_same(tmp_path: Path, case: str) 
         changed += name in base.tensors and not torch.equal(own.float(), base.read(name).float())
     assert changed >= 3
     assert ours.tied == theirs.tied
+    assert ours.beside == (), "its own file is nothing else"
     assert {key: ours.origin()[key] for key in ("format", "base")} == {
         "format": "LoRA over safetensors",
         "base": str(tmp_path / "base"),
     }
+
+
+def test_a_head_of_its_own_over_a_tied_base_is_compared_with_the_embedding(tmp_path: Path) -> None:
+    adapted(tmp_path, lora(modules_to_save=["lm_head"]), tied=True)
+    found = align(*(open_checkpoint(str(tmp_path / name)) for name in ("base", "adapter")))
+    assert "compared with model.embed_tokens.weight" in found.notes["lm_head.weight"]
 
 
 @pytest.fixture(scope="module")

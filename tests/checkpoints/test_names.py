@@ -39,6 +39,10 @@ from opdlib.checkpoints.names import BLOCKS, PARTS, bare, canonical, is_buffer, 
         ("visual.merger.mlp.0.weight", None, "0", "mlp", "vision"),
         ("model.language_model.layers.5.mlp.up_proj.weight", 5, "up_proj", "mlp", "language"),
         ("something.new.weight", None, "new", "other", "language"),
+        ("transformer.word_embeddings.weight", None, "word_embeddings", "embedding", "language"),
+        ("embed_out.weight", None, "embed_out", "lm_head", "language"),
+        ("model.output.weight", None, "output", "lm_head", "language"),
+        ("layers.1.attention.output.weight", 1, "output", "attention", "language"),
     ],
 )
 def test_what_a_name_says(name: str, layer: int | None, module: str, block: str, part: str) -> None:

@@ -102,6 +102,10 @@ def test_an_output_folder_of_the_trainer(tmp_path: Path) -> None:
     assert len(open_checkpoint(str(tmp_path / "checkpoint-20")).tensors) == len(WEIGHTS)
     with pytest.raises(CheckpointError, match=r"no weights, but 1 checkpoints; name one, such as .*checkpoint-20"):
         open_checkpoint(str(tmp_path))
+    (tmp_path / "checkpoint-20").rename(tmp_path / "final")
+    with pytest.raises(CheckpointError, match=r"no weights in this folder itself; give one that is in it, .*final"):
+        open_checkpoint(str(tmp_path))
+    (tmp_path / "final").rename(tmp_path / "checkpoint-20")
     (tmp_path / "checkpoint-20" / "pytorch_model.bin").unlink()
     with pytest.raises(CheckpointError, match="no weights in this folder"):
         open_checkpoint(str(tmp_path / "checkpoint-20"))

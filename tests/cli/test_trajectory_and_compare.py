@@ -17,6 +17,7 @@ from opdlib.figures import pairs
 from opdlib.measurement import several
 from opdlib.measurement.path import measure_path
 from opdlib.report.inputs import gathered
+from opdlib.results.measure import ledger_of
 from opdlib.results.several import compare, follow
 from tests.cli.test_cli import complains
 from tests.conftest import Command, Weights, write_checkpoint
@@ -143,6 +144,10 @@ def test_killed_and_resumed_to_equal_bytes(
     assert len(rows) == 3
     table = pd.read_csv(tmp_path / "whole" / f"{'trajectory' if command == 'trajectory' else 'comparison'}.csv")
     assert {*rows[0]} == {*table.columns}
+    left = ledger_of(tmp_path / "killed")
+    several.Ledger(left, "of one that was killed when it had written its table")
+    assert opd(*words, "--out", tmp_path / "killed", "--json").stdout == whole.stdout
+    assert not left.exists()
 
 
 def test_names_that_differ_are_renamed(

@@ -234,6 +234,32 @@ def test_without_a_declaration_equal_heads_are_counted_once_and_it_is_said(align
     assert HEAD in {m.name for m in aligned(with_head(source), with_head(trained), configs=(untied, untied)).matches}
 
 
+def test_under_other_names_a_tied_head_is_counted_once(aligned: Align) -> None:
+    names = {EMBEDDING: "gpt_neox.embed_in.weight", HEAD: "embed_out.weight"}
+    source = pico_weights()
+    sides = [{names.get(n, n): w for n, w in with_head(side).items()} for side in (source, moved(source))]
+    for configs in ((TIED, TIED), (None, None)):
+        alignment = aligned(*sides, configs=configs)
+        assert "counted once" in alignment.left_out["embed_out.weight"]
+        assert "gpt_neox.embed_in.weight" in {m.name for m in alignment.matches}
+
+
+@pytest.mark.parametrize("stored", [(True, True), (False, True), (True, False)])
+def test_an_embedding_that_is_stored_again_is_counted_once(aligned: Align, stored: tuple[bool, bool]) -> None:
+    again = ("decoder.embed_tokens.weight", "encoder.embed_tokens.weight")
+    weights = pico_weights()
+    source = {"shared.weight": weights.pop(EMBEDDING)} | weights
+    sides = [source, moved(source)]
+    for side, is_stored in zip(sides, stored, strict=True):
+        side |= {name: side["shared.weight"].clone() for name in again} if is_stored else {}
+    alignment = aligned(*sides)
+    assert {"shared.weight", *again} & {m.name for m in alignment.matches} == {"shared.weight"}
+    assert set(again) <= set(alignment.notes)
+    if all(stored):
+        sides[1][again[0]] = sides[1][again[0]] + 1
+        assert again[0] in {m.name for m in aligned(*sides).matches}, "one that was trained apart is its own"
+
+
 def test_heads_that_part_in_training_are_compared(aligned: Align) -> None:
     source = with_head(pico_weights())
     trained = with_head(moved(source), source[HEAD] + 1)

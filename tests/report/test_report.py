@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from opdlib.checkpoints import open_checkpoint
 from opdlib.quantities import written
 from opdlib.report import findings, make, page
 from opdlib.report.content import content_of
 from opdlib.report.verify import read
+from opdlib.results.measure import Order, measure_into, measure_together, scales_of
 from tests.cli.test_cli import complains
 from tests.conftest import ROOT, Command, moved, pico_weights, write_checkpoint
 from tests.tables.results_of import results_of
@@ -162,6 +164,24 @@ def test_verify_names_the_first_number_that_differs(opd: Command, made: Path, tm
         complains(opd("verify", made / "one.html"), "another checkpoint now", "checkpoint-20")
     finally:
         shutil.copytree(tmp_path / "kept", made / "run" / "checkpoint-20", dirs_exist_ok=True)
+
+
+def test_of_a_training_the_weights_before_rounding_are_read_again(
+    opd: Command, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    masters = {name: weight.float() * 1.002 for name, weight in pico_weights().items()}
+    trained = {name: weight.bfloat16() for name, weight in masters.items()}
+    for name, weights in (("fp32", masters), ("bf16", trained)):
+        write_checkpoint(tmp_path / name, weights)
+    source, rounded = open_checkpoint(made / "source"), open_checkpoint("bf16")
+    measure_into(tmp_path / "mine" / "stored", source, open_checkpoint("fp32"), name="mine", view="stored")
+    measure_together(source, [Order(tmp_path / "mine", "mine", rounded, scales=scales_of(tmp_path / "mine/stored"))])
+    opd("report", "mine", "-o", "mine.html")
+    assert embedded(tmp_path / "mine.html")["pairs"][0]["summary"]["nulls_scale"] == "fp32"
+    assert "every number" in opd("verify", "mine.html").stdout
+    write_checkpoint(tmp_path / "fp32", masters | {"model.norm.weight": masters["model.norm.weight"] + 1})
+    complains(opd("verify", "mine.html"), "mine: fp32 has digest", "another checkpoint now")
 
 
 def test_what_report_refuses(opd: Command, made: Path, tmp_path: Path) -> None:
