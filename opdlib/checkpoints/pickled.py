@@ -20,8 +20,9 @@ from opdlib.foreign import foreign
 SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 TRAINER_STATE = (
     *("optimizer", "optim_", "scheduler", "scaler", "rng_state", "random_states", "training_args", "adapter_"),
+    "data.pt",
 )
-"""How the files begin that a trainer writes beside the weights."""
+"""How the files begin that a trainer writes beside the weights; the last is verl's, of its data."""
 SHARES = ("model_world_size_", "extra_state_world_size_", "mp_rank_", "zero_pp_rank_", "bf16_zero_pp_rank_")
 """How the files begin that hold what one process of many had; see `ranks` and `zero`."""
 ROOTS = ("model", "state_dict", "model_state_dict", "module", "app")

@@ -70,6 +70,12 @@ def test_the_configuration_lies_below(tmp_path: Path) -> None:
     assert open_checkpoint(str(tmp_path / "a")).tied == {"lm_head.weight": "model.embed_tokens.weight"}
 
 
+def test_the_folder_of_a_step(tmp_path: Path) -> None:
+    written(tmp_path / "actor", (2,), [Shard(0)])
+    (tmp_path / "data.pt").write_bytes(b"left alone")
+    assert "not read" not in open_checkpoint(str(tmp_path)).origin()
+
+
 def test_what_cannot_be_put_together(tmp_path: Path) -> None:
     folder = written(tmp_path / "a", (3,), [Shard(0)])
     files = sorted(folder.glob("model_*"))
