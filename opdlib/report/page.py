@@ -49,8 +49,8 @@ def render(content: Content, pictures: Pictures) -> str:
     environment.filters |= {
         "table": lambda table: Markup(as_html(table)),
         "percent": lambda x: written("exact_zero", x),
-        "prose": _prose,
     }
+    environment.filters["prose"] = _prose
     whole = content | {"pictures": {name: [kind, digest(data), alt] for name, (kind, data, alt) in pictures.items()}}
     data = canonical(whole)
     text = environment.get_template("page.html.jinja").render(
