@@ -31,7 +31,10 @@ LARGEST = 12
 """Tensors that the list of the largest has."""
 MAPPED = ("coverage.low.0.1", "coverage.principal.0.1", "svd_energy.16", "projection.joint.0.1")
 """Numbers of matrices that the table of layers and modules has, as medians."""
-ORIGINS = ("source", "trained", "identity", "tied_or_skipped", "renamed", "undefined", "device", "versions", "note")
+ORIGINS = (
+    *("source", "trained", "identity", "tied_or_skipped", "notes", "renamed", "undefined", "device"),
+    *("versions", "note"),
+)
 
 Content = dict[str, Any]
 

@@ -159,10 +159,11 @@ def warnings(entry: Entry) -> list[str]:
         warn("only sparsity")
     if "nulls" not in provenance["identity"]["metrics"]:
         warn("without nulls")
-    for which in ("tied_or_skipped", "undefined"):
-        for reason in dict.fromkeys(provenance[which].values()):
-            names = [name for name, why in provenance[which].items() if why == reason]
-            warn("left out" if which == "tied_or_skipped" else which, names=_listed(names), reason=reason)
+    left_out = provenance["tied_or_skipped"]
+    noted = {name: why for name, why in provenance.get("notes", {}).items() if name not in left_out}
+    for which, reasons in (("left out", left_out), ("noted", noted), ("undefined", provenance["undefined"])):
+        for reason in dict.fromkeys(reasons.values()):
+            warn(which, names=_listed([name for name, why in reasons.items() if why == reason]), reason=reason)
     if provenance["renamed"]:
         warn("renamed", count=len(provenance["renamed"]))
     for reason, count in entry["no_matrix"].items():
@@ -171,7 +172,8 @@ def warnings(entry: Entry) -> list[str]:
 
 
 def _dequantized(side: Mapping[str, Any]) -> bool:
-    return "dequantized" in side or str(side["spec"]).partition("@")[0].endswith(".gguf")
+    known = side.get("format")  # results from before it was recorded are of GGUF files that were
+    return "dequantized" in known if known else str(side["spec"]).partition("@")[0].endswith(".gguf")
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

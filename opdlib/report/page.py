@@ -134,7 +134,7 @@ def _number(value: Any) -> float:
 
 def _prose(line: str) -> Markup:
     """A sentence as HTML; what stands between backticks is code, as in the notebook that it is from."""
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(line)))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(line))))
 
 
 def _picture(name: str, kind: str, data: bytes, alt: str) -> Markup:

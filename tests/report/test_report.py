@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.quantities import written
@@ -80,6 +81,22 @@ def test_its_numbers_are_those_of_the_summary(opd: Command, made: Path) -> None:
     assert [entry["step"] for entry in content["pairs"]] == [*STEPS]
     assert 'id="steps"' in html(made / "two.html"), "a training is drawn by its steps"
     assert "paper: DS-Qwen OPD" in shown
+
+
+def test_what_a_reader_must_know_stands_before_the_numbers(tmp_path: Path) -> None:
+    source = pico_weights()
+    trained, embedding = moved(source), "model.embed_tokens.weight"
+    results = results_of(tmp_path, source, trained | {embedding: torch.cat([trained[embedding]] * 2)})
+    entry = content_of([results])["pairs"][0]
+    said = {side: {"spec": "x.gguf", "format": kind} for side, kind in (("source", "GGUF"), ("trained", "dequantized"))}
+    shown = "\n".join(findings.warnings(entry | {"provenance": entry["provenance"] | said}))
+    assert "the first 40 are compared" in shown
+    assert "trained checkpoint was dequantized" in shown
+    assert "source checkpoint was dequantized" not in shown
+
+
+def test_code_in_a_sentence_is_code(made: Path) -> None:
+    assert "(<code>opd measure --nulls draws</code>)" in html(made / "one.html")
 
 
 def test_names_are_text_and_never_html(made: Path) -> None:
