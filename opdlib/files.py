@@ -67,6 +67,8 @@ def locked(target: Path, work: str = "", wait: bool = False) -> Iterator[Path]:
     No other process or thread has it meanwhile. `work` is what others are told that ask for it: they wait for it with
     `wait`, else OutputError names who has it, and since when. OutputError as well where nothing can be written.
     """
+    if "\0" in str(target):
+        raise OutputError(f"{target}: is no name of a file; choose one without a null byte")
     place = Path(os.path.realpath(target))
     with explained(target):
         if place == Path.cwd() or place.is_mount():
@@ -74,7 +76,12 @@ def locked(target: Path, work: str = "", wait: bool = False) -> Iterator[Path]:
                 f"{target}: cannot be replaced as a whole, since it is the folder you stand in or a disk of its own; "
                 "choose a folder in it"
             )
+        if place.exists() and not (place.is_file() or place.is_dir()):
+            raise OutputError(f"{target}: is a pipe or a device; choose a new file or folder")
         place.parent.mkdir(parents=True, exist_ok=True)
+        for own in (beside(place, kind) for kind in ("lock", "part", "replaced")):
+            if own.is_symlink():  # what it leads to is somebody's
+                raise OutputError(f"{own}: is in the way, a link that no writing left; remove it")
         held = _lock(target, beside(place, "lock"), work, wait)
     try:
         with explained(target):
@@ -163,7 +170,7 @@ def _bytes(content: str | bytes) -> bytes:
 def _lock(target: Path, lock: Path, work: str, wait: bool) -> int:
     """Take the lock, and write into it who has it; the open file that holds it."""
     while True:
-        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if _same(held, lock):
@@ -233,7 +240,7 @@ def _settle(place: Path, instead_of: Collection[str] = ()) -> None:
                 path.rename(place / path.name)
         shutil.rmtree(old)
     staging = beside(place, "part")
-    if staging.is_dir() and not staging.is_symlink():
+    if staging.is_dir():
         shutil.rmtree(staging)
     else:
         staging.unlink(missing_ok=True)

@@ -22,6 +22,8 @@ from opdlib.errors import MissingDependencyError, OpdError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What is wrong with a disk, and with no file that is read."""
+DEEPEST = 50
+"""Brackets of YAML within each other; PyYAML takes minutes for some thousands."""
 LONGEST_REASON = 300
 """Characters of a foreign message that are passed on."""
 
@@ -59,12 +61,19 @@ def reason(error: BaseException) -> str:
     return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}..."
 
 
-def read_text(file: Path, kind: type[OpdError], do: str) -> str:
-    """The text of a file, which must be one, in UTF-8. Raises a `kind` that says what to `do`."""
-    if file.exists() and not file.is_file():
-        raise kind(f"{file}: is no regular file; {do}")
+def read_bytes(file: Path, kind: type[OpdError], do: str) -> bytes:
+    """What a file holds, which must be one. Raises a `kind` that says what to `do`."""
     with foreign(file, kind, do):
-        return file.read_text(encoding="utf8")
+        if file.exists() and not file.is_file():
+            raise kind(f"{file}: is no regular file; {do}")
+        return file.read_bytes()
+
+
+def read_text(file: Path, kind: type[OpdError], do: str) -> str:
+    """The text of a file, in UTF-8, with every end of a line as it stands. Raises a `kind` that says what to `do`."""
+    content = read_bytes(file, kind, do)
+    with foreign(file, kind, do):
+        return content.decode()
 
 
 def read_json(file: Path, kind: type[OpdError], do: str) -> Any:
@@ -101,6 +110,11 @@ class Loader(yaml.SafeLoader):
             mark = self.get_mark()
             raise yaml.constructor.ConstructorError(None, None, "an alias is not allowed, write the value", mark)
         return super().compose_node(parent, index)
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level > DEEPEST:
+            raise yaml.scanner.ScannerError(None, None, "nested too deep", self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         found: int = super().construct_yaml_int(node)

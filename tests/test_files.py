@@ -105,6 +105,25 @@ def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
+def test_a_device_is_not_replaced_and_no_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").write_text("precious")
+    os.mkfifo(tmp_path / "pipe")
+    for write in (lambda at: write_file(at, "x"), lambda at: new_folder(at, replace=True).__enter__()):
+        with pytest.raises(OutputError, match="is a pipe or a device"):
+            write(tmp_path / "pipe")
+        for kind in ("lock", "part", "replaced"):
+            (tmp_path / f".a.{kind}").symlink_to(tmp_path / "theirs" / ("file" if kind == "lock" else ""))
+            with pytest.raises(OutputError, match=rf"\.a\.{kind}: is in the way, a link"):
+                write(tmp_path / "a")
+            (tmp_path / f".a.{kind}").unlink()
+    assert (tmp_path / "pipe").is_fifo()
+    assert names(tmp_path) == ["pipe", "theirs", "theirs/file"]
+    assert (tmp_path / "theirs" / "file").read_text() == "precious"
+    with pytest.raises(OutputError, match="is no name of a file"):
+        write_file(Path("a\0b"), "x")
+
+
 def test_the_folder_that_somebody_stands_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="choose a folder in it"), new_folder(Path()):

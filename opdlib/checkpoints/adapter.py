@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,11 @@ WITHOUT_EFFECT = {
 value is another method than LoRA."""
 PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 """Initializations that leave the base as it is; the others (PiSSA, OLoRA, CorDA, LoftQ) train over a changed base."""
+
+SLOW = re.compile(r"\)[*+{]|(?:[*+{].*){4}", re.S)
+"""What a pattern may not have: a group that is repeated, or more than three repeats. It could take for ever."""
+LONGEST = 200
+"""Characters of a module's path that patterns are matched with."""
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?")
@@ -147,7 +153,8 @@ class AdaptedCheckpoint(Checkpoint):
                 f"{self.spec}: {module} adds a {made} matrix to {name}, which is {info.shape} in {self.base.spec}; "
                 "give the base that the adapter was trained on: lora:ADAPTER@BASE"
             )
-        scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        with foreign(f"{self.spec}: lora_alpha in {CONFIG}", CheckpointError, "copy the adapter again"):
+            scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         a_name, b_name = (parts[key] for key in sorted(parts))
         return Product(a_name, b_name, scaling, transposed)
 
@@ -155,6 +162,9 @@ class AdaptedCheckpoint(Checkpoint):
 def holds(path: Path) -> bool:
     """Whether `path` is a folder with an adapter of PEFT, or the file of its tensors."""
     return (path / CONFIG).is_file() or (path.name in FILES and (path.parent / CONFIG).is_file())
+
+
+_above: ContextVar[tuple[Path, ...]] = ContextVar("adapters that are being opened over the base they name", default=())
 
 
 def open_adapter(path: Path, spec: str, revision: str | None = None, base: str = "") -> AdaptedCheckpoint:
@@ -174,10 +184,15 @@ def open_adapter(path: Path, spec: str, revision: str | None = None, base: str =
         raise CheckpointError(f"{folder}: {CONFIG} without {' or '.join(FILES)}; copy the adapter again")
     config = _config(folder / CONFIG)
     opened = (LocalCheckpoint if file.suffix == ".safetensors" else PickledCheckpoint)(str(file), {file: None}, folder)
+    if not base and folder.resolve() in _above.get():
+        raise CheckpointError(f"{folder}: its base leads back to it; give another: lora:ADAPTER@BASE")
+    token = _above.set((*_above.get(), folder.resolve()))
     try:
         under = open_checkpoint(base or _base(folder, config))
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: its base cannot be opened: {error}; or give it: lora:ADAPTER@BASE") from error
+    finally:
+        _above.reset(token)
     made = AdaptedCheckpoint(spec, opened, under, config)
     made.revision = revision
     return made
@@ -226,6 +241,8 @@ def _matched(config: Mapping[str, Any], pattern: str, default: str, module: str)
     """The value for `module`: of the first pattern that matches the end of its path, else the common one."""
     with foreign(f"{CONFIG}: {pattern}", CheckpointError, "copy the adapter again"):
         patterns = (config.get(pattern) or {}).items()
+        if slow := next((key for key, _ in patterns if SLOW.search(key) or len(module) > LONGEST), None):
+            raise CheckpointError(f"{CONFIG}: {pattern} has {slow!r}, which may take too long to match; {_MERGE}")
         return next((v for key, v in patterns if re.match(rf"(.*\.)?({key})$", module)), config.get(default))
 
 

@@ -78,6 +78,17 @@ class Checkpoint(ABC):
         a stack of experts each is wanted on its own."""
         return self.read(name)[start:stop]
 
+    def check_sizes(self) -> None:
+        """Raise CheckpointError for a tensor that would take more memory than all files together: a pickle may show the
+        same few numbers as often as it likes."""
+        size = self.watched.size
+        for name, info in self.tensors.items():
+            if info.numel * (DTYPES[info.dtype].itemsize if info.dtype in DTYPES else 1) > size:
+                raise CheckpointError(
+                    f"{self.spec}: {name} is said to be {info.shape} of {info.dtype}, and its files have {size} bytes; "
+                    "save the checkpoint again"
+                )
+
     def check_unchanged(self) -> None:
         """Raise CheckpointError if a file of it is another than when it was opened."""
         self.watched.check()

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from opdlib.checkpoints.checkpoint import DTYPES, NAMES, Checkpoint, TensorInfo
+from opdlib.checkpoints.opcodes import check_keys
 from opdlib.checkpoints.pickled import load, weights_of
 from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
@@ -77,6 +78,7 @@ class DistributedCheckpoint(Checkpoint):
         if missing := next((file for file in sorted(files) if not file.is_file()), None):
             raise CheckpointError(f"{missing}: missing, though {METADATA} lists it; copy the folder again")
         self.watched = Watched(files)
+        self.check_sizes()
 
     def read(self, name: str) -> torch.Tensor:
         info = self.info(name)
@@ -136,6 +138,8 @@ class _Unpickler(pickle.Unpickler):
 def _read_metadata(file: Path) -> Any:
     with foreign(f"{file}: not the metadata of a checkpoint", CheckpointError, "copy or save the folder again"):
         with file.open("rb") as stream:
+            check_keys(stream)
+            stream.seek(0)
             metadata = _Unpickler(stream).load()
         metadata.state_dict_metadata.items(), metadata.storage_data.items()
     return metadata

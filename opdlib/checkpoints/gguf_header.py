@@ -19,6 +19,9 @@ SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
 WHOLE = {0: "<B", 2: "<H", 4: "<I", 10: "<Q", 1: "<b", 3: "<h", 5: "<i", 11: "<q"}
 DIMENSIONS = 8
+VALUES, ENTRIES = 10_000, 1 << 21
+"""Values of a header, and entries of all its arrays: gguf and transformers go through them one by one. A model has some
+dozens, and a vocabulary of 262,144 tokens not a million and a half entries."""
 SMALLEST = 1 / 8
 """Bytes of a weight, at least."""
 
@@ -56,7 +59,7 @@ class _Walk:
     """Goes through a header from its first byte."""
 
     def __init__(self, content: mmap.mmap):
-        self._content, self._at = content, 0
+        self._content, self._at, self._entries = content, 0, 0
 
     def header(self) -> GgufHeader:
         if (magic := self._take(4)) != MAGIC:
@@ -67,6 +70,7 @@ class _Walk:
         self._enough(tensors, 24)
         self._enough(values, 13)
         counts = {}
+        self._at_most(values, VALUES)
         for _ in range(values):
             key, kind = self._string(), self._number("<I")
             if kind in WHOLE:
@@ -94,6 +98,8 @@ class _Walk:
             self._string()
         elif kind == ARRAY:
             of, length = self._number("<I"), self._number("<Q")
+            self._entries += length
+            self._at_most(self._entries, ENTRIES)
             if of in SIZES:
                 self._enough(length, SIZES[of])
                 self._at += length * SIZES[of]
@@ -105,6 +111,10 @@ class _Walk:
                 raise _ShortError(f"an array of type {of}")
         else:
             raise _ShortError(f"a value of type {kind}")
+
+    def _at_most(self, count: int, most: int) -> None:
+        if count > most:
+            raise _ShortError(f"it announces {count} entries, where a model has at most {most}")
 
     def _string(self) -> str:
         return self._take(self._number("<Q")).decode(errors="replace")

@@ -6,12 +6,15 @@ import pickle
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
+from opdlib.checkpoints.opcodes import check_keys
 from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index, whole_file
 from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
@@ -84,6 +87,7 @@ class PickledCheckpoint(Checkpoint):
                         "or the folder if this is the part of one process"
                     )
                 self._files[name], self.tensors[name] = file, TensorInfo.of(tensor)
+        self.check_sizes()
 
     def read(self, name: str) -> torch.Tensor:
         info = self.info(name)
@@ -96,7 +100,7 @@ class PickledCheckpoint(Checkpoint):
         return own
 
 
-def load(path: Path, allowed: Sequence[Any] = (), content: BinaryIO | None = None) -> Any:
+def load(path: Path, allowed: Sequence[Any] = (), content: BytesIO | None = None) -> Any:
     """What torch.load(weights_only=True) makes of `path`, mapped if it can be, or of `content`, a piece of it.
     `allowed` are classes that the pickle may name besides tensors. Raises CheckpointError in one line."""
     with (
@@ -106,6 +110,7 @@ def load(path: Path, allowed: Sequence[Any] = (), content: BinaryIO | None = Non
         torch.serialization.safe_globals(list(allowed)),
     ):
         warnings.simplefilter("ignore")  # of pickles that are old
+        check(path, content)
         try:
             return torch.load(
                 content or path, map_location="cpu", weights_only=True, mmap=not content and is_mapped(path)
@@ -117,19 +122,36 @@ def load(path: Path, allowed: Sequence[Any] = (), content: BinaryIO | None = Non
             ) from error
 
 
+def check(path: Path, content: BytesIO | None = None) -> None:
+    """Raise CheckpointError, or what zipfile and pickletools raise, for a file of torch.save that takes more memory or
+    time to read than its size asks for: torch compresses nothing, and see `opdlib.checkpoints.opcodes`."""
+    if content is None and not is_mapped(path):
+        with path.open("rb") as stream:
+            for _ in range(4):  # as many pickles as torch wrote before 1.6: what it is, with which version, where, what
+                if stream.tell() < path.stat().st_size:
+                    check_keys(stream)
+        return
+    with ZipFile(BytesIO(content.getvalue()) if content else path) as archive:
+        for item in archive.infolist():
+            if item.compress_type != ZIP_STORED:
+                raise CheckpointError(f"{path}: {item.filename} in it is compressed, which torch.save does not do")
+            if item.filename.endswith("data.pkl"):
+                check_keys(BytesIO(archive.read(item)))
+
+
 def is_mapped(path: Path) -> bool:
     """Whether `path` is a zip archive, as torch writes since 1.6."""
     with path.open("rb") as stream:
         return stream.read(4) == b"PK\x03\x04"
 
 
-def weights_of(content: Any, place: Path, kind: type = torch.Tensor) -> dict[str, Any]:
+def weights_of(content: Any, place: Path, kind: type = torch.Tensor, deepest: int = 8) -> dict[str, Any]:
     """The state dict in what a trainer saved: the mapping itself, or what stands under one of `ROOTS`. Its entries that
     are no tensors are left out. Raises CheckpointError if there is none, or more than one."""
-    if isinstance(content, Mapping):
+    if isinstance(content, Mapping) and deepest:
         roots = [key for key in ROOTS if isinstance(content.get(key), Mapping) and content[key]]
         if len(roots) == 1:
-            return weights_of(content[roots[0]], place, kind)
+            return weights_of(content[roots[0]], place, kind, deepest - 1)
         if roots:
             raise CheckpointError(f"{place}: weights under {' and '.join(roots)}; save the one that is meant alone")
         tensors = {name: value for name, value in content.items() if isinstance(value, kind)}

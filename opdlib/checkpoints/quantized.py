@@ -79,17 +79,26 @@ class DequantizedCheckpoint(Checkpoint):
             scale = scale.reshape(-1, *(1 for _ in shape[1:]))
         if scale.ndim == len(shape) and all(own in (1, of) for own, of in zip(scale.shape, shape, strict=True)):
             return scale
-        quantization = self._stored.config.get("quantization_config")
-        block = (quantization.get("weight_block_size") if isinstance(quantization, dict) else None) or BLOCK
+        block = self._block()
         wanted = (*shape[:-2], *(math.ceil(length / size) for length, size in zip(shape[-2:], block, strict=True)))
         if tuple(scale.shape) != wanted:
             raise CheckpointError(
-                f"{self.spec}: {name} is {shape} in blocks of {tuple(block)} with scales {tuple(scale.shape)}, wanted "
+                f"{self.spec}: {name} is {shape} in blocks of {block} with scales {tuple(scale.shape)}, wanted "
                 f"{wanted}; give weight_block_size in config.json"
             )
         for axis, (size, length) in enumerate(zip(block, shape[-2:], strict=True), start=len(shape) - 2):
-            scale = scale.repeat_interleave(size, axis).narrow(axis, 0, length)
+            scale = scale.repeat_interleave(min(size, length), axis).narrow(axis, 0, length)
         return scale
+
+    def _block(self) -> tuple[int, int]:
+        """Rows and columns that share a scale."""
+        quantization = self._stored.config.get("quantization_config")
+        said = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
+        if said is None:
+            return BLOCK
+        if not (isinstance(said, list) and len(said) == 2 and all(type(size) is int and size > 0 for size in said)):
+            raise CheckpointError(f"{self.spec}: weight_block_size in config.json is {said!r}; wanted two numbers")
+        return said[0], said[1]
 
 
 def dequantized(stored: Checkpoint) -> Checkpoint:

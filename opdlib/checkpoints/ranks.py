@@ -18,6 +18,7 @@ from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
 from opdlib.checkpoints.pickled import PickledFile
 from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
+from opdlib.foreign import foreign
 
 FILE = re.compile(r"model_world_size_(\d{1,6})_rank_(\d{1,6})\.pt")
 PARTS = ("actor", "")
@@ -41,7 +42,9 @@ class RankedCheckpoint(Checkpoint):
         for file, held in zip(self._files[1:], others, strict=True):
             if odd := sorted(set(first) ^ set(held)):
                 raise CheckpointError(f"{file.path}: differs from rank 0 in {odd[0]}; the files are not of one save")
-        self.tensors = {name: TensorInfo.of(tensor) for name, tensor in first.items()}
+        with foreign(folder, CheckpointError, "save the files again"):
+            self.tensors = {name: TensorInfo.of(tensor) for name, tensor in first.items()}
+        self.check_sizes()
 
     def read(self, name: str) -> torch.Tensor:
         from torch.distributed.tensor import DTensor
@@ -115,8 +118,9 @@ def _block(shape: tuple[int, ...], held: Any, rank: int, path: Path, name: str) 
     """Offset and length on every axis of what `rank` holds; None if another one holds the same."""
     from torch.distributed.tensor.placement_types import Replicate, Shard, _StridedShard
 
-    mesh = held.device_mesh.mesh
-    places = (mesh == rank).nonzero()
+    with foreign(f"{path}: {name} is no whole DTensor", CheckpointError, "save it again"):
+        mesh = held.device_mesh.mesh
+        places = (mesh == rank).nonzero()
     if len(places) != 1:
         raise CheckpointError(f"{path}: rank {rank} is not in the mesh of {name}, {mesh.tolist()}; save it again")
     block = [(0, length) for length in shape]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from stat import S_ISREG
 
 from opdlib.errors import CheckpointError
 
 
 class Watched:
-    """Files as they are now, by size, time and inode. Raises CheckpointError for one that cannot be read."""
+    """Files as they are now, by size, time and inode. Raises CheckpointError for one that cannot be read, and for a
+    pipe, a device or a folder in the place of a file."""
 
     def __init__(self, files: Iterable[Path] = ()):
         self._known = {file: _seen(file) for file in files}
@@ -18,6 +20,11 @@ class Watched:
         both = Watched()
         both._known = self._known | other._known
         return both
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them together."""
+        return sum(size for size, *_ in self._known.values())
 
     def __contains__(self, file: Path) -> bool:
         return file.exists() and any(file.samefile(known) for known in self._known if known.exists())
@@ -43,4 +50,6 @@ def _seen(file: Path) -> tuple[int, int, int]:
         found = file.stat()
     except OSError as error:
         raise unreadable(file, error) from error
+    if not S_ISREG(found.st_mode):
+        raise CheckpointError(f"{file}: is no regular file; copy or download the file again")
     return found.st_size, found.st_mtime_ns, found.st_ino

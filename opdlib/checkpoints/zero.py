@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
-from opdlib.checkpoints.pickled import PickledFile
+from opdlib.checkpoints.pickled import PickledFile, check
 from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
 from opdlib.foreign import foreign, read_text
@@ -88,6 +88,7 @@ class ZeroCheckpoint(Checkpoint):
                 if other in infos:
                     infos[name], self._parts[name] = infos[other], self._parts[other]
         self.tensors = infos
+        self.check_sizes()
 
     def read(self, name: str) -> torch.Tensor:
         info, parts = self.info(name), self._parts[name]
@@ -110,7 +111,8 @@ class ZeroCheckpoint(Checkpoint):
         """What no master stands for: buffers, in float32 as DeepSpeed restores them, and frozen parameters."""
         module, found = model.get("module") or {}, {}
         for name in (name for name in model.get("buffer_names") or () if name in module):
-            found[name] = TensorInfo.of(module[name].float() if module[name].is_floating_point() else module[name])
+            stored = TensorInfo.of(module[name])
+            found[name] = TensorInfo(stored.shape, "F32") if module[name].is_floating_point() else stored
         for name, shape in (model.get("frozen_param_shapes") or {}).items():
             found[name] = TensorInfo(tuple(shape), TensorInfo.of(model["frozen_param_fragments"][name]).dtype)
         self._parts |= {name: Parts(held=name) for name in found}
@@ -123,6 +125,8 @@ class ZeroCheckpoint(Checkpoint):
         content = self._models[rank].content(4 * size)
         frozen = content.get("frozen_param_fragments") or {}
         found: torch.Tensor = frozen[name] if name in frozen else content["module"][name]
+        if found.numel() > max(size, self.watched.size):
+            raise CheckpointError(f"{self.spec}: {name} holds more numbers than its files have bytes; {DO}")
         return found.detach()
 
 
@@ -142,7 +146,7 @@ def open_zero(path: Path, spec: str, revision: str | None = None) -> ZeroCheckpo
     if (path / LATEST).is_file():
         name = read_text(path / LATEST, CheckpointError, DO).strip()
         step, folder = path / name, path
-        if Path(name).name != name or not step.is_dir():
+        if Path(name).name != name or name in ("", "..") or not step.is_dir():
             raise CheckpointError(f"{path / LATEST}: names {name!r}, which is no folder beside it; {DO}")
     opened = ZeroCheckpoint(spec, step, folder)
     opened.revision = revision
@@ -165,6 +169,7 @@ def _ranked(step: Path, pattern: re.Pattern[str]) -> list[Path]:
 def _file(path: Path) -> PickledFile:
     """The file, with stand-ins for the classes of DeepSpeed that it names and nothing else that is no tensor."""
     with foreign(f"{path}: not a whole pickle of torch.save", CheckpointError, DO):
+        check(path)
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return PickledFile(path, [(StandIn, name) for name in named if name.startswith("deepspeed.")])
 

@@ -8,6 +8,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from opdlib.cli.shares import Count, Whole
 from opdlib.errors import MeasureError, ParameterError, one_line
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def measure(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     check: bool = False,
     rename: tuple[str, ...] = (),
-    workers: int | None = None,
+    workers: Count | None = None,
     memory: str | None = None,
     dask: str | None = None,
     shard: str | None = None,
@@ -105,16 +106,16 @@ def measure(
         raise ParameterError("--name goes with --source and --trained; a pair of the registry has its key")
     if check and given:
         raise ParameterError("--check compares with committed results, so it takes PAIR...")
-    if shard and (dask or check):
+    if shard is not None and (dask or check):
         raise ParameterError("--shard measures a part on this machine; --dask and --check go without it")
     wanted = named_pairs(source, trained, name) if source else [find_pair(pair) for pair in pairs]
     orders = orders_of(wanted, given, not name, out, view, skip, rename)
     metrics = ("sparsity", *(() if only else ("geometry",)), *NULLS[nulls])
     options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers}
-    options["memory"] = bytes_of(memory) if memory else None
-    if shard or dry_run:
+    options["memory"] = None if memory is None else bytes_of(memory)
+    if shard is not None or dry_run:
         opened = {before: [order for _, order in together] for before, together in orders.items()}
-        if shard:
+        if shard is not None:
             measure_shards(opened, shard, options | {"progress": None})
         else:
             tell_forecasts(opened, options)
@@ -186,7 +187,7 @@ def _check_against_committed(pair: Pair, folder: Path, view: str, only: str | No
         )
 
 
-def summary(results: str, /, *, view: View | None = None, step: int | None = None, json: bool = False) -> None:
+def summary(results: str, /, *, view: View | None = None, step: Whole | None = None, json: bool = False) -> None:
     """Print the numbers of one pair beside chance, rounding and the paper.
 
     example: opd summary smollm2-opd --json

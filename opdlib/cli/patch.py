@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from opdlib.checkpoints import open_checkpoint
+from opdlib.cli.shares import Whole
 
 
 def _bar(names: Iterable[Any]) -> Iterable[Any]:
@@ -73,7 +74,7 @@ def edit(
     keep: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     complement: bool = False,
     restore_spectrum: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
     json: bool = False,
 ) -> None:
     """Write a checkpoint with a part of an update.
@@ -104,7 +105,7 @@ def edit(
     )
 
 
-def noise(source: str, like: str, out: Path, /, *, seed: int = 0, json: bool = False) -> None:
+def noise(source: str, like: str, out: Path, /, *, seed: Whole = 0, json: bool = False) -> None:
     """Write SOURCE plus Gaussian noise as large as what training changed.
 
     example: opd noise org/base runs/x/bf16 runs/noise

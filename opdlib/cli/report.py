@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from opdlib.cli.measure import NULLS, View
-from opdlib.cli.shares import renames_of
+from opdlib.cli.shares import Count, renames_of
+from opdlib.errors import OutputError
 from opdlib.registry.study import Regime
 
 FIGURES = Literal["svg", "png", "pdf"]
@@ -30,7 +31,7 @@ def report(
     skip: tuple[str, ...] = (),
     rename: tuple[str, ...] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    workers: int | None = None,
+    workers: Count | None = None,
     json: bool = False,
 ) -> None:
     """Write one page about pairs, beside chance and the paper.
@@ -60,6 +61,9 @@ def report(
     from opdlib.report.inputs import gathered
     from opdlib.report.make import make, write_figures, write_tables
 
+    for _, folder in filter(None, (figures, tables)):
+        if "\0" in str(folder) or (folder.exists() and not folder.is_dir()):
+            raise OutputError(f"{folder}: is no folder; choose a new one for what goes beside the page")
     metrics = ("sparsity", "geometry", *NULLS[nulls])
     options: dict[str, Any] = {"view": view, "metrics": metrics, "device": device, "workers": workers, "progress": None}
     options |= {"skip": skip, "rename": renames_of(rename)}
@@ -79,7 +83,7 @@ def report(
         print(f"{len(files) - 1} figures and tables beside it")
 
 
-def verify(file: Path, /, *, workers: int | None = None, json: bool = False) -> None:
+def verify(file: Path, /, *, workers: Count | None = None, json: bool = False) -> None:
     """Check a report: its page, and its numbers from its checkpoints.
 
     example: opd verify report.html

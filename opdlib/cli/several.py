@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.series import listed, names_of, step_of, training_folder
 from opdlib.cli.measure import LATENT, View
-from opdlib.cli.shares import renames_of
+from opdlib.cli.shares import Count, renames_of
 from opdlib.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def trajectory(
     view: View = "bf16",
     skip: tuple[str, ...] = (),
     rename: tuple[str, ...] = (),
-    workers: int | None = None,
+    workers: Count | None = None,
     json: bool = False,
 ) -> None:
     """Follow a training through its checkpoints.
@@ -53,6 +53,7 @@ def trajectory(
         json: the table as JSON, a list
     """
     from opdlib.figures import trajectory as figures
+    from opdlib.results.layout import folder_name
     from opdlib.results.several import follow
     from opdlib.tables.trajectory import followed
 
@@ -68,7 +69,7 @@ def trajectory(
         numbers = list(range(1, len(specs) + 1))
     called = name or short_name(folder or str(Path(specs[-1]).parent))
     steps = [(n or 0, own, open_checkpoint(s)) for n, own, s in zip(numbers, names_of(specs), specs, strict=True)]
-    place = out or Path("runs/trajectory") / called
+    place = out or Path("runs/trajectory") / folder_name(called)
     options: dict[str, Any] = {"view": view, "skip": skip, "workers": workers, "progress": None}
     options["rename"] = renames_of(rename)
     table = follow(place, open_checkpoint(source), steps, **options)
@@ -86,7 +87,7 @@ def compare(
     view: View = "bf16",
     skip: tuple[str, ...] = (),
     rename: tuple[str, ...] = (),
-    workers: int | None = None,
+    workers: Count | None = None,
     json: bool = False,
 ) -> None:
     """Say what every two of several checkpoints have in common.

@@ -11,7 +11,8 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
+from cyclopts.validators import Number
 
 from opdlib.errors import ParameterError, one_line
 
@@ -19,15 +20,29 @@ if TYPE_CHECKING:
     from opdlib.checkpoints.checkpoint import Checkpoint
     from opdlib.results.measure import Order
 
+
+def _whole(kind: object, tokens: Sequence[Token]) -> int | tuple[int, ...]:
+    """Each as it is written: cyclopts would take 1.5 for 2."""
+    found = tuple(int(token.value) for token in tokens)
+    return found if kind == tuple[int, ...] else found[0]
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+Wholes = Annotated[tuple[int, ...], Parameter(converter=_whole)]
+"""Options that are whole numbers."""
+Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
+"""An option that is a number of workers, or of runs."""
+
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def bytes_of(memory: str) -> int:
     """Bytes that a number with or without a unit means: 8G is 8 * 2^30. Raises ParameterError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", memory.strip().upper())
-    if found is None or not float(found[1]):
+    count = float(found[1]) * UNITS[found[2]] if found else 0
+    if not 0 < count < math.inf:
         raise ParameterError(f"--memory {memory}; wanted a number of bytes, such as 8000000000 or 8G")
-    return int(float(found[1]) * UNITS[found[2]])
+    return int(count)
 
 
 def renames_of(texts: Sequence[str]) -> dict[str, str]:
@@ -54,7 +69,7 @@ def measure_shards(orders: Mapping[Checkpoint, Sequence[Order]], shard: str, opt
     """Measure shard I/N of the orders over each source, and say what was done."""
     from opdlib.results.shards import measure_shard
 
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
     if found is None:
         raise ParameterError(f"--shard {shard}; wanted I/N, such as 2/5 for the second of five")
     for source, together in orders.items():
@@ -89,7 +104,7 @@ def _time(seconds: float) -> str:
 
 
 def merge(
-    *shards: Path, out: Annotated[Path, Parameter(alias="-o")], workers: int | None = None, json: bool = False
+    *shards: Path, out: Annotated[Path, Parameter(alias="-o")], workers: Count | None = None, json: bool = False
 ) -> None:
     """Put the shards of one measurement together.
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from opdlib.cli.process import left_to_the_child
+from opdlib.cli.shares import Count, Whole, Wholes
 from opdlib.errors import OutputError, ParameterError, StudyError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ ANSWERS = b"evaluated,"
 
 
 def evaluate(
-    checkpoint: str, /, *, tasks: str = "arithmetic", seed: int = 0, answers: Path | None = None, json: bool = False
+    checkpoint: str, /, *, tasks: str = "arithmetic", seed: Whole = 0, answers: Path | None = None, json: bool = False
 ) -> None:
     """Score a checkpoint on held-out problems.
 
@@ -33,10 +34,8 @@ def evaluate(
         seed: draws the held-out problems (default: 0)
         answers: ask every held-out problem, and write what the model says to each as CSV
     """
-    if answers is not None and answers.is_file():
-        with answers.open("rb") as stream:
-            if stream.read(len(ANSWERS)) != ANSWERS:
-                raise OutputError(f"{answers}: is in the way, it holds no answers; give a new file")
+    if answers is not None and answers.exists() and not _holds_answers(answers):
+        raise OutputError(f"{answers}: is in the way, it holds no answers; give a new file")
     from opdlib.files import write_file
     from opdlib.results.layout import csv_text
     from opdlib.train import evaluate
@@ -58,16 +57,23 @@ def evaluate(
             print(f"{checkpoint}: {readable}")
 
 
+def _holds_answers(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(ANSWERS)) == ANSWERS
+
+
 def train(
     recipe: str,
     /,
     *,
     out: Path | None = None,
-    max_steps: int | None = None,
-    seed: int | None = None,
+    max_steps: Whole | None = None,
+    seed: Whole | None = None,
     resume: bool = False,
     from_scratch: bool = False,
-    device: str = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
     """Train one recipe and measure what came out.
@@ -90,10 +96,12 @@ def train(
     # Before torch is loaded: most of what is wrong is told at once, and torch reads only then how to compute.
     asked = prepared(recipe, out, {"steps": max_steps, "seed": seed}, resume, from_scratch)
     arithmetic.choose(asked.recipe.kernels)
+    from opdlib.measurement.cores import device_of
     from opdlib.study.runner import measure_run
     from opdlib.train import run
     from opdlib.train.processes import first
 
+    device_of(device)
     folder = run.train(asked.path, out, max_steps, seed, resume, from_scratch)
     if first():
         measure_run(asked.path, folder, device)
@@ -106,7 +114,7 @@ def study(
     /,
     *,
     arms: tuple[str, ...] = (),
-    seeds: tuple[int, ...] = (),
+    seeds: Wholes = (),
     out: Path = Path("runs/study"),
     list: bool = False,
     collect: bool = False,
@@ -116,7 +124,7 @@ def study(
     score: bool = False,
     surgery: bool = False,
     along: bool = False,
-    parallel: int | None = None,
+    parallel: Count | None = None,
     json: bool = False,
 ) -> None:
     """Run what is missing of the study, one run at a time or several.
@@ -142,8 +150,6 @@ def study(
     from opdlib.registry.study import find_scale
 
     chosen = find_scale(scale)
-    if parallel is not None and parallel < 1:
-        raise ParameterError(f"--parallel {parallel}; wanted a number of runs from 1 up")
     if parallel is not None and along:
         raise ParameterError("--along with --parallel: these runs are made one at a time; leave --parallel out")
     if collect or overlaps:

@@ -40,17 +40,19 @@ class Ledger:
     def __init__(self, folder: Path, identity: Any):
         self._folder = folder
         self._identity = json.dumps(identity, sort_keys=True).encode()
-        marker = folder / IDENTITY
         own = {path for pattern in OWN for path in folder.glob(pattern)}
+        strange = {path for path in own if path.is_symlink() or not path.is_file()}
         with explained(folder):
-            if folder.exists() and (strange := sorted(set(folder.iterdir()) - own)):
+            if folder.is_symlink():
+                strange = {folder}
+            elif folder.exists():
+                strange |= set(folder.iterdir()) - own
+            if strange:
                 raise OutputError(
-                    f"{strange[0]}: is in the way, no measurement wrote it; move it or choose another --out"
+                    f"{min(strange)}: is in the way, no measurement wrote it; move it or choose another --out"
                 )
-            if marker not in own or marker.read_bytes() != self._identity:
+            if _bytes(folder / IDENTITY) != self._identity:
                 self.clear()
-                folder.mkdir(parents=True, exist_ok=True)
-                marker.write_bytes(self._identity)
 
     def __contains__(self, part: str) -> bool:
         return self._content(self._file(part)) is not None
@@ -73,10 +75,10 @@ class Ledger:
     def take(self, other: Path) -> None:
         """Copy the finished parts of the ledger in `other`. Raises ParameterError if it is of another measurement,
         OutputError if they cannot be written."""
-        marker = other / IDENTITY
-        if not marker.is_file():
+        marker = _bytes(other / IDENTITY)
+        if marker is None:
             raise ParameterError(f"{other}: no ledger of a measurement; wanted a folder that opd measure --shard wrote")
-        if marker.read_bytes() != self._identity:
+        if marker != self._identity:
             raise ParameterError(
                 f"{other}: of another measurement than {self._folder} (other weights, view or options); "
                 "merge shards that were started with the same options over the same checkpoints"
@@ -96,9 +98,8 @@ class Ledger:
 
     def _content(self, file: Path) -> bytes | None:
         """What a file of a finished part holds; None where there is none, or it does not check."""
-        try:
-            stored = file.read_bytes()
-        except OSError:
+        stored = _bytes(file)
+        if stored is None:
             return None
         content, check = stored[:-SIZE], stored[-SIZE:]
         return content if check == self._check(file, content) else None
@@ -106,6 +107,9 @@ class Ledger:
     def _write(self, file: Path, content: bytes) -> None:
         staging = file.with_name(f"{file.name}.part")
         with explained(file):
+            if not (self._folder / IDENTITY).exists():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                (self._folder / IDENTITY).write_bytes(self._identity)
             staging.write_bytes(content + self._check(file, content))
             staging.replace(file)
 
@@ -114,3 +118,11 @@ class Ledger:
 
     def _file(self, part: str) -> Path:
         return self._folder / f"{part}.npz"
+
+
+def _bytes(file: Path) -> bytes | None:
+    """What a file holds; None where there is none that can be read."""
+    try:
+        return file.read_bytes() if file.is_file() else None
+    except OSError:
+        return None

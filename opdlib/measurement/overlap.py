@@ -24,6 +24,12 @@ ATOL = 1e-5
 """The paper's Table 4."""
 
 
+def check_atol(atol: float) -> None:
+    """Raise ParameterError for a threshold that no difference can be compared with."""
+    if not (math.isfinite(atol) and atol >= 0):
+        raise ParameterError(f"atol {atol}; wanted a finite number from 0 up")
+
+
 def overlap(
     source: str | Path | Checkpoint,
     a: str | Path | Checkpoint,
@@ -51,8 +57,7 @@ def overlap(
     >>> f"by chance: {found['expected']['global']['jaccard']:.2f}"
     'by chance: 0.44'
     """
-    if not (math.isfinite(atol) and atol >= 0):
-        raise ParameterError(f"atol {atol}; wanted a finite number from 0 up")
+    check_atol(atol)
     if view not in VIEWS:
         raise ParameterError(f"view {view!r}; wanted one of {', '.join(VIEWS)}")
     source, a, b = map(open_checkpoint, (source, a, b))

@@ -21,6 +21,9 @@ QUANTIZED = (
 """Last segments of what quantizers store beside or in the place of a weight."""
 DEQUANTIZE = "Dequantize it first (transformers: model.dequantize(), then save_pretrained)"
 
+TRIED = 20
+"""Renamings that are tried on all names."""
+
 Side = tuple[Checkpoint, Mapping[str, Place]]
 
 
@@ -102,8 +105,8 @@ def refuse_dtypes(*sides: tuple[Checkpoint, Place]) -> None:
 def _rename(ours: Sequence[str], theirs: Sequence[str]) -> str:
     """FROM=TO that gives every stranger of one side a name of the other; empty if there is no such pair."""
     for name in ours[:1]:
-        for other in theirs:
-            old, new = _beginnings(other, name)
+        differ = {_beginnings(other, name): None for other in theirs}
+        for old, new in sorted(differ, key=lambda both: len("".join(both)))[:TRIED]:  # the longest common ends
             if (old or new) and {new + n.removeprefix(old) for n in theirs if n.startswith(old)} >= set(ours):
                 return f"{old}={new}"
     return ""

@@ -30,7 +30,7 @@ class Lora(BaseModel):
 
     model_config = EXACT
 
-    rank: int = Field(ge=1)
+    rank: int = Field(ge=1, le=65536)
     """Of B A."""
     alpha: float = Field(gt=0, strict=False)
     """scale is alpha / rank, with `rslora` alpha / sqrt(rank)."""

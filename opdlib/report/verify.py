@@ -7,13 +7,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import VerifyError
+from opdlib.foreign import foreign
 from opdlib.report.content import FORMAT, Content, digest, entry_of
-from opdlib.report.page import DATA, PAGE, PICTURE, PLACE, Pictures, render, text_of
+from opdlib.report.page import DATA, LARGEST, PAGE, PICTURE, PLACE, Pictures, render, text_of
 from opdlib.results.compare import GEOMETRY_TOLERANCE, differences
+from opdlib.results.known import MORE, Compared, Numbers, Summary, check_fit
 from opdlib.results.layout import PROVENANCE, TENSORS, committed_folder
 from opdlib.results.open import Results
 
@@ -24,8 +28,49 @@ if TYPE_CHECKING:
 
 UNMEASURED = ("provenance", "repeats", "name", "anchor")
 """What of an entry no measurement gives."""
-LARGEST = 50_000_000
-"""Bytes of a file that is looked at."""
+
+
+class Row(BaseModel):
+    """A row of a table: words under these keys, numbers under all others."""
+
+    model_config = MORE
+    __pydantic_extra__: dict[str, Numbers]
+
+    part: str = ""
+    module: str = ""
+    block: str = ""
+    tensor: str = ""
+    shape: str = ""
+
+
+class Entry(BaseModel):
+    """What a page must have of one pair before anything is computed of it."""
+
+    model_config = MORE
+
+    name: str
+    regime: str
+    view: str
+    step: int | None
+    anchor: str
+    summary: Summary
+    provenance: Compared
+    dtypes: dict[str, list[str]]
+    no_matrix: dict[str, int]
+    repeats: dict[str, list[float]]
+    whole: bool
+    modules: list[Row]
+    largest: list[Row]
+
+
+class Page(BaseModel):
+    """What a page must have."""
+
+    model_config = MORE
+
+    format: int
+    pairs: list[Entry] = Field(min_length=1)
+    pictures: dict[str, Annotated[list[str], Field(min_length=3, max_length=3)]]
 
 
 def read(file: Path) -> Content:
@@ -44,9 +89,11 @@ def read(file: Path) -> Content:
         raise VerifyError(f"{file}: holds no numbers of a report; wanted a file that opd report wrote")
     if digest(found[2]) != found[1]:
         raise VerifyError(f"{file}: the numbers embedded in it were changed after it was written; make it again")
-    whole: Content = json.loads(found[2])
-    if whole.get("format") != FORMAT:
-        raise VerifyError(f"{file}: a report of format {whole.get('format')}, wanted {FORMAT}; make it again")
+    with foreign(f"{file}: the numbers embedded in it are no report's", VerifyError, "make it again"):
+        whole: Content = json.loads(found[2])
+    check_fit(Page, whole, f"{file}: the numbers embedded in it are no report's", VerifyError, "make it again")
+    if whole["format"] != FORMAT:
+        raise VerifyError(f"{file}: a report of format {whole['format']}, wanted {FORMAT}; make it again")
     recorded = whole.pop("pictures")
     shown = _pictures(file, page, recorded)
     for wrote, says in zip(text_of(render(whole, shown)), text_of(page), strict=False):
@@ -58,7 +105,8 @@ def read(file: Path) -> Content:
 
 
 def _pictures(file: Path, page: str, recorded: dict[str, Any]) -> Pictures:
-    found = {name: (kind, base64.b64decode(data)) for name, kind, data in PICTURE.findall(page)}
+    with foreign(f"{file}: a figure", VerifyError, "make the report again"):
+        found = {name: (kind, base64.b64decode(data)) for name, kind, data in PICTURE.findall(page)}
     for name, (kind, sha256, _) in recorded.items():
         if name not in found or found[name][0] != kind or digest(found[name][1]) != sha256:
             raise VerifyError(f"{file}: the figure {name} is not the one that was written; make the report again")

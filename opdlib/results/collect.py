@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,21 +12,16 @@ import pandas as pd
 
 from opdlib.errors import RegistryError
 from opdlib.files import locked, write_together
-from opdlib.foreign import foreign, read_object
 from opdlib.quantities import flat
-from opdlib.registry.recipes import PARENT, Recipe, load_recipe, recipe_digest
+from opdlib.registry.recipes import PARENT, Recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.flat import headline, null_rows, undefined, without_nulls
 from opdlib.results.layout import SUMMARY, check, csv_text, read_summary
-from opdlib.results.study import COLUMNS, CURVE, KEYS, PLACE
-
-DONE = "complete.json"
-"""Written last of a training."""
+from opdlib.results.study import COLUMNS, KEYS, PLACE, cells_of
+from opdlib.results.trained import DONE, Row, curve_of, facts_of, recipe_in, words
 
 CHECKED = ("runs", "steps", "undefined")
-SIDES = ("student", "source", "teacher")
 
-Row = dict[str, Any]
 Cells = dict[str, str]
 Tables = dict[str, list[Row]]
 
@@ -46,7 +39,7 @@ def collect(scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple
         measured = (folder / DONE).is_file() and (folder / "results" / SUMMARY).is_file()
         if measured and (chosen is None or (arm.name, seed) in chosen):
             _extend(found, _of_run(arm.name, seed, folder))
-            parents |= _parents(_recipe(folder), folder.parent)
+            parents |= _parents(recipe_in(folder), folder.parent)
             collected.append(arm.key(seed))
     for folder in sorted(parents):
         _extend(found, _of_parent(folder))
@@ -77,7 +70,7 @@ def _of_run(arm: str, seed: int, folder: Path) -> Tables:
     """The rows of one run, from its folder as `opdlib.study.runner.measure_run` leaves it."""
     found: Tables = {table: [] for table in KEYS}
     run = {"arm": arm, "seed": seed}
-    facts, results = _facts(folder), folder / "results"
+    facts, results = facts_of(folder), folder / "results"
     for summary in sorted(results.rglob(SUMMARY)):
         parts = summary.parent.relative_to(results).parts
         if any(part.startswith(".") for part in parts):
@@ -101,14 +94,14 @@ def _of_run(arm: str, seed: int, folder: Path) -> Tables:
             found["modules"] += [place | row for row in modules]
             found["undefined"] += [place | {"key": key, "reason": why} for key, why in reasons.items()]
             found["binades"] += [place | row for row in _binades(pd.read_csv(summary.parent / "magnitude.csv"))]
-    found["curves"] = [run | row for row in _curve(folder)]
+    found["curves"] = [run | row for row in curve_of(folder)]
     return found
 
 
 def _of_parent(folder: Path) -> Tables:
-    recipe = _recipe(folder)
+    recipe = recipe_in(folder)
     run = {"recipe": recipe.name, "seed": recipe.seed}
-    return {"parents": [run | _facts(folder)], "parent_curves": [run | row for row in _curve(folder)]}
+    return {"parents": [run | facts_of(folder)], "parent_curves": [run | row for row in curve_of(folder)]}
 
 
 def _parents(recipe: Recipe, runs: Path) -> set[Path]:
@@ -116,30 +109,6 @@ def _parents(recipe: Recipe, runs: Path) -> set[Path]:
     specs = [str(getattr(recipe, role, "")) for role in ("student", "teacher")]
     names = [spec.removeprefix(PARENT) for spec in specs if spec.startswith(PARENT)]
     return {done.parent for name in names for done in runs.glob(f"{name}-s[0-9]*/{DONE}")}
-
-
-def _facts(folder: Path) -> Row:
-    """How the run in `folder` was trained, judged and computed."""
-    done, scores, made = (_json(folder / f"{name}.json") for name in ("complete", "evaluation", "environment"))
-    sides: Row = {}
-    for side in (side for side in SIDES if side in scores):
-        low, high = scores[side]["interval"]
-        sides |= {f"{side}.accuracy": scores[side]["accuracy"], f"{side}.low": low, f"{side}.high": high}
-        sides |= {f"{side}.{count}": scores[side][count] for count in ("correct", "n")}
-    elsewhere = made.pop("resumed", [])
-    tokens = [row["num_tokens"] for row in _lines(folder / "metrics.jsonl") if "num_tokens" in row]
-    return {
-        "recipe_sha256": recipe_digest(_recipe(folder)),
-        "steps": done["steps"],
-        "tokens": int(tokens[-1]) if tokens else None,
-        "training_seconds": done["training_seconds"],
-        "resumed": len(elsewhere),
-        "task": scores["student"]["task"],
-        "evaluation_seed": scores["student"]["seed"],
-        **sides,
-        **{f"digest.{name}": digest for name, digest in done["digests"].items()},
-        **{str(name): _words(value) for name, value in pd.json_normalize(made).iloc[0].items() if value is not None},
-    }
 
 
 def _measured(known: Mapping[str, Any]) -> Row:
@@ -150,8 +119,8 @@ def _measured(known: Mapping[str, Any]) -> Row:
         "measured.source": identity["source"],
         "measured.trained": identity["trained"],
         "format": identity["format"],
-        "metrics": _words(identity["metrics"]),
-        "skip": _words(identity["skip"]),
+        "metrics": words(identity["metrics"]),
+        "skip": words(identity["skip"]),
         "left_out": "; ".join(f"{name}: {reason}" for name, reason in known["tied_or_skipped"].items()),
         "renamed": "; ".join(f"{before} -> {after}" for before, after in known["renamed"].items()),
         "measured.device": known["device"],
@@ -178,15 +147,6 @@ def _binades(magnitude: pd.DataFrame) -> Iterator[Row]:
     for low, coordinates, updated in magnitude[["magnitude", "coordinates", "updated"]].itertuples(index=False):
         counts = {"coordinates": int(coordinates), "updated": int(updated)}
         yield {"magnitude": float(low), **counts, "changed": int(updated) / int(coordinates)}
-
-
-def _curve(folder: Path) -> list[Row]:
-    """A row for every step: what was logged, and what the probes and evaluations on the way saw."""
-    rows = {row["step"]: row for row in _lines(folder / "metrics.jsonl")}
-    for row in _lines(folder / "probes.jsonl"):
-        low, high = row.pop("interval", (None, None))
-        rows[row["step"]] |= {**row, "low": low, "high": high}
-    return [{column: row.get(column) for column in CURVE} for row in rows.values()]
 
 
 def _merge(name: str, key: Sequence[str], old: Sequence[Cells], new: Iterable[Row]) -> list[Cells]:
@@ -243,31 +203,12 @@ def _place(arms: Sequence[str], row: Cells) -> tuple[int, str, int, int, int]:
 
 
 def _stored(file: Path) -> list[dict[str, str]]:
-    if not file.is_file():
+    if not file.exists():
         return []
-    with file.open(encoding="utf8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _words(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _recipe(folder: Path) -> Recipe:
-    return load_recipe(folder / "recipe.yaml")
+    header, rows = cells_of(file)
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def _extend(tables: Tables, more: Tables) -> None:
     for table, rows in more.items():
         tables.setdefault(table, []).extend(rows)
-
-
-def _json(file: Path) -> Row:
-    return read_object(file, RegistryError, "train and measure the run again")
-
-
-def _lines(file: Path) -> list[Row]:
-    if not file.is_file():
-        return []
-    with foreign(file, RegistryError, "train the run again"):
-        return [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]

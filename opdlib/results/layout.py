@@ -29,13 +29,16 @@ from typing import Any
 
 from opdlib.errors import OutputError, ParameterError, RegistryError
 from opdlib.files import cache_root, data_root
+from opdlib.foreign import foreign, read_bytes
 from opdlib.registry.pairs import Pair, find_pair
 from opdlib.registry.study import find_run
+from opdlib.results.known import Provenance, Several, Summary, check_fit
 
 SUMMARY = "summary.json"
 PROVENANCE = "provenance.json"
 TENSORS = "tensors.csv"
 DIGESTS = "digests"
+AGAIN = "measure the pair again"
 FILES = (
     *(SUMMARY, PROVENANCE, TENSORS, "sparsity.csv", "energy.csv", "curve.csv", "magnitude.csv"),
     *("geometry.csv", "undefined.csv", "nulls.csv"),
@@ -150,33 +153,32 @@ def _summary_within(folder: Path, view: str | None) -> dict[str, Any]:
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of a results folder. Raises RegistryError if it is missing or damaged."""
-    return _parsed(folder / SUMMARY, read_file(folder, SUMMARY, read_provenance(folder)))
+    found = _parsed(folder / SUMMARY, read_file(folder, SUMMARY, read_provenance(folder)))
+    check_fit(Summary, found, folder / SUMMARY, RegistryError, AGAIN)
+    return found
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """The provenance of a results folder. Raises RegistryError if it is missing, damaged or without digests."""
     file = folder / PROVENANCE
-    try:
-        found = _parsed(file, file.read_bytes())
-    except OSError as error:
-        raise RegistryError(f"{file}: not readable ({error.strerror}); measure the pair again") from error
+    found = _parsed(file, read_bytes(file, RegistryError, AGAIN))
     if not isinstance(found.get(DIGESTS), dict) or found[DIGESTS].get(PROVENANCE) != _own_digest(found):
-        raise RegistryError(f"{file}: was changed after it was written, or holds no {DIGESTS}; measure the pair again")
+        raise RegistryError(f"{file}: was changed after it was written, or holds no {DIGESTS}; {AGAIN}")
+    if strange := next((name for name in found[DIGESTS] if Path(name).name != name), None):
+        raise RegistryError(f"{file}: names {strange!r}, which is no file beside it; {AGAIN}")
+    identity = found.get("identity")
+    wanted = Several if isinstance(identity, dict) and "what" in identity else Provenance
+    check_fit(wanted, found, file, RegistryError, AGAIN)
     return found
 
 
 def read_file(folder: Path, name: str, provenance: Mapping[str, Any]) -> bytes:
     """The content of a file of results, as `provenance` knows it. Raises RegistryError if it is missing or another."""
-    try:
-        content = (folder / name).read_bytes()
-    except OSError as error:
-        raise RegistryError(
-            f"{folder / name}: missing, so the results are not whole ({error.strerror}); measure the pair again"
-        ) from error
+    content = read_bytes(folder / name, RegistryError, f"the results are not whole, {AGAIN}")
     if _digest(content) != provenance[DIGESTS].get(name):
         raise RegistryError(
             f"{folder / name}: is not the file that {PROVENANCE} beside it knows by its digest: it was changed or cut "
-            "short; measure the pair again"
+            f"short; {AGAIN}"
         )
     return content
 
@@ -279,10 +281,8 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = 
 
 
 def _parsed(file: Path, content: bytes) -> dict[str, Any]:
-    try:
+    with foreign(f"{file}: not readable as JSON", RegistryError, AGAIN):
         found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RegistryError(f"{file}: not readable as JSON ({error}); measure the pair again") from error
     if not isinstance(found, dict):
-        raise RegistryError(f"{file}: holds a {type(found).__name__}, wanted a JSON object; measure the pair again")
+        raise RegistryError(f"{file}: holds a {type(found).__name__}, wanted a JSON object; {AGAIN}")
     return found

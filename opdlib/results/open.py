@@ -15,15 +15,19 @@ import pandas as pd
 from opdlib.checkpoints.names import BLOCKS, PARTS, module_order
 from opdlib.errors import RegistryError
 from opdlib.files import data_root, locked, write_together
+from opdlib.foreign import foreign
 from opdlib.registry.pairs import Pair, find_pair, registry
 from opdlib.results.flat import headline
+from opdlib.results.known import TABLES, TEXT
 from opdlib.results.layout import (
+    AGAIN,
     DIGESTS,
     FILES,
     PROVENANCE,
     SUMMARY,
     read_file,
     read_provenance,
+    read_summary,
     refuse_other,
     results_folder,
 )
@@ -48,7 +52,7 @@ class Results:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The summary, as `opd summary --json` prints it."""
-        return dict(json.loads(self._content(SUMMARY)))
+        return read_summary(self.folder) if self.folder else dict(json.loads(self.files[SUMMARY]))
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
@@ -123,9 +127,16 @@ class Results:
         return pd.DataFrame(labels, index=table.index).join(table)
 
     def read(self, name: str) -> pd.DataFrame:
-        """The table `name` of the folder as it is stored. Raises RegistryError if it is missing."""
-        table = io.BytesIO(self._content(f"{name}.csv"))
-        return pd.read_csv(table, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False, na_values=[""])
+        """The table `name` of the folder as it is stored. Raises RegistryError if it is missing or is none."""
+        content, place = io.BytesIO(self._content(f"{name}.csv")), f"{self.folder or self.title}: {name}.csv"
+        with foreign(place, RegistryError, AGAIN):
+            table = pd.read_csv(content, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False, na_values=[""])
+        lacking = [column for column in TABLES.get(name, ()) if column not in table]
+        words = [c for c in table if c not in TEXT and not pd.api.types.is_numeric_dtype(table[c])]
+        if lacking or words:
+            found = f"has no column {lacking[0]}" if lacking else f"has words in its column {words[0]}"
+            raise RegistryError(f"{place}: {found}; {AGAIN}")
+        return table
 
     def save(self, folder: str | Path) -> Path:
         """Write all files into `folder`, whole or not at all, as `opd measure --out` does, and return it.
@@ -148,13 +159,6 @@ class Results:
         return (
             (self.folder / file).read_bytes() if file == PROVENANCE else read_file(self.folder, file, self.provenance)
         )
-
-
-TEXT = (
-    *("tensor", "part", "block", "module", "shape", "dtype_source", "dtype_trained", "no_matrix_because"),
-    *("rule", "route", "metric", "side", "undefined", "reason", "null", "key"),
-)
-"""Columns of words: a tensor may be called NA, 1e5 or true."""
 
 
 def open_results(name: str | Path, view: str = "bf16") -> Results:

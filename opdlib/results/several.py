@@ -25,7 +25,7 @@ from opdlib.errors import OutputError
 from opdlib.files import locked, write_together
 from opdlib.measurement.comparison import compare_all
 from opdlib.measurement.ledger import Ledger
-from opdlib.measurement.overlap import ATOL
+from opdlib.measurement.overlap import ATOL, check_atol
 from opdlib.measurement.path import measure_path
 from opdlib.results.layout import PROVENANCE, csv_text, holds, is_whole, sealed
 from opdlib.results.measure import ledger_of
@@ -81,6 +81,8 @@ def compare(
 
     For the rest see `follow`.
     """
+
+    check_atol(atol)
 
     def rows(ledger: Ledger) -> Rows:
         trained = [checkpoint for _, checkpoint in named]

@@ -11,19 +11,41 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import MeasureError, ParameterError
 from opdlib.files import locked, write_file
+from opdlib.foreign import read_object
 from opdlib.measurement.parts import Part
 from opdlib.measurement.schedule import METRICS, Measurement, gather, identity, measure_share
+from opdlib.registry.restrictions import EXACT
+from opdlib.results.known import check_fit
 from opdlib.results.layout import refuse_other
 from opdlib.results.measure import Order, job_of, ledger_of, measure_locked
 
 LEDGER = ".ledger"
 """In a shard's folder, so that it moves with it."""
 SHARD = "shard.json"
-"""What a shard is of: the specs and options of the whole measurement. The same in all of its shards."""
+"""Holds a `Shard`."""
+
+
+class Shard(BaseModel):
+    """What a shard is of: the specs and options of the whole measurement. The same in all of its shards."""
+
+    model_config = EXACT
+
+    name: str
+    source: str
+    trained: str
+    skip: list[str]
+    note: str
+    scales: dict[str, float]
+    rename: dict[str, str]
+    view: str
+    metrics: list[str]
+    device: str
 
 
 def measure_shard(
@@ -48,19 +70,19 @@ def measure_shard(
         jobs = [job_of(order, place / LEDGER) for order, place in zip(orders, places, strict=True)]
         done = measure_share(source, jobs, number, of, view=view, metrics=metrics, device=device, **options)
     for order in orders:
-        facts = {
-            "name": order.name,
-            "source": source.spec,
-            "trained": order.trained.spec,
-            "skip": list(order.skip),
-            "note": order.note,
-            "scales": dict(order.scales),
-            "rename": dict(order.rename),
-            "view": view,
-            "metrics": list(metrics),
-            "device": device,
-        }
-        write_file(order.folder / SHARD, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        shard = Shard(
+            name=order.name,
+            source=source.spec,
+            trained=order.trained.spec,
+            skip=list(order.skip),
+            note=order.note,
+            scales=dict(order.scales),
+            rename=dict(order.rename),
+            view=view,
+            metrics=list(metrics),
+            device=device,
+        )
+        write_file(order.folder / SHARD, json.dumps(shard.model_dump(), indent=1, sort_keys=True) + "\n")
     return done
 
 
@@ -71,23 +93,21 @@ def merge(shards: Sequence[Path], out: Path, **options: Any) -> Measurement:
     say which weights they are of. Raises ParameterError for folders that are no shards or not of one measurement,
     MeasureError with the parts that no shard has, OutputError.
     """
-    texts = {folder: _text(folder) for folder in shards}
-    facts = json.loads(texts[shards[0]])
-    for folder, text in texts.items():
-        if text != texts[shards[0]]:
-            other = json.loads(text)
-            key = next(key for key in facts if facts[key] != other.get(key))
+    first, *others = map(_read, shards)
+    facts = first.model_dump()
+    for folder, other in zip(shards[1:], others, strict=True):
+        if key := next((key for key, value in other.model_dump().items() if value != facts[key]), None):
             raise ParameterError(
-                f"{folder}: {key} is {other.get(key)!r} in this shard and {facts[key]!r} in {shards[0]}; "
+                f"{folder}: {key} is {getattr(other, key)!r} in this shard and {facts[key]!r} in {shards[0]}; "
                 "merge the shards of one measurement"
             )
-    source = open_checkpoint(facts["source"])
-    skip, trained = tuple(facts["skip"]), open_checkpoint(facts["trained"])
-    order = Order(out, facts["name"], trained, skip, facts["note"], facts["scales"], facts["rename"])
+    source = open_checkpoint(first.source)
+    skip, trained = tuple(first.skip), open_checkpoint(first.trained)
+    order = Order(out, first.name, trained, skip, first.note, first.scales, first.rename)
     chosen = {key: facts[key] for key in ("view", "metrics", "device")}
     ledgers = [folder / LEDGER for folder in shards]
     with locked(out, f"pair {order.name}") as place:
-        ours = source.digest(), trained.digest(), facts["view"], skip, facts["metrics"], facts["rename"]
+        ours = source.digest(), trained.digest(), first.view, skip, first.metrics, first.rename
         refuse_other(place, identity(*ours))
         if missing := gather(source, job_of(order, ledger_of(place)), ledgers, **chosen):
             raise _lacking(out, missing)
@@ -102,8 +122,10 @@ def _lacking(out: Path, missing: Sequence[Part]) -> MeasureError:
     )
 
 
-def _text(folder: Path) -> str:
-    file = folder / SHARD
+def _read(folder: Path) -> Shard:
+    file, wanted = folder / SHARD, "wanted a folder that opd measure --shard wrote"
     if not file.is_file():
-        raise ParameterError(f"{folder}: no {SHARD}; wanted a folder that opd measure --shard wrote")
-    return file.read_text(encoding="utf8")
+        raise ParameterError(f"{folder}: no {SHARD}; {wanted}")
+    content = read_object(file, ParameterError, wanted)
+    check_fit(Shard, content, file, ParameterError, wanted)
+    return Shard.model_validate(content)

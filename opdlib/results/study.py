@@ -22,9 +22,11 @@ that was not measured or not logged; one that is undefined is empty too, and `un
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ import pandas as pd
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
+from opdlib.foreign import foreign, read_text
 from opdlib.registry.study import find_scale
 from opdlib.results.flat import assemble, from_null_rows, is_headline
 
@@ -123,6 +126,8 @@ COUNTS = {
 }
 """Last levels of the columns that hold whole numbers."""
 
+WHOLE = re.compile("-?[0-9]{1,18}")
+DAMAGED = "restore it, or remove it and collect the study again"
 READ: dict[str, Callable[[str], Any]] = {"Int64": int, "float64": float, "boolean": "True".__eq__}
 """Type of a column that is no text -> what reads a cell."""
 
@@ -190,7 +195,7 @@ class StudyResults:
     def written(self, *tables: str) -> tuple[int, ...]:
         """When each of these tables was last written, in ns since the epoch; 0 of one that nobody wrote yet."""
         files = [self.folder / f"{table}.csv" for table in tables]
-        return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+        return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
     def has(self, arm: str, seed: int, view: str = "bf16") -> bool:
         """Is there a row of this run in this view?"""
@@ -253,11 +258,25 @@ def _table(file: Path, _: int) -> pd.DataFrame:
 
     Read by hand, because Python's float reads back to the last bit, as not every pandas does.
     """
-    with file.open(encoding="utf8", newline="") as stream:
-        header, *rows = csv.reader(stream)
-    return pd.DataFrame(
-        {name: _typed(name, cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}
-    )
+    header, rows = cells_of(file)
+    with foreign(file, RegistryError, DAMAGED):
+        return pd.DataFrame({name: _typed(name, [row[at] for row in rows]) for at, name in enumerate(header)})
+
+
+def cells_of(file: Path) -> tuple[list[str], list[list[str]]]:
+    """The columns of a table of the study, and its rows as text. Raises RegistryError for a file that is none."""
+    text = read_text(file, RegistryError, DAMAGED)
+    with foreign(file, RegistryError, DAMAGED):
+        lines = [*csv.reader(StringIO(text, newline=""))]
+    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+    keys = (*KEYS.get(file.stem, ()), *(("steps",) if file.stem == "runs" else ()))
+    if missing := next((key for key in keys if header.count(key) != 1), None):
+        raise RegistryError(f"{file}: has {header.count(missing)} columns {missing!r}, wanted one; {DAMAGED}")
+    counts = [header.index(key) for key in keys if column_type(key) == "Int64"]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header) or not all(WHOLE.fullmatch(row[at]) for at in counts):
+            raise RegistryError(f"{file}: row {number} is no row of this table; {DAMAGED}")
+    return header, rows
 
 
 def _typed(column: str, cells: Sequence[str]) -> pd.Series:

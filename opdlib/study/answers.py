@@ -10,8 +10,9 @@ from opdlib.errors import CheckpointError, RegistryError
 from opdlib.foreign import read_value
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
-from opdlib.results.collect import DONE, add_rows
+from opdlib.results.collect import add_rows
 from opdlib.results.study import StudyResults
+from opdlib.results.trained import DONE
 from opdlib.train.evaluate import answers
 from opdlib.train.run import threads
 

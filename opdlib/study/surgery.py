@@ -24,8 +24,9 @@ from opdlib.foreign import read_value
 from opdlib.measurement.edit import edit
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, RUNS, Arm, Scale
-from opdlib.results.collect import DONE, add_rows
+from opdlib.results.collect import add_rows
 from opdlib.results.study import ENERGY, PART, REST, SHORT, SIZE, TURNED, StudyResults
+from opdlib.results.trained import DONE
 from opdlib.train.evaluate import answers, counted
 from opdlib.train.run import threads
 

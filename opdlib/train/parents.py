@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class Run:
             _same_vocabulary(self)
         if self.recipe.mask is not None:
             _same_source(self)
+        if self.recipe.lora is not None:
+            _layers(self, self.recipe.lora.targets)
 
     def check_problems(self) -> None:
         """Raises ParameterError for a task that has no problem to train on, or fewer to evaluate on than asked for."""
@@ -249,6 +251,15 @@ def _vocabulary(spec: str) -> tuple[dict[str, int], int]:
         )
     rows: int = load_config(checkpoint).get_text_config().vocab_size
     return tokenizer_of(load_reader(checkpoint)).get_vocab(), rows
+
+
+def _layers(run: Run, targets: Sequence[str]) -> None:
+    root = _origin(run, "student")
+    if root.startswith(FRESH) or not targets:
+        return
+    layers = [f".{name.removesuffix('.weight')}" for name in open_checkpoint(root).tensors]
+    if strange := next((t for t in targets if not any(layer.endswith(f".{t}") for layer in layers)), None):
+        raise RecipeError(f"{run.path}: lora.targets has {strange!r}, which no layer of {root} is called")
 
 
 def _same_source(run: Run) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
 
 from tests.hostile import made
 from tests.hostile.conftest import Run
@@ -105,6 +110,93 @@ def other(kind: str, *words: object) -> Make:
     return make
 
 
+def pickled(content: Callable[[], Any] | bytes, packed: bool = False) -> Make:
+    """A file of torch.save, or these bytes in the place of one."""
+
+    def make(place: Path, here: Path) -> tuple[object, ...]:
+        file = here / "pytorch_model.bin"
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            torch.save(content(), file)
+        if packed:
+            with ZipFile(file) as archive:
+                items = {item.filename: archive.read(item) for item in archive.infolist()}
+            with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+                for name, stored in items.items():
+                    archive.writestr(name, stored)
+        return measured(here)
+
+    return make
+
+
+def repeated() -> dict[str, torch.Tensor]:
+    """One number that is seen 10^10 times."""
+    return {FIRST: torch.zeros(1).set_(torch.zeros(1).untyped_storage(), 0, (10**5, 10**5), (0, 0))}
+
+
+def within() -> dict[str, Any]:
+    """A state dict that lies in itself."""
+    found: dict[str, Any] = {}
+    found["model"] = found
+    return found
+
+
+def distributed(place: Path, here: Path) -> tuple[object, ...]:
+    """One number that is said to be 10^10."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of a group of processes that is not there
+        dcp.save({"model": {FIRST: torch.zeros(1)}}, checkpoint_id=here, no_dist=True)
+    metadata = pickle.loads((here / ".metadata").read_bytes())
+    for stored in metadata.state_dict_metadata.values():
+        stored.size = torch.Size((10**10,))
+        stored.chunks[0].sizes = torch.Size((10**10,))
+    (here / ".metadata").write_bytes(pickle.dumps(metadata))
+    return measured(here)
+
+
+def adapter(base: str, tensors: bool = True, **keys: Any) -> Make:
+    """An adapter of PEFT over the folder `base` beside it."""
+
+    def make(place: Path, here: Path) -> tuple[object, ...]:
+        (here / "S").symlink_to(place / "S")
+        module = "base_model.model.model.layers.0.self_attn.q_proj"
+        factors = {f"{module}.lora_A.weight": torch.ones(2, 16), f"{module}.lora_B.weight": torch.ones(16, 2)}
+        for own, named in (("a", base), ("b", "../a")):
+            config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": named} | keys
+            (here / own).mkdir()
+            (here / own / "adapter_config.json").write_text(json.dumps(config))
+            save_file(factors, here / own / "adapter_model.safetensors")
+        return measured(here / "a")
+
+    return make
+
+
+def circle_over_a_patch(place: Path, here: Path) -> tuple[object, ...]:
+    adapter(f"patch:{here / 'p.safetensors'}")(place, here)
+    (here / "p.safetensors").write_bytes(made.patch(place / "P.safetensors", source=str(here / "a")))
+    return measured(f"patch:{here / 'p.safetensors'}")
+
+
+def scaled(block: object) -> Make:
+    """A weight in fp8 whose scales belong to blocks of this size."""
+    entries = {"z": tensor([5, 6], 0, 30, "F8_E4M3"), "z_scale_inv": tensor([2, 1], 30, 38, "F32")}
+    config = json.dumps({"quantization_config": {"weight_block_size": block}})
+    return beside(model__safetensors=safetensors(entries, bytes(38)), config__json=config)
+
+
+def among(name: str, kind: str = "pipe") -> Make:
+    """A folder with a pipe, or a link to a device, of this name."""
+
+    def make(place: Path, here: Path) -> tuple[object, ...]:
+        at = here / name
+        at.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(at) if kind == "pipe" else at.symlink_to("/dev/zero")
+        return measured(here)
+
+    return make
+
+
 def shards(place: Path, here: Path) -> tuple[object, ...]:
     for number in (1, 2):
         content = safetensors({str(number): tensor([2], 0, 4)}, bytes(4))
@@ -171,6 +263,28 @@ CASES: dict[str, tuple[Make, str]] = {
             "folder": "an empty folder",
         }.items()
     },
+    **{
+        f"a pipe called {name}": (among(name), "is no regular file")
+        for name in ("pytorch_model.bin.index.json", "model_world_size_1_rank_0.pt", "x.gguf")
+    },
+    "a device called x.gguf": (among("x.gguf", "device"), "is no regular file"),
+    "one number 10^10 times": (pickled(repeated), "and its files have"),
+    "one number for 10^10": (distributed, "and its files have"),
+    "what torch never packs": (pickled(lambda: {FIRST: torch.ones(40, 16)}, packed=True), "in it is compressed"),
+    "a key of 2^64": (pickled(b"\x80\x02}K\x01\x85" + b"2\x86" * 64 + b"Ns."), "makes one object of more than"),
+    "a dict in itself": (pickled(within), "no weights in it"),
+    "an adapter over itself": (adapter("."), "its base leads back to it"),
+    "two adapters over each other": (adapter("../b"), "its base leads back to it"),
+    "an adapter over a patch over it": (circle_over_a_patch, "its base leads back to it"),
+    "a pattern without end": (adapter("../S", rank_pattern={"((x|.)+)+!": 2}), "may take too long to match"),
+    "an alpha of 400 digits": (adapter("../S", lora_alpha=10**400), "lora_alpha"),
+    "blocks of 10^9": (scaled([4, 10**9]), "tensor"),
+    "blocks of half a row": (scaled([4.5, 2]), "weight_block_size in config.json is [4.5, 2]"),
+    "5,000 names of another model": (
+        stored(safetensors({f"t{i}": tensor([0], 0, 0) for i in range(5000)})),
+        "no tensor name in common",
+    ),
+    "the program itself for a package": (lambda place, here: measured("wheel:__main__/x.gguf"), "__spec__ is None"),
     "a null byte in a path": (lambda place, here: measured("a\0b"), "no such file or folder"),
     "a path beyond any": (lambda place, here: measured("x" * 5000), "too long"),
     "a deep index": (index(DEEP), "not readable as JSON"),
@@ -191,6 +305,14 @@ CASES: dict[str, tuple[Make, str]] = {
         "asks for contrastive_search",
     ),
     "text for tokens": (asked("generation_config.json", '{"suppress_tokens": ["x"]}'), "generation_config.json"),
+    "3 million entries": (
+        shipped(gguf([LLAMA, ("x", 9, made.struct.pack("<IQ", 0, 3 * 10**6) + bytes(3 * 10**6))])),
+        "a model has at most",
+    ),
+    "20,000 values": (
+        shipped(gguf([LLAMA, *((f"k{i}", 4, bytes(4)) for i in range(20_000))])),
+        "a model has at most 10000",
+    ),
     "an empty GGUF": (shipped(b""), "an empty file"),
     "no GGUF": (shipped(gguf(magic=b"GGUX")), "begins with b'GGUX'"),
     "a GGUF of the future": (shipped(gguf(version=99)), "version 99"),
@@ -230,6 +352,12 @@ CASES: dict[str, tuple[Make, str]] = {
     "10^12 steps": (trained(steps=10**12), "steps is 1000000000000"),
     "10^14 completions": (trained(steps=10**7, batch_size=10**7), "batch_size is 10000000"),
     "10^12 tokens": (trained(max_new_tokens=10**12), "max_new_tokens is 1000000000000"),
+    "layers that are not there": (
+        trained(lora={"rank": 2, "alpha": 1.0, "targets": ["q_proj", "nope"]}, precision="fp32"),
+        "lora.targets has 'nope'",
+    ),
+    "a rank of 10^9": (trained(lora={"rank": 10**9, "alpha": 1.0}), "lora.rank is 1000000000"),
+    "5,000 brackets": (trained(b"{" * 5000), "nested too deep"),
     "a cold sampler": (trained(temperature=1e-320), "temperature is 1e-320"),
     "a name beyond any": (trained(name="x" * 300), "name is"),
     "a recipe outside": (trained(student="recipe:../x"), "plain name of a recipe"),
@@ -242,6 +370,31 @@ CASES: dict[str, tuple[Make, str]] = {
     "float64": (number(torch.float64, 1.0), "Save it as float32"),
     "whole numbers": (number(torch.int64, 1.0), "stored as I64"),
 }  # fmt: skip
+
+
+OPTIONS = {
+    "measure --source S --trained T --memory " + "9" * 400: "wanted a number of bytes",
+    "measure --source S --trained T --shard 1/" + LONG_NUMBER: "wanted I/N",
+    "measure --source S --trained T --workers 0": "Must be >= 1",
+    "measure --source S --trained T --out a\0b": "is no name of a file",
+    "compare --source S T R --atol nan": "wanted a finite number",
+    "trajectory --source S --trained T S --name ../../x": "cannot be that of a results folder",
+    "train recipe.yaml --device tpu": "Choose from",
+    "train recipe.yaml --device cuda --max-steps 1": "there is none on this machine",
+    "study pico --list --seeds 1.5": "invalid literal for int",
+    "noise S T out --seed 1.5": "invalid literal for int",
+    "report S T -o r.html --tables csv recipe.yaml": "is no folder",
+}
+
+
+@pytest.mark.parametrize("words", OPTIONS, ids=lambda words: words[:60])
+def test_an_option_without_sense_is_refused_before_anything_is_done(run: Run, place: Path, words: str) -> None:
+    before = {*place.rglob("*")}
+    code, out, error = run(*words.split(" "))
+    assert (code, out) == (2, ""), error
+    assert OPTIONS[words] in error
+    assert error.count("\n") == 1
+    assert {*place.rglob("*")} == before
 
 
 def kept(place: Path) -> list[Path]:

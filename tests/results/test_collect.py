@@ -85,7 +85,15 @@ def write_measurement(folder: Path, pair: str, view: str, norm: float | None, **
         }
     undefined = {key: "nothing changed" for key, value in flat(summary) if value is None}
     identity = {"source": "0" * 64, "trained": "12", "view": view, "skip": [], "metrics": ["sparsity"], "format": 2}
-    known = {"identity": identity, "tied_or_skipped": {"a": "tied to b"}, "renamed": {}, "undefined": undefined}
+    sides = {side: {"spec": side, "digest": "0" * 64} for side in ("source", "trained")}
+    known = {
+        "pair": pair,
+        **sides,
+        "identity": identity,
+        "tied_or_skipped": {"a": "tied to b"},
+        "renamed": {},
+        "undefined": undefined,
+    }
     write_json(folder / "summary.json", summary)
     write_json(folder / "provenance.json", known | {"device": "cpu", "versions": {"python": "3.10", "torch": "2.10"}})
     reseal(folder)

@@ -189,10 +189,24 @@ def test_a_part_of_the_ledger_counts_only_if_it_checks(tmp_path: Path) -> None:
     (tmp_path / "ledger" / "b.npz").write_bytes(whole)
     assert ledger.load("b") is None, "a part of another name"
     other = Ledger(tmp_path / "ledger", {"pair": 2})
+    assert not (tmp_path / "ledger").exists(), "there is nothing in it yet"
+    other.store("c", [3], {})
     (tmp_path / "ledger" / "a.npz").write_bytes(whole)
     assert other.load("a") is None, "a part of another measurement"
     (tmp_path / "ledger" / "identity.json").write_bytes(b"\xff")
     assert Ledger(tmp_path / "ledger", {"pair": 2}).load("a") is None
+
+
+def test_a_ledger_is_no_link_and_has_no_pipe_in_it(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "a.npz").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / "identity.json")
+    for place in ("link", "piped"):
+        with pytest.raises(OutputError, match="is in the way, no measurement wrote it"):
+            Ledger(tmp_path / place, {"pair": 1})
+    assert (tmp_path / "theirs" / "a.npz").read_text() == "precious"
 
 
 def test_a_folder_that_is_no_ledger_is_left_alone(folders: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import entry_points
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _read(name: str, rows: Rows, split: str) -> tuple[list[Problem], dict[str, s
 def _lines(path: Path) -> tuple[list[Any], dict[str, str]]:
     text = read_text(find(path.expanduser()), ParameterError, "wanted a file of JSON lines")
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(StringIO(text), start=1):  # a JSON text may hold the ends of lines that others know
         with foreign(f"{path} line {number}: no JSON", ParameterError, "wanted one object a line"):
             found.append(json.loads(line))
     return found, {f"{JSONL}{path}": sha256(text.encode()).hexdigest()}
@@ -134,7 +135,7 @@ def _problem(row: object, rows: Rows, place: str) -> Problem:
             f"{place}: column {rows.messages!r} is {str(said)[:80]}; wanted {{role, content}} of text in turns, the "
             "last a user's"
         )
-    *before, last = ((message["role"], message["content"]) for message in said)
+    *before, last = ((message["role"], _utf8(message["content"], place)) for message in said)
     return Problem(last[1], str(reference), form=form, before=tuple(before))
 
 
@@ -146,4 +147,10 @@ def _column(row: Row, what: str, column: str, wanted: tuple[type, ...], place: s
         )
     if not isinstance(row[column], wanted) or isinstance(row[column], bool):
         raise ParameterError(f"{place}: column {column!r} is {row[column]!r:.80}; wanted {wanted[0].__name__}")
-    return row[column]
+    return _utf8(row[column], place) if isinstance(row[column], str) else row[column]
+
+
+def _utf8(text: str, place: str) -> str:
+    with foreign(place, ParameterError, "wanted text"):
+        text.encode()  # JSON can name halves of characters
+    return text
