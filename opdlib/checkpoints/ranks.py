@@ -56,6 +56,7 @@ class RankedCheckpoint(Checkpoint):
         whole, filled = torch.empty(info.shape, dtype=DTYPES[info.dtype]), 0
         for rank, file in enumerate(self._files):
             held = file.weights(size)[name]
+            self.watched.check(file.path)  # before anything is made of what may be half a file
             if not isinstance(held, DTensor):
                 whole.copy_(held.detach())  # every process has all of it
                 self.watched.check(file.path)

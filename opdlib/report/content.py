@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, Field
 
 import opdlib
 from opdlib.checkpoints.series import step_of
 from opdlib.report.findings import repeated
+from opdlib.results.known import MORE, Numbers, Summary
 from opdlib.results.layout import PROVENANCE, read_provenance
 from opdlib.results.open import Results
 from opdlib.tables import measured
@@ -37,6 +39,30 @@ ORIGINS = (
 )
 
 Content = dict[str, Any]
+
+
+class Block(BaseModel):
+    """What a page shows of a block of a summary, or of a layer."""
+
+    model_config = MORE
+    __pydantic_extra__: dict[str, Numbers]
+
+    rel_norm: float | None
+    energy_share: float | None
+
+
+class Sized(Block):
+    """The same of a block."""
+
+    parameter_share: float
+
+
+class Reported(Summary):
+    """A summary that a page can be made of: something was compared."""
+
+    exact_zero: float
+    blocks: dict[str, Sized] = Field(min_length=1)  # type: ignore[assignment]  # narrower on purpose
+    layers: list[Block]  # type: ignore[assignment]
 
 
 def content_of(pairs: Sequence[Results], regime: str = "") -> Content:

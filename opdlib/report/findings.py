@@ -104,9 +104,9 @@ def _subspace(entry: Entry) -> Case:
         return None
     null = numbers.get(f"nulls.visibility.{low}")
     control = verdict(entry, low) if null is not None else ""
-    values = {"pin": paper.span(joint), "plow": paper.span(low), "null": null, "inside": numbers[joint]}
+    values = {"pin": paper.span(joint), "plow": paper.span(low), "null": null, "inside": numbers.get(joint)}
     values |= {"chance": numbers.get("projection_expected.joint.0.1"), "low": numbers[low]}
-    here = "nothing" if numbers[low] is None else "low only" if numbers[joint] is None else "changed"
+    here = "nothing" if numbers[low] is None else "low only" if numbers.get(joint) is None else "changed"
     return here, control, values
 
 
@@ -119,9 +119,13 @@ def _nulls(entry: Entry) -> Case:
         return None
     values = {"changed": 1 - numbers["exact_zero"], "null_changed": 1 - numbers[f"{noise}exact_zero"]}
     for mask, key in masks.items():
-        values |= {mask: numbers[key], f"null_{mask}": numbers[f"{noise}{key}"]}
+        values |= {mask: numbers.get(key), f"null_{mask}": numbers.get(f"{noise}{key}")}
     count = sum(known[key]["verdict"] == "explained" for key in asked)
-    return "changed", "noise", values | {"count": count, "of": len(asked), "matrices": entry["summary"]["measured_2d"]}
+    return (
+        "changed",
+        "noise",
+        values | {"count": count, "of": len(asked), "matrices": entry["summary"].get("measured_2d", 0)},
+    )
 
 
 CASES = {"sparsity": _sparsity, "layers": _layers, "rank": _rank, "subspace": _subspace, "nulls": _nulls}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from opdlib.checkpoints import short_name
 from opdlib.checkpoints.series import listed, names_of, step_of
 from opdlib.errors import ParameterError, RegistryError
+from opdlib.report.content import Reported
+from opdlib.results.known import check_fit
 from opdlib.results.layout import DIGESTS, PROVENANCE, SUMMARY, check, results_folder
 from opdlib.results.open import Results
 
@@ -73,6 +75,8 @@ def _in_order(folder: Path) -> tuple[int, str]:
 
 
 def _check_alike(pairs: Sequence[Results]) -> None:
+    for results in pairs:
+        check_fit(Reported, results.summary, f"{results.title}: its summary", ParameterError, "measure the pair again")
     for other in pairs[1:]:
         for what in ("source", "view"):
             first, own = (results.provenance["identity"][what] for results in (pairs[0], other))

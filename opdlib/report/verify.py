@@ -14,10 +14,10 @@ from pydantic import BaseModel, Field
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import VerifyError
 from opdlib.foreign import foreign
-from opdlib.report.content import FORMAT, Content, digest, entry_of
+from opdlib.report.content import FORMAT, Content, Reported, digest, entry_of
 from opdlib.report.page import DATA, LARGEST, PAGE, PICTURE, PLACE, Pictures, render, text_of
 from opdlib.results.compare import GEOMETRY_TOLERANCE, differences
-from opdlib.results.known import MORE, Compared, Numbers, Summary, check_fit
+from opdlib.results.known import MORE, Compared, Numbers, check_fit
 from opdlib.results.layout import PROVENANCE, TENSORS, committed_folder
 from opdlib.results.open import Results
 
@@ -53,7 +53,7 @@ class Entry(BaseModel):
     view: str
     step: int | None
     anchor: str
-    summary: Summary
+    summary: Reported
     provenance: Compared
     dtypes: dict[str, list[str]]
     no_matrix: dict[str, int]

@@ -3,7 +3,6 @@ was written, not that opdlib wrote it."""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -33,11 +32,13 @@ TEXT = (
 MORE = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 """Whoever wrote a file may say more in it."""
 
+LARGEST = 1e300
+
 
 def _numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _numbers(own) for name, own in value.items()}
-    if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+    if value is not None and not (type(value) in (int, float) and abs(value) < LARGEST):
         raise ValueError(f"{value!r:.80} is no number")
     return value
 
@@ -73,6 +74,9 @@ class Summary(BaseModel):
 
     pair: str
     view: str
+    tensors: int = Field(ge=0, lt=2**63)
+    parameters: int = Field(ge=0, lt=2**63)
+    blocks: dict[str, dict[str, Numbers]]
     layers: list[Layer]
     nulls_scale: str = ""
     nulls: dict[str, dict[str, Numbers]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,3 +100,10 @@ def test_what_cannot_be_put_together(tmp_path: Path) -> None:
     sums = written(tmp_path / "b", (2,), [Partial()])
     with pytest.raises(CheckpointError, match="is placed as"):
         open_checkpoint(str(sums)).read("odd")
+
+
+def test_a_file_that_is_cut_short_is_said_to_have_changed(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(written(tmp_path / "actor", (2,), [Shard(0)])))
+    os.truncate(tmp_path / "actor" / "model_world_size_2_rank_1.pt", 5000)
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
+        checkpoint.read("odd")

@@ -124,6 +124,8 @@ SUMMARY: dict[str, tuple[Change, str]] = {
     "a source without a spec": (provenance(source={}), "source.spec"),
 }
 REPORT: dict[str, tuple[Change, str]] = {
+    "blocks without a share": (keys("summary.json", blocks={"mlp": {"rel_norm": 1.0}}), "blocks.mlp"),
+    "nothing compared": (keys("summary.json", exact_zero=None), "exact_zero"),
     "a row too long": (text("tensors.csv", lambda old: f"{old}{'a,' * 50}\n"), "tensors.csv"),
     "no column": (text("tensors.csv", lambda old: old.replace("energy", "x")), "has no column energy"),
     "words in a column": (text("tensors.csv", lambda old: old.replace(",640,", ",many,")), "has words in its column"),

@@ -62,6 +62,7 @@ def write_measurement(folder: Path, pair: str, view: str, norm: float | None, **
     summary = {
         "pair": pair,
         "view": view,
+        "tensors": 3,
         "parameters": 30,
         "rel_norm": norm or 0.0,
         "sparsity": {"1e-08": 0.5, "1e-05": THIRD},
