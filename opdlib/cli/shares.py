@@ -31,7 +31,7 @@ Whole = Annotated[int, Parameter(converter=_whole)]
 Wholes = Annotated[tuple[int, ...], Parameter(converter=_whole)]
 """Options that are whole numbers."""
 Count = Annotated[int, Parameter(converter=_whole, validator=Number(gte=1))]
-"""An option that is a number of workers, or of runs."""
+"""An option that is a number of workers."""
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 

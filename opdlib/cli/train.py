@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from opdlib.cli.process import left_to_the_child
-from opdlib.cli.shares import Count, Whole, Wholes
+from opdlib.cli.shares import Whole, Wholes
 from opdlib.errors import OutputError, ParameterError, StudyError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def study(
     score: bool = False,
     surgery: bool = False,
     along: bool = False,
-    parallel: Count | None = None,
+    parallel: Whole | None = None,
     json: bool = False,
 ) -> None:
     """Run what is missing of the study, one run at a time or several.
@@ -150,6 +150,8 @@ def study(
     from opdlib.registry.study import find_scale
 
     chosen = find_scale(scale)
+    if parallel is not None and parallel < 1:
+        raise ParameterError(f"--parallel {parallel}; wanted a number of runs from 1 up")
     if parallel is not None and along:
         raise ParameterError("--along with --parallel: these runs are made one at a time; leave --parallel out")
     if collect or overlaps:

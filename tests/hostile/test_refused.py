@@ -284,7 +284,7 @@ CASES: dict[str, tuple[Make, str]] = {
         stored(safetensors({f"t{i}": tensor([0], 0, 0) for i in range(5000)})),
         "no tensor name in common",
     ),
-    "the program itself for a package": (lambda place, here: measured("wheel:__main__/x.gguf"), "__spec__ is None"),
+    "the program itself for a package": (lambda place, here: measured("wheel:__main__/x.gguf"), "wheel:__main__"),
     "a null byte in a path": (lambda place, here: measured("a\0b"), "no such file or folder"),
     "a path beyond any": (lambda place, here: measured("x" * 5000), "too long"),
     "a deep index": (index(DEEP), "not readable as JSON"),
