@@ -132,7 +132,8 @@ class Results:
         with foreign(place, RegistryError, AGAIN):
             table = pd.read_csv(content, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False, na_values=[""])
         lacking = [column for column in TABLES.get(name, ()) if column not in table]
-        words = [c for c in table if c not in TEXT and not pd.api.types.is_numeric_dtype(table[c])]
+        numbers = [c for c in table if c not in TEXT] if len(table) else []  # of no rows pandas does not know the type
+        words = [c for c in numbers if not pd.api.types.is_numeric_dtype(table[c])]
         if lacking or words:
             found = f"has no column {lacking[0]}" if lacking else f"has words in its column {words[0]}"
             raise RegistryError(f"{place}: {found}; {AGAIN}")
