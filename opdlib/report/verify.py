@@ -17,7 +17,7 @@ from opdlib.foreign import foreign
 from opdlib.report.content import FORMAT, Content, Reported, digest, entry_of
 from opdlib.report.page import DATA, LARGEST, PAGE, PICTURE, PLACE, Pictures, render, text_of
 from opdlib.results.compare import GEOMETRY_TOLERANCE, differences
-from opdlib.results.known import MORE, Compared, Numbers, check_fit
+from opdlib.results.known import MORE, Compared, Numbers, Origin, check_fit
 from opdlib.results.layout import PROVENANCE, TENSORS, committed_folder
 from opdlib.results.open import Results
 
@@ -43,6 +43,12 @@ class Row(BaseModel):
     shape: str = ""
 
 
+class Origins(Compared):
+    """What an entry says of its checkpoints; `masters`: see `opdlib.report.content`."""
+
+    masters: Origin | None = None
+
+
 class Entry(BaseModel):
     """What a page must have of one pair before anything is computed of it."""
 
@@ -54,7 +60,7 @@ class Entry(BaseModel):
     step: int | None
     anchor: str
     summary: Reported
-    provenance: Compared
+    provenance: Origins
     dtypes: dict[str, list[str]]
     no_matrix: dict[str, int]
     repeats: dict[str, list[float]]

@@ -27,7 +27,7 @@ TEXT = (
     *("tensor", "part", "block", "module", "shape", "dtype_source", "dtype_trained", "no_matrix_because"),
     *("rule", "route", "metric", "side", "undefined", "reason", "null", "key"),
 )
-"""Columns of words: a tensor may be called NA, 1e5 or true. All others are numbers."""
+"""Columns of words: a tensor may be called NA, 1e5 or true. All others of `TABLES` are numbers."""
 
 MORE = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 """Whoever wrote a file may say more in it."""

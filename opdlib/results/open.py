@@ -131,8 +131,11 @@ class Results:
         content, place = io.BytesIO(self._content(f"{name}.csv")), f"{self.folder or self.title}: {name}.csv"
         with foreign(place, RegistryError, AGAIN):
             table = pd.read_csv(content, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False, na_values=[""])
-        lacking = [column for column in TABLES.get(name, ()) if column not in table]
-        numbers = [c for c in table if c not in TEXT] if len(table) else []  # of no rows pandas does not know the type
+        wanted = TABLES.get(name, ())
+        lacking = [column for column in wanted if column not in table]
+        numbers = (
+            [c for c in wanted if c in table and c not in TEXT] if len(table) else []
+        )  # of no rows pandas does not know the type
         words = [c for c in numbers if not pd.api.types.is_numeric_dtype(table[c])]
         if lacking or words:
             found = f"has no column {lacking[0]}" if lacking else f"has words in its column {words[0]}"
