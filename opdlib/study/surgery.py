@@ -30,7 +30,7 @@ from opdlib.results.trained import DONE
 from opdlib.train.evaluate import answers, counted
 from opdlib.train.run import threads
 
-SUBJECTS = {FULL: (0, 1, 2), "offline": (0,), "rlvr": (0,), "sgd-3e-2": (0,)}
+SUBJECTS = {FULL: (0, 1, 2), "adamw-1e-4": (0,), "offline": (0,), "rlvr": (0,), "sgd-3e-2": (0,)}
 """Arm -> the seeds whose updates are taken apart."""
 THIRDS = "layers"
 """Stands in the plan for the first, middle and last third of the layers, a rule each."""

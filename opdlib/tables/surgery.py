@@ -30,7 +30,7 @@ KINDS = {
 """Kind -> what the page calls it."""
 SHORTER = "everything, as much energy"
 """What it calls the control of singular directions, in which no coordinate is without a share."""
-ARMS = {FULL: "OPD", "offline": "offline", "rlvr": "RLVR", "sgd-3e-2": "SGD"}
+ARMS = {FULL: "OPD", "adamw-1e-4": "OPD, 1e-4", "offline": "offline", "rlvr": "RLVR", "sgd-3e-2": "SGD"}
 """Arm -> what the page calls it."""
 QUESTIONS = {
     "directions": ("singular", "scale", "none"),
