@@ -54,6 +54,13 @@ def test_the_rate_moves_more_than_who_samples() -> None:
     assert by_rate > 5 * abs(found["opd_exact_zero"] - found["offline_exact_zero"])
 
 
+def test_the_slow_run_learned_more_and_its_copy_shows_less() -> None:
+    solved = glued("09_surgery")
+    assert solved["solved_in_float32"] - solved["solved_in_bf16"] > 0.1
+    assert abs(solved["faster_in_float32"] - solved["faster_in_bf16"]) < 0.01
+    assert solved["solved_in_float32"] > solved["faster_in_float32"] > solved["solved_in_bf16"]
+
+
 def test_a_subnetwork_and_the_best_rates() -> None:
     mask, rates = glued("06_subnetwork"), glued("03_optimizers")
     assert mask["own_kept"] > mask["random_kept"]
