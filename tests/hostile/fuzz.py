@@ -8,6 +8,7 @@ What is found is written into the corpus, where `test_mutations` tries it for ev
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -51,9 +52,9 @@ def fuzz(name: str, seconds: float, folder: Path) -> None:
         try:
             tried.run(name, content)
         except Exception:
-            find = CORPUS / name / hashlib.sha256(content).hexdigest()[:12]
-            find.parent.mkdir(parents=True, exist_ok=True)
-            find.write_bytes(content)
+            found = json.loads(CORPUS.read_text())
+            found.setdefault(name, {})[hashlib.sha256(content).hexdigest()[:12]] = content.decode("latin1")
+            CORPUS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
             raise
 
     good = tried.all[name][2]

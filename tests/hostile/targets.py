@@ -17,8 +17,8 @@ from opdlib.results.open import open_results
 from opdlib.train.run_folder import StepLog
 from tests.hostile import made
 
-CORPUS = Path(__file__).with_name("corpus")
-"""What was found once, a folder a target."""
+CORPUS = Path(__file__).with_name("corpus.json")
+"""What was found once: target -> name -> the file, a character for each byte (latin1)."""
 
 
 class Targets:
