@@ -1,4 +1,4 @@
-"""`python -m opdlib`: what the command `opd` does."""
+"""`python -m opdlib`: what the command `opd` does, for launchers that want a module."""
 
 import sys
 

@@ -5,6 +5,8 @@ prints it as it is. Each class is also the standard exception that fits it, so c
 one: derive from `OpdError` and from one standard exception, and say in the docstring when it is raised.
 """
 
+from collections.abc import Sequence
+
 LONGEST_WORD, LONGEST_LINE = 300, 3000
 """Characters that are shown of a name, and of a message."""
 
@@ -25,6 +27,16 @@ def one_line(text: str) -> str:
     """
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return _shortened(" ".join(_shortened(word, LONGEST_WORD) for word in escaped.split(" ")), LONGEST_LINE)
+
+
+def named(things: Sequence[object], most: int = 5) -> str:
+    """The first of these things, and how many more there are.
+
+    >>> named(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(things) - most} more" if len(things) > most else ""
+    return ", ".join(map(str, things[:most])) + more
 
 
 def _shortened(text: str, most: int) -> str:

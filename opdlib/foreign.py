@@ -76,16 +76,11 @@ def read_text(file: Path, kind: type[OpdError], do: str) -> str:
         return content.decode()
 
 
-def read_json(file: Path, kind: type[OpdError], do: str) -> Any:
-    """What a JSON file holds. Raises a `kind` that says what to `do`."""
-    text = read_text(file, kind, do)
-    with foreign(f"{file}: not readable as JSON", kind, do):
-        return json.loads(text)
-
-
 def read_object(file: Path, kind: type[OpdError], do: str) -> dict[str, Any]:
     """What a JSON file holds, which must be an object. Raises a `kind` that says what to `do`."""
-    content = read_json(file, kind, do)
+    text = read_text(file, kind, do)
+    with foreign(f"{file}: not readable as JSON", kind, do):
+        content = json.loads(text)
     if not isinstance(content, dict):
         raise kind(f"{file}: holds a {type(content).__name__}, wanted a JSON object; {do}")
     return content

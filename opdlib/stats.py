@@ -110,6 +110,12 @@ def holm(p: pd.Series) -> pd.Series:
     return corrected.reindex(p.index)
 
 
+def median(values: Sequence[float]) -> float:
+    """Of those that are defined; NaN without any."""
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.median(defined)) if defined else math.nan
+
+
 def median_interval(values: Sequence[float] | pd.Series) -> tuple[float, float, float]:
     """Median and the 95% interval of it that order statistics give: (median, low, high), whatever the distribution.
 

@@ -208,7 +208,7 @@ def opd_process(tmp_path: Path) -> Command:
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "opdlib.cli", *map(str, arguments)],
+            [sys.executable, "-m", "opdlib", *map(str, arguments)],
             capture_output=True,
             text=True,
             cwd=tmp_path,

@@ -29,15 +29,7 @@ WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin
 
 USED = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "init_lora_weights"}
 WITHOUT_EFFECT = {
-    *(
-        "peft_type",
-        "task_type",
-        "inference_mode",
-        "auto_mapping",
-        "peft_version",
-        "base_model_name_or_path",
-        "revision",
-    ),
+    *("peft_type", "task_type", "inference_mode", "auto_mapping", "peft_version", "base_model_name_or_path"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias"),
     *("lora_dropout", "megatron_config", "megatron_core", "loftq_config", "eva_config", "qalora_group_size"),
     *("revision", "runtime_config"),
@@ -86,9 +78,8 @@ class AdaptedCheckpoint(Checkpoint):
             elif "lora_" in name or "trainable_tokens" in name:
                 raise CheckpointError(f"{spec}: holds {stored}, which plain LoRA has not; {_MERGE}")
             else:
-                self._whole[self._base_name(re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", name))] = (
-                    stored
-                )
+                plain = re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", name)
+                self._whole[self._base_name(plain)] = stored
         for module, parts in factors.items():
             name = self._base_name(f"{module}.weight")
             self._products[name] = self._product(module, name, parts, config)
@@ -134,10 +125,8 @@ class AdaptedCheckpoint(Checkpoint):
         if sorted(parts) != (["embedding_A", "embedding_B"] if embedding else ["A", "B"]):
             raise CheckpointError(f"{self.spec}: {module} has only {', '.join(parts.values())}; copy the adapter again")
         b, a = (self.adapter.tensors[part].shape for _, part in sorted(parts.items(), reverse=True))
-        rank, alpha = (
-            _matched(config, "rank_pattern", "r", module),
-            _matched(config, "alpha_pattern", "lora_alpha", module),
-        )
+        rank = _matched(config, "rank_pattern", "r", module)
+        alpha = _matched(config, "alpha_pattern", "lora_alpha", module)
         if not (isinstance(rank, int) and isinstance(alpha, int | float)):
             raise CheckpointError(f"{self.spec}: {CONFIG} gives {module} rank {rank} and alpha {alpha}; wanted numbers")
         if len(a) != 2 or len(b) != 2 or not a[0] == b[1] == rank > 0:
@@ -167,7 +156,7 @@ def holds(path: Path) -> bool:
 _above: ContextVar[tuple[Path, ...]] = ContextVar("adapters that are being opened over the base they name", default=())
 
 
-def open_adapter(path: Path, spec: str, revision: str | None = None, base: str = "") -> AdaptedCheckpoint:
+def open_adapter(path: Path, spec: str, base: str = "") -> AdaptedCheckpoint:
     """Open an adapter over `base`, or without one over the base that its configuration names: a path, from the
     adapter's folder or from here, or a name on the Hub. Raises CheckpointError with what was found and what to do."""
     from opdlib.checkpoints import open_checkpoint
@@ -193,9 +182,7 @@ def open_adapter(path: Path, spec: str, revision: str | None = None, base: str =
         raise CheckpointError(f"{folder}: its base cannot be opened: {error}; or give it: lora:ADAPTER@BASE") from error
     finally:
         _above.reset(token)
-    made = AdaptedCheckpoint(spec, opened, under, config)
-    made.revision = revision
-    return made
+    return AdaptedCheckpoint(spec, opened, under, config)
 
 
 def open_over(location: str, spec: str) -> AdaptedCheckpoint:
@@ -204,13 +191,14 @@ def open_over(location: str, spec: str) -> AdaptedCheckpoint:
 
     name, _, base = location.partition("@")
     path = Path(name).expanduser()
-    revision = None
-    if not path.exists() and NAME.fullmatch(name):
+    downloaded = not path.exists() and NAME.fullmatch(name) is not None
+    if downloaded:
         path = download(name)
-        revision = path.name
     if not holds(path):
         raise CheckpointError(f"{spec}: no {CONFIG} in {path}; wanted lora:ADAPTER@BASE, with the folder of an adapter")
-    return open_adapter(path, spec, revision, base)
+    made = open_adapter(path, spec, base)
+    made.revision = path.name if downloaded else None  # the folder of a snapshot is named after its commit
+    return made
 
 
 def _base(folder: Path, config: Mapping[str, Any]) -> str:

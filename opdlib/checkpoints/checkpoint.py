@@ -108,6 +108,13 @@ class Checkpoint(ABC):
             )
         return self.tensors[name]
 
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The stored dtype of `name`. Raises CheckpointError for one that torch has not, and for no such tensor."""
+        dtype = self.info(name).dtype
+        if dtype not in DTYPES:
+            raise CheckpointError(f"{self.spec}: {name} is stored as {dtype}; wanted one of {', '.join(DTYPES)}")
+        return DTYPES[dtype]
+
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """The content of config.json, empty if there is none. Raises CheckpointError if it is no JSON object."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from opdlib.checkpoints.checkpoint import DTYPES, NAMES, Checkpoint, TensorInfo
+from opdlib.checkpoints.checkpoint import NAMES, Checkpoint, TensorInfo
 from opdlib.checkpoints.opcodes import check_keys
 from opdlib.checkpoints.pickled import load, weights_of
 from opdlib.checkpoints.watched import Watched
@@ -81,11 +81,9 @@ class DistributedCheckpoint(Checkpoint):
         self.check_sizes()
 
     def read(self, name: str) -> torch.Tensor:
-        info = self.info(name)
-        if info.dtype not in DTYPES:
-            raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
+        shape, dtype = self.info(name).shape, self.dtype_of(name)
         with foreign(f"{self.spec}: {name}", CheckpointError, "copy the folder again"):
-            whole = torch.empty(info.shape, dtype=DTYPES[info.dtype])
+            whole = torch.empty(shape, dtype=dtype)
             for chunk in self._chunks[name]:
                 target = whole
                 for axis, (offset, size) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
@@ -111,14 +109,12 @@ def holds(path: Path) -> bool:
     return path.name == METADATA or path.suffix == ".distcp"
 
 
-def open_distributed(path: Path, spec: str, revision: str | None = None) -> DistributedCheckpoint:
+def open_distributed(path: Path, spec: str) -> DistributedCheckpoint:
     """Open such a folder, whole whatever file of it is given. Raises CheckpointError."""
     folder = _folder(path if path.is_dir() else path.parent)
     if folder is None:
         raise CheckpointError(f"{path}: without {METADATA} beside it; copy the whole folder")
-    opened = DistributedCheckpoint(spec, folder)
-    opened.revision = revision
-    return opened
+    return DistributedCheckpoint(spec, folder)
 
 
 def _folder(path: Path) -> Path | None:

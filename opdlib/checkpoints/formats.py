@@ -23,8 +23,8 @@ class Format:
     """What it looks like on disk, for people."""
     holds: Callable[[Path], bool]
     """Whether there is one at a path that exists, by names of files alone."""
-    open: Callable[[Path, str, str | None], Checkpoint]
-    """Opens path, spec, revision; raises CheckpointError in one line."""
+    open: Callable[[Path, str], Checkpoint]
+    """Opens path and spec; raises CheckpointError in one line."""
 
 
 FORMATS = (
@@ -47,7 +47,8 @@ def open_path(path: Path, spec: str, revision: str | None = None) -> Checkpoint:
     if not (path.is_dir() or path.is_file()):
         raise CheckpointError(f"{path}: is no regular file; {wanted}")
     if present := [known for known in FORMATS if known.holds(path)]:
-        checkpoint = present[0].open(path, spec, revision)
+        checkpoint = present[0].open(path, spec)
+        checkpoint.revision = revision
         checkpoint.beside = tuple(other.looks for other in present[1:])
         if checkpoint.beside:
             _log.warning(

@@ -106,16 +106,14 @@ def holds(path: Path) -> bool:
     return any(path.glob("*.gguf")) if path.is_dir() else path.suffix == ".gguf"
 
 
-def open_gguf(path: Path, spec: str, revision: str | None = None) -> GgufCheckpoint:
+def open_gguf(path: Path, spec: str) -> GgufCheckpoint:
     """Open a GGUF file, or the only one of a folder. Raises CheckpointError, MissingDependencyError."""
     files = sorted(path.glob("*.gguf")) if path.is_dir() else [path]
     if len(files) > 1:
         raise CheckpointError(f"{path}: {len(files)} GGUF files ({files[0].name}, {files[1].name}, ...); name one")
     if (part := SHARD.fullmatch(files[0].name)) and int(part[3]) > 1:
         raise CheckpointError(f"{files[0]}: part {part[2]} of {part[3]}; join them first with llama-gguf-split --merge")
-    opened = GgufCheckpoint(spec, files[0])
-    opened.revision = revision
-    return opened
+    return GgufCheckpoint(spec, files[0])
 
 
 def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str, tuple[int, ...]], dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
+from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index, whole_file
 from opdlib.checkpoints.watched import Watched, unreadable
 from opdlib.errors import CheckpointError
@@ -29,8 +29,8 @@ class LocalCheckpoint(Checkpoint):
     a file that has changed since it was opened.
     """
 
-    def __init__(self, spec: str, files: Files, folder: Path, revision: str | None = None, empty: bool = False):
-        self.spec, self.folder, self.revision, self.format = spec, folder, revision, "safetensors"
+    def __init__(self, spec: str, files: Files, folder: Path, empty: bool = False):
+        self.spec, self.folder, self.format = spec, folder, "safetensors"
         self.watched = Watched(files)
         self._places: dict[str, tuple[Path, int, int]] = {}  # file, start, stop
         self.tensors = {}
@@ -61,10 +61,7 @@ class LocalCheckpoint(Checkpoint):
         return self._read(name, file, begin + start * row, begin + stop * row, (stop - start, *shape[1:]))
 
     def _read(self, name: str, file: Path, start: int, stop: int, shape: tuple[int, ...]) -> torch.Tensor:
-        info = self.info(name)
-        dtype = DTYPES.get(info.dtype)
-        if dtype is None:
-            raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
+        dtype = self.dtype_of(name)
         content = torch.empty(stop - start, dtype=torch.uint8)
         unread = content.numpy().data
         try:
@@ -87,14 +84,14 @@ def holds(path: Path) -> bool:
     return path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json")
 
 
-def open_local(path: Path, spec: str, revision: str | None = None) -> LocalCheckpoint:
+def open_local(path: Path, spec: str) -> LocalCheckpoint:
     """Open a safetensors file, an index of shards, or a folder that holds either. Raises CheckpointError with what was
     found and what to do."""
     if path.is_dir():
         indices, weights = sorted(path.glob(f"{WEIGHTS}.index.json")), sorted(path.glob(WEIGHTS))
-        return LocalCheckpoint(spec, files_in(path, "model.safetensors", indices, weights), path, revision)
+        return LocalCheckpoint(spec, files_in(path, "model.safetensors", indices, weights), path)
     files = files_of_index(path) if path.suffix == ".json" else whole_file(path)
-    return LocalCheckpoint(spec, files, path.parent, revision)
+    return LocalCheckpoint(spec, files, path.parent)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

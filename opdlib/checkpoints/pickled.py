@@ -13,7 +13,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import torch
 
-from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
+from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.opcodes import check_keys
 from opdlib.checkpoints.shards import Files, check_shard, files_in, files_of_index, whole_file
 from opdlib.checkpoints.watched import Watched
@@ -71,8 +71,8 @@ class PickledCheckpoint(Checkpoint):
     """The weights of files of torch.save. Raises CheckpointError for a pickle that wants more than tensors and plain
     data, for one that holds no weights, and where files and index disagree."""
 
-    def __init__(self, spec: str, files: Files, folder: Path, revision: str | None = None):
-        self.spec, self.folder, self.revision, self.format = spec, folder, revision, "torch"
+    def __init__(self, spec: str, files: Files, folder: Path):
+        self.spec, self.folder, self.format = spec, folder, "torch"
         self.watched = Watched(files)
         self._files: dict[str, PickledFile] = {}
         self.tensors = {}
@@ -90,11 +90,8 @@ class PickledCheckpoint(Checkpoint):
         self.check_sizes()
 
     def read(self, name: str) -> torch.Tensor:
-        info = self.info(name)
-        if info.dtype not in DTYPES:
-            raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
-        file = self._files[name]
-        found: torch.Tensor = file.weights(info.numel * DTYPES[info.dtype].itemsize)[name]
+        size, file = self.info(name).numel * self.dtype_of(name).itemsize, self._files[name]
+        found: torch.Tensor = file.weights(size)[name]
         own = found.detach().contiguous().clone()  # nobody computes with a map, which may be cut short
         self.watched.check(file.path)
         return own
@@ -168,14 +165,14 @@ def holds(path: Path) -> bool:
     return path.suffix in SUFFIXES or path.name.endswith(".bin.index.json")
 
 
-def open_pickled(path: Path, spec: str, revision: str | None = None) -> PickledCheckpoint:
+def open_pickled(path: Path, spec: str) -> PickledCheckpoint:
     """Open a file of torch.save, an index of shards, or a folder with either, beside whatever a trainer left there.
     Raises CheckpointError with what was found and what to do."""
     if path.is_dir():
         files = files_in(path, "pytorch_model.bin", sorted(path.glob("*.bin.index.json")), _weights(path))
-        return PickledCheckpoint(spec, files, path, revision)
+        return PickledCheckpoint(spec, files, path)
     files = files_of_index(path) if path.suffix == ".json" else whole_file(path)
-    return PickledCheckpoint(spec, files, path.parent, revision)
+    return PickledCheckpoint(spec, files, path.parent)
 
 
 def _weights(folder: Path) -> list[Path]:

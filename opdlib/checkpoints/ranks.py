@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from opdlib.checkpoints.checkpoint import DTYPES, Checkpoint, TensorInfo
+from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.pickled import PickledFile
 from opdlib.checkpoints.watched import Watched
 from opdlib.errors import CheckpointError
@@ -49,11 +49,9 @@ class RankedCheckpoint(Checkpoint):
     def read(self, name: str) -> torch.Tensor:
         from torch.distributed.tensor import DTensor
 
-        info = self.info(name)
-        if info.dtype not in DTYPES:
-            raise CheckpointError(f"{self.spec}: {name} is stored as {info.dtype}; wanted one of {', '.join(DTYPES)}")
-        size = info.numel * DTYPES[info.dtype].itemsize // len(self._files)
-        whole, filled = torch.empty(info.shape, dtype=DTYPES[info.dtype]), 0
+        info, dtype = self.info(name), self.dtype_of(name)
+        size = info.numel * dtype.itemsize // len(self._files)
+        whole, filled = torch.empty(info.shape, dtype=dtype), 0
         for rank, file in enumerate(self._files):
             held = file.weights(size)[name]
             self.watched.check(file.path)  # before anything is made of what may be half a file
@@ -93,7 +91,7 @@ def holds(path: Path) -> bool:
     return FILE.fullmatch(path.name) is not None
 
 
-def open_ranks(path: Path, spec: str, revision: str | None = None) -> RankedCheckpoint:
+def open_ranks(path: Path, spec: str) -> RankedCheckpoint:
     """Open the files of all ranks. Raises CheckpointError."""
     if not path.is_dir():
         raise CheckpointError(f"{path}: the part of one process; give the folder, {path.parent}")
@@ -104,9 +102,7 @@ def open_ranks(path: Path, spec: str, revision: str | None = None) -> RankedChec
         raise CheckpointError(f"{folder}: files of runs of {sizes[0]} and of {sizes[1]} processes; leave those of one")
     if missing := sorted(set(range(sizes[0])) - {rank for _, rank in files}):
         raise CheckpointError(f"{folder}: rank {missing[0]} of {sizes[0]} is missing; copy its file too")
-    opened = RankedCheckpoint(spec, folder, {rank: path for (_, rank), path in files.items()})
-    opened.revision = revision
-    return opened
+    return RankedCheckpoint(spec, folder, {rank: path for (_, rank), path in files.items()})
 
 
 def _files(folder: Path) -> dict[tuple[int, int], Path]:

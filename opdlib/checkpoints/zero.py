@@ -138,7 +138,7 @@ def holds(path: Path) -> bool:
     return bool(OPTIMIZER.fullmatch(path.name) or MODEL.fullmatch(path.name))
 
 
-def open_zero(path: Path, spec: str, revision: str | None = None) -> ZeroCheckpoint:
+def open_zero(path: Path, spec: str) -> ZeroCheckpoint:
     """Open the step that `latest` names, or the folder of one. Raises CheckpointError."""
     if not path.is_dir():
         raise CheckpointError(f"{path}: the part of one process; give the folder, {path.parent}")
@@ -148,9 +148,7 @@ def open_zero(path: Path, spec: str, revision: str | None = None) -> ZeroCheckpo
         step, folder = path / name, path
         if Path(name).name != name or name in ("", "..") or not step.is_dir():
             raise CheckpointError(f"{path / LATEST}: names {name!r}, which is no folder beside it; {DO}")
-    opened = ZeroCheckpoint(spec, step, folder)
-    opened.revision = revision
-    return opened
+    return ZeroCheckpoint(spec, step, folder)
 
 
 def _ranked(step: Path, pattern: re.Pattern[str]) -> list[Path]:

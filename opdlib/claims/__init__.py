@@ -10,19 +10,3 @@ from __future__ import annotations
 from opdlib.claims.compared import GENERAL, compare, counts, of_study, passing, records, without_tolerance
 from opdlib.claims.readable import listed, readable
 from opdlib.registry.claims import FINDINGS, Claim, Range, load
-
-__all__ = [
-    "FINDINGS",
-    "GENERAL",
-    "Claim",
-    "Range",
-    "compare",
-    "counts",
-    "listed",
-    "load",
-    "of_study",
-    "passing",
-    "readable",
-    "records",
-    "without_tolerance",
-]

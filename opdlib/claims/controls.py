@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -31,14 +32,14 @@ from opdlib import stats
 from opdlib.claims import verdict
 from opdlib.claims.ours import Measured
 from opdlib.claims.study import EMPTY, along, measured, rivals, shared
-from opdlib.registry.claims import PAPER, Claim, Range
+from opdlib.registry.claims import PAPER, Claim, Null, Range
 from opdlib.registry.study import FULL
 from opdlib.stats import MARGIN, mean_interval, scaled
 from opdlib.tables import paper, paper_nulls, study
 from opdlib.tables.matched.norm import largest_common
 from opdlib.tables.optimizers import state, sweep
 
-NULLS = ("visibility", "permutation", "spectrum", "chance")
+NULLS: tuple[str, ...] = get_args(Null)
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,12 @@ from opdlib.quantities import MISSING
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """`compare` or `of_study` as text."""
-    rows = [
-        {
-            "id": row["id"],
-            "statement": row["statement"],
-            "paper": _range(row["low"], row["high"], row["unit"]),
-            "ours": _interval(row["ours"], row.get("low_ours", math.nan), row.get("high_ours", math.nan), row["unit"]),
-            "verdict": row["verdict"],
-            "control": row["control"],
-            "tolerance": _tolerance(row["tolerance"], row["unit"]),
-            "locator": row["locator"],
-            "reason": row["reason"],
-        }
-        for row in table.to_dict("records")
-    ]
     columns = ["id", "statement", "paper", "ours", "verdict", "control", "tolerance", "locator", "reason"]
+    rows = []
+    for row in table.to_dict("records"):
+        ends, unit = (row.get(end, math.nan) for end in ("low_ours", "high_ours")), row["unit"]
+        text = {"paper": _range(row["low"], row["high"], unit), "ours": _interval(row["ours"], *ends, unit)}
+        rows.append(row | text | {"tolerance": _tolerance(row["tolerance"], unit)})
     shown = pd.DataFrame(rows, columns=columns).set_index("id")
     return shown if any(table["reason"]) else shown.drop(columns="reason")
 

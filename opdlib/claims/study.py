@@ -75,7 +75,9 @@ def of_scale(claim: Claim, scale: str, root: Path | None = None) -> Found:
         ratios = shared(scale, claim.arm, claim.quantity, claim.other, root)
         return Found(ratios, "" if len(ratios) else f"no pairs of runs opd and {claim.arm} at {scale}", ranged=True)
     if "best" in claim.operation:
-        return _best(claim, scale, root)
+        runs, first, second, why = rivals(scale, claim.arm, claim.other, claim.operation, root)
+        values = EMPTY if why else study.paired(runs, first, second, claim.quantity)
+        return Found(values, "" if len(values) else why or f"no seed in common at {scale}")
     if claim.operation in ("minus arm", "over arm", "share of loss"):
         return _of_arms(claim, study.runs(scale, root=root), scale)
     states = along(scale, claim.arm, claim.quantity, root)
@@ -92,9 +94,8 @@ def _of_arms(claim: Claim, runs: pd.DataFrame, scale: str) -> Found:
     if len(found):
         return Found(found)
     missing = [arm for arm in (claim.arm, claim.other) if wide[arm].notna().sum() == 0]
-    return Found(
-        reason=f"no runs of {' and '.join(missing)} at {scale}" if missing else f"no seed in common at {scale}"
-    )
+    what = f"runs of {' and '.join(missing)}" if missing else "seed in common"
+    return Found(reason=f"no {what} at {scale}")
 
 
 def along(scale: str, arm: str, quantity: str, root: Path | None = None) -> pd.DataFrame:
@@ -106,10 +107,8 @@ def along(scale: str, arm: str, quantity: str, root: Path | None = None) -> pd.D
 def shared(scale: str, arm: str, quantity: str, other: str, root: Path | None = None) -> pd.Series:
     """What full OPD and an arm of other seeds changed in common, a share over one that chance expects
     (`expected.KIND.SHARE`), by pair of runs, at the highest threshold."""
-    table = overlap.overlaps(scale, root)
-    table = table[
-        (table["arm_b"] == arm) & (table["seed_a"] != table["seed_b"]) & (table["atol"] == table["atol"].max())
-    ]
+    table = overlap.at_highest(overlap.overlaps(scale, root))
+    table = table[(table["arm_b"] == arm) & (table["seed_a"] != table["seed_b"])]
     ratio: pd.Series = table[quantity] / table[other.removeprefix("expected.").replace(".", "_")]
     return ratio.reset_index(drop=True)
 
@@ -139,9 +138,3 @@ def rivals(
     if not single and chosen[behind]["edge"]:
         why = f"the best rate of {behind} at {scale} is the outermost that was tried"
     return runs, chosen[one]["arm"], second, why
-
-
-def _best(claim: Claim, scale: str, root: Path | None) -> Found:
-    runs, first, second, why = rivals(scale, claim.arm, claim.other, claim.operation, root)
-    values = EMPTY if why else study.paired(runs, first, second, claim.quantity)
-    return Found(values, "" if len(values) else why or f"no seed in common at {scale}")

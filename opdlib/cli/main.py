@@ -18,7 +18,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 import opdlib
-from opdlib.cli import claims, measure, patch, report, several, shares, train
+from opdlib.cli import measure, patch, report, several, shares, train
 from opdlib.cli.process import interrupted
 from opdlib.errors import OpdError, ParameterError, needs_extra, one_line
 
@@ -47,7 +47,7 @@ for action in (patch.make, patch.apply, patch.verify):
 app.command(patches)
 app.command(patch.edit)
 app.command(patch.noise)
-app.command(claims.claims)
+app.command(report.claims)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

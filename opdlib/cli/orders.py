@@ -50,6 +50,7 @@ def orders_of(
         default = default_folder(pair.key, view, told_apart)
         folder = default if out is None else out if len(pairs) == 1 else out / folder_name(pair.key)
         scales = scales_of(committed_folder(pair, "stored")) if view == "bf16" and not given else {}
-        order = Order(folder, pair.key, after, (*pair.skip, *skip), scales=scales, rename=renames_of(rename))
+        left_out = (*pair.skip, *skip)
+        order = Order(pair.key, after, left_out, scales=scales, rename=renames_of(rename), folder=folder)
         orders.setdefault(before, []).append((pair, order))
     return orders

@@ -1,4 +1,4 @@
-"""What `opd` writes for people to read: one page about pairs, and whether such a page is true."""
+"""What `opd` writes for people to read: one page about pairs, whether such a page is true, and the paper's claims."""
 
 from __future__ import annotations
 
@@ -100,3 +100,24 @@ def verify(file: Path, /, *, workers: Count | None = None, json: bool = False) -
         print(dumps({"file": str(file), "agrees": True, "pairs": names}, indent=1))
         return
     print(f"{file}: as it was written, and the checkpoints give every number of {', '.join(names)}")
+
+
+def claims(*, json: bool = False) -> None:
+    """Hold the paper's claims against everything measured here.
+
+    example: opd claims --json
+
+    Of each: does its number come out, does it survive its control, and who else passes?
+
+    Args:
+        json: every claim as JSON, with statement, tolerance, interval and the reason why one is not tested
+    """
+    from opdlib.claims import listed, passing, records
+
+    found = records()
+    if json:
+        print(dumps(found, indent=1))
+        return
+    print(listed(found).to_string(index=False))
+    print()
+    print(passing(found).to_string(index=False))

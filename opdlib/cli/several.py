@@ -61,7 +61,8 @@ def trajectory(
         raise ParameterError(
             "trajectory takes FOLDER, or --trained with several checkpoints; see opd trajectory --help"
         )
-    specs = listed([folder], series=True) if folder else listed(trained, series=_is_training(trained))
+    series = folder is not None or (len(trained) == 1 and bool(training_folder(trained[0])))
+    specs = listed([folder] if folder else trained, series)
     if len(specs) < 2:
         raise ParameterError(f"{specs[0]}: one checkpoint is no trajectory; wanted two or more")
     numbers = [step_of(spec) for spec in specs]
@@ -107,7 +108,7 @@ def compare(
         workers: threads; changes no number
         json: the table as JSON, a list
     """
-    from opdlib.figures import pairs
+    from opdlib.figures import maps
     from opdlib.results.several import compare as compared
     from opdlib.tables.subnetwork.overlap import latent_error
 
@@ -119,15 +120,11 @@ def compare(
     options: dict[str, Any] = {"atol": atol, "view": view, "skip": skip, "workers": workers, "progress": None}
     options["rename"] = renames_of(rename)
     table = compared(place, open_checkpoint(source), named, **options)
-    _draw(place, {"comparison": pairs.matrix(table)})
+    _draw(place, {"comparison": maps.matrix(table)})
     nulls = [f"expected.{parts}.o1" for parts in ("global", "tensor", "magnitude")]
     keys = ["o1", *nulls, "o2", "latent_cosine", "subspace.right", "subspace_expected.right"]
     off = f"{LATENT.format(**latent_error())}\n" if table["cosine"].isna().any() else ""
     _print(table, ["a", "b", *keys], f"{off}{len(table)} pairs; table and figure in {place}", json)
-
-
-def _is_training(specs: Sequence[str]) -> bool:
-    return len(specs) == 1 and bool(training_folder(specs[0]))
 
 
 def _draw(folder: Path, figures: dict[str, Axes]) -> None:

@@ -81,11 +81,9 @@ def measure_shards(orders: Mapping[Checkpoint, Sequence[Order]], shard: str, opt
 def tell_forecasts(orders: Mapping[Checkpoint, Sequence[Order]], options: Mapping[str, Any]) -> None:
     """What the orders over each source would take: a line for each number."""
     from opdlib.measurement.forecast import forecast
-    from opdlib.measurement.parts import Job
 
     for source, together in orders.items():
-        jobs = [Job(o.name, o.trained, o.skip, scales=o.scales, rename=o.rename) for o in together]
-        found = forecast(source, jobs, **options)
+        found = forecast(source, together, **options)
         print(", ".join(order.name for order in together))
         print(f"  tensors   {found.tensors}, with {found.matrices} matrices")
         print(f"  to read   {_size(found.read)}, of which {_size(found.download)} to download")

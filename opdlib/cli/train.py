@@ -157,7 +157,9 @@ def study(
     if collect or overlaps:
         said = _collected(chosen, out, overlaps)
     elif repeat:
-        said = _repeated(chosen, repeat, from_scratch)
+        from opdlib.study import repeat as repeating
+
+        said = repeating.repeat(chosen, repeat, from_scratch)
     elif score or surgery:
         said = _asked(chosen, out, surgery, arms, seeds)
     else:
@@ -182,12 +184,6 @@ def _collected(scale: Scale, out: Path, overlaps: bool) -> Iterator[str]:
         yield f"{scale.name}: {len(collect(scale, out))} runs in {out / scale.name}"
 
 
-def _repeated(scale: Scale, runs: tuple[str, ...], from_scratch: bool) -> Iterator[str]:
-    from opdlib.study.repeat import repeat
-
-    yield from repeat(scale, runs, from_scratch)
-
-
 def _made(
     scale: Scale,
     out: Path,
@@ -199,7 +195,7 @@ def _made(
     parallel: int | None,
 ) -> Iterator[str]:
     """Train and measure what is missing. Raises StudyError if a run of several at once failed."""
-    from opdlib.results.missing import missing, missing_along
+    from opdlib.results.study import missing, missing_along
 
     runs = (missing_along if along else missing)(scale, out, arms, seeds)
     yield f"{scale.name}: {len(runs)} runs to do"
@@ -228,7 +224,7 @@ def _run_study_arm(scale: Scale, arm: str, seed: int, out: Path, from_scratch: b
     if "torch" in sys.modules and not arithmetic.computes_with(kernels):
         said = {"--from-scratch": from_scratch, "--along": along}
         chosen = "--arms", arm, "--seeds", str(seed), *(option for option, there in said.items() if there)
-        command = [sys.executable, "-m", "opdlib.cli", "study", scale.name, *chosen, "--out", str(out)]
+        command = [sys.executable, "-m", "opdlib", "study", scale.name, *chosen, "--out", str(out)]
         with left_to_the_child():
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if code := done.returncode:

@@ -7,18 +7,3 @@ from opdlib.figures.curves import magnitude, threshold_curve
 from opdlib.figures.dots import block_energy, block_norm, pair_norm, pair_sparsity
 from opdlib.figures.maps import layer_module
 from opdlib.figures.theme import panels, theme
-
-__all__ = [
-    "block_energy",
-    "block_norm",
-    "layer_module",
-    "magnitude",
-    "nulls",
-    "pair_norm",
-    "pair_sparsity",
-    "panels",
-    "rank",
-    "subspace",
-    "theme",
-    "threshold_curve",
-]

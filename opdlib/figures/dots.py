@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from opdlib.checkpoints.names import BLOCKS
-from opdlib.figures.theme import HERE, REGIMES, WHOLE, figure, legend_above, named_rows, of_pairs, of_views, plain_axis
+from opdlib.figures.theme import HERE, WHOLE, figure, legend_above, named_rows, of_regimes, of_views, plain_axis
 from opdlib.quantities import quantity
 
 SMALLEST_NORM, SMALLEST_BLOCK_NORM = 1e-2, 1e-4
@@ -31,7 +31,7 @@ def pair_norm(table: pd.DataFrame, ax: Axes) -> None:
 
 @figure
 def block_norm(table: pd.DataFrame, ax: Axes) -> None:
-    """Relative norm of each block in percent, beside the paper's Table 3 of v2. Table: `blocks`, the paper's, ours."""
+    """Relative norm of each block in percent, beside the paper's Table 3 of v2. Table: `paper.blocks`, `movement`."""
     dots(ax, table, "block", "rel_norm", "blocks.mlp.rel_norm", shift=0.22)
     _norm_axis(ax, SMALLEST_BLOCK_NORM, table)
     legend_above(ax, right=True)
@@ -60,13 +60,10 @@ def dots(ax: Axes, table: pd.DataFrame, rows: str, column: str, key: str, shift:
     order = [block for block in BLOCKS if block in given] if rows == "block" else list(given)
     place: dict[Hashable, int] = {row: number for number, row in enumerate(order)}
     drawn = quantity(key)
-    for regime, (colour, marker) in REGIMES.items():
-        own = table[(table["origin"] == "paper") & (table["regime"] == regime)].dropna(subset=[column])
-        if len(own):
-            label = f"paper, {regime.split()[0]}"
-            ax.plot(drawn.scale * own[column], own[rows].map(place), marker, color=colour, mec="white", label=label)
+    for own, marker, look in of_regimes(table.dropna(subset=[column])):
+        ax.plot(drawn.scale * own[column], own[rows].map(place), marker, **look)
     here = table[table["origin"] == "here"].dropna(subset=[column])
-    several = rows != "pair" and len(of_pairs(here)) > 1
+    several = rows != "pair" and len(set(here["pair"])) > 1
     groups = [(view, own, HERE[0]) for view, own in here.groupby("view", sort=False)]
     if several:
         groups = [(own["view"].iloc[0], own, look["color"]) for own, _, look in of_views(here)]

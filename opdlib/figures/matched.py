@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from opdlib.figures.theme import GREY, INKS, OFFLINE, OPD, RLVR, STYLE, figure, legend_above, named_rows, plain_axis
+from opdlib.figures.theme import GREY, INKS, OFFLINE, OPD, RLVR, figure, legend_above, named_rows, panels, plain_axis
 from opdlib.quantities import label, quantity
 
 GROUPS = {"opd": (OPD, "o"), "opd-ce": (OPD, "v"), "offline-rkl": (OFFLINE, "s"), "offline": (OFFLINE, "^")}
@@ -23,10 +22,7 @@ CHANGES |= {"all of it": (INKS[0], "o"), "paper": (GREY, "s")}
 
 def rows(count: int) -> Axes:
     """Axes that are high enough for `count` rows of names, 0.42 inches each."""
-    with plt.style.context(STYLE):
-        width, height = plt.rcParams["figure.figsize"]
-        axes: Axes = plt.subplots(figsize=(width, max(height, 1.5 + 0.42 * count)))[1]
-    return axes
+    return panels(1, 1.5 + 0.42 * count)[0]
 
 
 @figure
@@ -63,7 +59,8 @@ def contrast(table: pd.DataFrame, ax: Axes) -> None:
     Table: `opdlib.tables.matched.paper.factors`. Bars: 95% intervals over seeds; for the paper the span over its
     OPD-style pairs.
     """
-    place = _quantity_rows(ax, table)
+    place = {key: row for row, key in enumerate(dict.fromkeys(table["quantity"]))}
+    named_rows(ax, [*map(label, place)])
     ax.axvline(1, color="black", lw=0.8)
     for number, (change, (colour, marker)) in enumerate(CHANGES.items()):
         own = table[table["change"] == change].dropna(subset=["value"])
@@ -75,13 +72,5 @@ def contrast(table: pd.DataFrame, ax: Axes) -> None:
     if np.isfinite(ends).any():
         ax.set_xlim(min(np.nanmin(ends), 0.5) / 1.3, max(np.nanmax(ends), 2) * 1.3)
     plain_axis(ax.xaxis, minor=False)
-    ax.set_xlabel("factor")
+    ax.set(xlabel="factor", ylabel="number")
     legend_above(ax)
-
-
-def _quantity_rows(ax: Axes, table: pd.DataFrame) -> dict[str, int]:
-    """A row for each quantity of the table, by label; returns their places."""
-    place = {key: row for row, key in enumerate(dict.fromkeys(table["quantity"]))}
-    named_rows(ax, [*map(label, place)])
-    ax.set_ylabel("number")
-    return place

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from opdlib.figures.rank import FAINTEST, MARKED, index_axis
-from opdlib.figures.theme import GREY, HERE, INKS, REGIMES, WHOLE, band, figure, legend_above, of_pairs, plain_axis
+from opdlib.figures.theme import GREY, HERE, INKS, WHOLE, band, figure, legend_above, of_pairs, of_regimes, plain_axis
 from opdlib.tables.nulls import KINDS
 
 LOOKS = dict(zip(KINDS, ((GREY, "--"), ("black", "-"), (INKS[1], ":")), strict=True))
@@ -25,11 +25,8 @@ def low_coverage(table: pd.DataFrame, ax: Axes) -> None:
     ceiling = (0.1 / noise["density"]).clip(upper=1)
     ax.plot(100 * noise["density"], 100 * ceiling, "-", color=GREY, lw=1, label="ceiling")
     ax.plot(100 * noise["density"], 100 * noise[key], "--", color=INKS[1], label="noise, rounded")
-    for regime, (colour, marker) in REGIMES.items():
-        own = table[(table["origin"] == "paper") & (table["regime"] == regime)]
-        if len(own):
-            label = f"paper, {regime.split()[0]}"
-            ax.plot(100 * own["density"], 100 * own[key], marker, color=colour, mec="white", label=label)
+    for own, marker, look in of_regimes(table):
+        ax.plot(100 * own["density"], 100 * own[key], marker, **look)
     here = table[table["origin"] == "here"].dropna(subset=[key])
     colours = of_pairs(here)
     for pair, own in here.groupby("pair", sort=False):

@@ -92,7 +92,8 @@ def overlap(table: pd.DataFrame, ax: Axes) -> None:
         label = f"here, {seed}" if len(own) else None
         ax.plot(100 * own["o1"], own["place"], marker, color=colour, label=label)
     rows = table[table["shown"]]
-    _paper(ax, rows, 100 * rows["o1"])
+    paper = rows[rows["pair"].notna()]
+    ax.plot(100 * paper["o1"], paper["place"], "o", color="black", mfc="white", label="paper" if len(paper) else None)
     for baseline, (colour, _) in CHANCE.items():
         at, label = 100 * rows[f"{baseline}_o1"], f"chance, {baseline}"
         ax.plot(at, rows["place"], "|", color=colour, ms=13, mew=3, label=label)
@@ -120,11 +121,6 @@ def _comparisons(ax: Axes, table: pd.DataFrame) -> pd.DataFrame:
     names = list(own["name"])
     named_rows(ax, [f"{name}, another seed" if name == NAMES[FULL] else name for name in names])
     return rows.assign(place=rows["name"].map(names.index), shown=rows.index.isin(own.index)).sort_index()
-
-
-def _paper(ax: Axes, rows: pd.DataFrame, values: pd.Series) -> None:
-    own, label = rows[rows["pair"].notna()], "paper" if rows["pair"].notna().any() else None
-    ax.plot(values[own.index], own["place"], "o", color="black", mfc="white", label=label)
 
 
 def _finish(ax: Axes, label: str) -> None:

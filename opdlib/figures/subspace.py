@@ -11,18 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from opdlib.figures.dots import dots
-from opdlib.figures.theme import (
-    DOTTED,
-    GREY,
-    INKS,
-    WHOLE,
-    figure,
-    legend_above,
-    of_pairs,
-    of_paper,
-    of_views,
-    plain_axis,
-)
+from opdlib.figures.theme import DOTTED, GREY, INKS, WHOLE, figure, legend_above, of_paper, of_views, plain_axis
 from opdlib.quantities import quantity, short_percent
 from opdlib.tables.paper_geometry import SIZES
 
@@ -61,7 +50,7 @@ def projection_ratio(table: pd.DataFrame, ax: Axes) -> None:
     """
     shares = sorted(set(table["share"]))
     groups = [(side, *which) for side in SIDES for which in of_views(table)]
-    several = len(of_pairs(table)) > 1
+    several = len(set(table["pair"])) > 1
     for number, (side, rows, _, look) in enumerate(groups):
         own, view = rows[rows["side"] == side], rows["view"].iloc[0]
         at = own["share"].map(shares.index) + 0.7 * ((number + 0.5) / len(groups) - 0.5)
@@ -118,7 +107,7 @@ def coverage(table: pd.DataFrame, ax: Axes) -> None:
     """
     reach = max(table["share"].max(), 0.01)
     ax.plot([0, 100 * reach], [0, 100 * reach], label="chance", **DOTTED)
-    several = len(of_pairs(table)) > 1
+    several = len(set(table["pair"])) > 1
     for own, style, look in of_views(table):
         which = look["label"] if several else own["view"].iloc[0]
         one = own[own["mask"] == "low"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -33,7 +35,7 @@ def directions(table: pd.DataFrame, ax: Axes) -> None:
     _points(ax, table[leading & (table["kind"] == REST)], "energy", *LOOK[REST], "without the leading 16")
     shrunk = pd.concat([table[shorter], table[leading & table["kind"].isin((ENERGY, SHORT))]]).sort_values("energy")
     _points(ax, shrunk, "energy", GREY, "s", "whole update, shorter", "--")
-    _ends(ax, table)
+    _ends(table, ax.axhline)
     ax.set(xlabel="energy of the update that is kept (%)", ylabel=SOLVED, xlim=(-2, 104))
     legend_above(ax)
 
@@ -53,7 +55,7 @@ def coordinates(table: pd.DataFrame, ax: Axes) -> None:
         own = table[chosen].sort_values("kept")
         own = own.assign(kept=own["kept"] * ASIDE ** (number - (len(series) - 1) / 2))
         _points(ax, own, "kept", colour, marker, called, "-" if called == "largest steps" else "none")
-    _ends(ax, table)
+    _ends(table, ax.axhline)
     ax.set_xscale("log")
     plain_axis(ax.xaxis, minor=False)
     ax.set(xlabel="coordinates that are kept (%)", ylabel=SOLVED, xlim=(0.7, 140))
@@ -74,9 +76,7 @@ def blocks(table: pd.DataFrame, ax: Axes) -> None:
         height = rows["part"].map(places).astype(float) + 0.22 * number
         ax.hlines(height, 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.6)
         ax.plot(100 * rows["accuracy"], height, marker, color=colour, ms=7, label=KINDS[kind] if len(rows) else None)
-    for part in (NOTHING, WHOLE):
-        for accuracy in table[(table["part"] == part) & (table["kind"] == PART)]["accuracy"]:
-            ax.axvline(100 * accuracy, **DOTTED)
+    _ends(table, ax.axvline)
     ax.set_xlabel(SOLVED)
     legend_above(ax, right=True)
 
@@ -87,8 +87,8 @@ def _points(ax: Axes, rows: pd.DataFrame, at: str, colour: str, marker: str, lab
     ax.plot(100 * rows[at], 100 * rows["accuracy"], marker, color=colour, ls=style, lw=1, ms=7, label=label)
 
 
-def _ends(ax: Axes, table: pd.DataFrame) -> None:
+def _ends(table: pd.DataFrame, line: Callable[..., object]) -> None:
     """Dotted lines at what the source and the whole update solve."""
     for part in (NOTHING, WHOLE):
         for accuracy in table[(table["part"] == part) & (table["kind"] == PART)]["accuracy"]:
-            ax.axhline(100 * accuracy, **DOTTED)
+            line(100 * accuracy, **DOTTED)

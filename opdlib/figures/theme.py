@@ -128,6 +128,14 @@ def of_paper(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, dict[str, Any]
         yield own, {"color": colour, "label": f"paper, {'OPD-style' if opd_style else 'other pairs'}"}
 
 
+def of_regimes(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, dict[str, Any]]]:
+    """The paper's rows by regime: rows, marker, and keywords that say which (colour and label)."""
+    for regime, (colour, marker) in REGIMES.items():
+        own = table[(table["origin"] == "paper") & (table["regime"] == regime)]
+        if len(own):
+            yield own, marker, {"color": colour, "mec": "white", "label": f"paper, {regime.split()[0]}"}
+
+
 def ramp(colour: str, count: int) -> list[RGB]:
     """So many shades of one colour, light to full: the learning rates of one arm, smallest first."""
     full = to_rgb(colour)

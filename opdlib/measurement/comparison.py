@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -14,15 +13,15 @@ from torch import Tensor
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.names import parse
-from opdlib.errors import MeasureError, ParameterError
+from opdlib.errors import ParameterError
 from opdlib.measurement.align import view_of
-from opdlib.measurement.geometry import differ, has_geometry
+from opdlib.measurement.cores import workers_of
+from opdlib.measurement.geometry import differ, has_geometry, solved
 from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.nulls import has_masters
 from opdlib.measurement.overlap import ATOL, OverlapPart, together
 from opdlib.measurement.several import align_all, each_tensor, read_finite
 from opdlib.metrics import overlap as of
-from opdlib.metrics.eigen import LinAlgError
 from opdlib.metrics.overlap import Counts
 from opdlib.metrics.subspace import update_basis
 from opdlib.metrics.trajectory import DIRECTIONS, compared, locks
@@ -55,7 +54,7 @@ def compare_all(
     if len(trained) < 2:
         raise ParameterError(f"{len(trained)} trained checkpoint to compare; wanted two or more")
     pairs = [*combinations(range(len(trained)), 2)]
-    matches = align_all(source, trained, skip, rename)
+    matches, _ = align_all(source, trained, skip, rename)
     shapes = {name: own[0].info.shape for name, own in matches.items()}
 
     def one(name: str) -> dict[str, Any]:
@@ -64,19 +63,14 @@ def compare_all(
         stored, *others = (read_finite(side, place, "stored") for side, place in places)
         return _tensor(source.spec, name, stored, others, view, atol)
 
-    found = each_tensor(one, shapes, ledger, workers or os.cpu_count() or 1, progress)
+    found = each_tensor(one, shapes, ledger, workers_of(workers), progress)
     rows = []
     for place, (a, b) in enumerate(pairs):
-        parts = [
-            OverlapPart(
-                parse(name),
-                [Counts(*counts) for counts in kept["counts"][place]],
-                None
-                if kept["products"] is None
-                else (kept["products"][a][b], kept["products"][a][a], kept["products"][b][b]),
-            )
-            for name, kept in found.items()
-        ]
+        parts = []
+        for name, kept in found.items():
+            known = kept["products"]
+            products = (known[a][b], known[a][a], known[b][b]) if known else None
+            parts.append(OverlapPart(parse(name), [Counts(*counts) for counts in kept["counts"][place]], products))
         alike = [m for kept in found.values() for m in kept["matrices"] if not math.isnan(m["alike"][place][0])]
         rows.append(dict(flat(together(parts))) | _subspaces(alike, place))
     return rows
@@ -102,9 +96,7 @@ def _tensor(spec: str, name: str, stored: Tensor, sides: Sequence[Tensor], view:
     ]
     del exact
     known = all(has_masters(side) or not differ(stored, side) for side in sides)
-    matrices = []
-    if not has_geometry(tuple(before.shape)):
-        matrices = [_matrix(spec, name, before, after)]
+    matrices = [] if has_geometry(tuple(before.shape)) else [_matrix(spec, name, before, after)]
     return {"counts": counts, "products": _products(stored, sides) if known else None, "matrices": matrices}
 
 
@@ -124,12 +116,7 @@ def _matrix(spec: str, name: str, before: Tensor, after: Sequence[Tensor]) -> di
     shape = [int(side) for side in before.shape]
     bases = []
     for side in after:
-        try:
+        with solved(spec, name, before):
             own = update_basis(before, side, min(DIRECTIONS, *shape))[0] if differ(before, side) else None
-        except LinAlgError as error:
-            raise MeasureError(
-                f"{spec}: {name}: no solver could decompose this {tuple(shape)} matrix ({error}); leave the tensor out "
-                "under skip (--skip NAME)"
-            ) from error
         bases.append((own.left, own.right) if own and locks(own) else None)
     return {"shape": shape, "alike": [compared(a, b) for a, b in combinations(bases, 2)]}

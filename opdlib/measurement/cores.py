@@ -8,15 +8,17 @@ Python's lock.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from tqdm.auto import tqdm
 
-from opdlib.errors import ParameterError
+from opdlib.errors import ParameterError, one_line
 from opdlib.metrics.eigen import one_blas_thread
 
 T = TypeVar("T")
@@ -36,7 +38,8 @@ def over_cores(
     together, by `bytes_of`. Raises ParameterError if one alone takes more, and what `one` raises.
     """
     ordered = sorted(work, key=lambda name: (-work[name], str(name)))
-    room, needs = _room(memory, bytes_of)
+    needs = bytes_of if memory is not None and bytes_of else {}
+    room = memory - memory_in_use() if memory is not None and needs else math.inf
     for name in ordered:
         if needs.get(name, 0) > room:
             raise ParameterError(
@@ -59,17 +62,17 @@ def over_cores(
             yield done.pop(name)
 
 
-def _room(memory: int | None, needs: Mapping[K, int] | None) -> tuple[float, Mapping[K, int]]:
-    if memory is None or needs is None:
-        return float("inf"), {}
-    return memory - memory_in_use(), needs
-
-
 def memory_in_use() -> int:
     """Bytes of memory that this process takes now; 0 where the system does not say."""
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf8").splitlines() if status.is_file() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
+
+
+def bar_of(name: str, size: int, unit: str, progress: bool | None) -> tqdm[Any]:
+    """A bar over work of this size, if `progress` is True; of None, on a terminal only."""
+    hidden = None if progress is None else not progress
+    return tqdm(total=size, unit=unit, unit_scale=True, desc=one_line(name) or None, disable=hidden)
 
 
 def workers_of(asked: int | None) -> int:

@@ -6,9 +6,9 @@ or in which mask, at which share, tolerance or rank.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,18 @@ def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
     return not torch.equal(a.to(common), b.to(common))
 
 
+@contextmanager
+def solved(spec: str, name: str, matrix: torch.Tensor) -> Iterator[None]:
+    """Around the decomposition of a matrix of the checkpoint `spec`: where every solver fails, it is a MeasureError."""
+    try:
+        yield
+    except LinAlgError as error:
+        raise MeasureError(
+            f"{spec}: {name}: no solver could decompose this {tuple(matrix.shape)} matrix ({error}); "
+            "leave the tensor out under skip (--skip NAME)"
+        ) from error
+
+
 def measure_matrix(
     source: Checkpoint, targets: Sequence[Target], name: str, view: str, device: torch.device, nulls: Collection[str]
 ) -> dict[int, list[MatrixResult]]:
@@ -166,13 +178,8 @@ def _matrix(
             drawn += [(number, null, d) for null, d in own_draws.items() if differ(matrix, d)]
     trained = [view_of(t, view) for t in changed.values()] + [d for _, _, d in drawn]
     known += [{}] * (len(trained) - len(known))
-    try:
+    with solved(spec, name, matrix):
         found = geometries(matrix.to(device), [t.to(device) for t in trained], known)
-    except LinAlgError as error:
-        raise MeasureError(
-            f"{spec}: {name}: no solver could decompose this {tuple(matrix.shape)} matrix ({error}); "
-            "leave the tensor out under skip (--skip NAME)"
-        ) from error
     expected: dict[int, dict[str, tuple[Number, ...]]] = {number: {} for number in changed}
     for (number, null, _), g in zip(drawn, found[len(changed) :], strict=True):
         expected[number][null] = tuple(n for n in numbers_of(g) if n.atol in (None, 0.0))
@@ -185,11 +192,6 @@ def _matrix(
         number: MatrixResult(name, expert, g.route, numbers_of(g), g.reasons, expected[number])
         for number, g in zip(changed, found, strict=False)
     }
-
-
-def geometry_key(name: str) -> str:
-    """The name of a tensor's geometry in a ledger; a tensor's own may hold what a file's must not."""
-    return f"geometry-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def has_geometry(shape: tuple[int, ...]) -> str:

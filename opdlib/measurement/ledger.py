@@ -31,6 +31,11 @@ OWN = (IDENTITY, "*.npz", "*.npz.part")
 """What a ledger's folder holds."""
 
 
+def part_of(kind: str, tensor: str) -> str:
+    """The name of a part of this kind that is about one tensor, whose name may hold what a file's must not."""
+    return f"{kind}-{hashlib.sha256(tensor.encode()).hexdigest()[:16]}"
+
+
 class Ledger:
     """Finished parts of one measurement, in `folder`. `identity` says which measurement it is: any JSON value.
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.names import Param
-from opdlib.errors import AlignmentError, ParameterError
-from opdlib.measurement.align import VIEWS, align, check_finite, view_of
+from opdlib.errors import ParameterError
+from opdlib.measurement.align import VIEWS, check_finite, view_of
 from opdlib.measurement.geometry import differ
 from opdlib.measurement.nulls import has_masters
+from opdlib.measurement.several import align_all
 from opdlib.metrics import overlap as of
 from opdlib.metrics.overlap import Counts, Overlap
 
@@ -61,19 +62,9 @@ def overlap(
     if view not in VIEWS:
         raise ParameterError(f"view {view!r}; wanted one of {', '.join(VIEWS)}")
     source, a, b = map(open_checkpoint, (source, a, b))
-    first, second = align(source, a, skip, rename), align(source, b, skip, rename)
-    partners = {m.name: m for m in second.matches}
-    if stray := sorted({m.name for m in first.matches} ^ set(partners)):
-        raise AlignmentError(
-            f"{a.spec} and {b.spec} differ in {stray[0]}; both must hold every tensor of {source.spec}"
-        )
+    matches, notes = align_all(source, (a, b), skip, rename)
     tensors: list[OverlapPart] = []
-    for match in first.matches:
-        other = partners[match.name]
-        if match.source != other.source:
-            raise AlignmentError(
-                f"{match.name}: {a.spec} and {b.spec} have different rows of it in common with the source; skip it"
-            )
+    for match, other in matches.values():
         places = (source, match.source), (a, match.trained), (b, other.trained)
         sides = [place.read(checkpoint) for checkpoint, place in places]
         before, after_a, after_b = seen = [view_of(tensor, view) for tensor in sides]
@@ -82,7 +73,6 @@ def overlap(
         tensors.append(OverlapPart(match.param, of.count(before, after_a, after_b, atol), _products(*sides)))
     for side in (source, a, b):
         side.check_unchanged()
-    notes = first.notes | second.notes
     return {
         "view": view,
         "atol": atol,

@@ -19,13 +19,13 @@ import torch
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import MeasureError
+from opdlib.errors import MeasureError, named
 from opdlib.files import find
 from opdlib.measurement import cost
 from opdlib.measurement.align import Alignment, Match, align
 from opdlib.measurement.cores import over_cores
-from opdlib.measurement.geometry import Target, geometry_key, has_geometry, measure_matrix
-from opdlib.measurement.ledger import Arrays
+from opdlib.measurement.geometry import Target, has_geometry, measure_matrix
+from opdlib.measurement.ledger import Arrays, part_of
 from opdlib.measurement.sparsity import groups, measure_group, sparsity_key, to_ledger
 from opdlib.metrics.eigen import one_blas_thread
 
@@ -50,8 +50,7 @@ class Part:
     """Bytes that it takes at most."""
 
     def __str__(self) -> str:
-        more = f" and {len(self.tensors) - 1} more" if len(self.tensors) > 1 else ""
-        return f"{self.key.partition('-')[0]} of {self.tensors[0]}{more}"
+        return f"{self.key.partition('-')[0]} of {named(self.tensors, 1)}"
 
 
 @dataclass(frozen=True)
@@ -148,11 +147,11 @@ class Plan:
         memory = cost.memory(info.shape, info.dtype, tuple(m.trained.info.dtype for m in own.values()), self.view)
         copied = [place for place in (source, *(m.trained for m in own.values())) if place.cut]
         memory += sum(cost.ITEM[place.info.dtype] * place.info.numel for place in copied)
-        return Part(geometry_key(name), (name,), tuple(own), cost.of_tensor(info.shape, len(own)), memory)
+        return Part(part_of("geometry", name), (name,), tuple(own), cost.of_tensor(info.shape, len(own)), memory)
 
     def measure(self, part: Part) -> list[Finished]:
         """What a part gives for each of its pairs. Raises MeasureError."""
-        if part.key == geometry_key(part.tensors[0]):
+        if part.key == part_of("geometry", part.tensors[0]):
             chosen = [self.targets[number] for number in part.pairs]
             nulls = {"nulls", "draws"} & set(self.metrics)
             found = measure_matrix(self.source, chosen, part.tensors[0], self.view, torch.device(self.device), nulls)

@@ -8,7 +8,6 @@ root mean square over the matrices of that shape, instead of one for each matrix
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,17 +15,17 @@ import numpy as np
 from torch import Tensor
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import MeasureError
-from opdlib.measurement.geometry import differ, has_geometry
+from opdlib.measurement.cores import workers_of
+from opdlib.measurement.geometry import differ, has_geometry, solved
 from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.several import align_all, each_tensor, read_finite
-from opdlib.measurement.trajectory import TOP, control
-from opdlib.metrics.eigen import LinAlgError, one_blas_thread
+from opdlib.measurement.trajectory import NUMBERS, PROJECTED, control, numbers_of
+from opdlib.metrics.eigen import one_blas_thread
 from opdlib.metrics.gram import blocks
 from opdlib.metrics.sparsity import relative_norm
-from opdlib.metrics.spectrum import Spectrum, stable_rank, top_share
 from opdlib.metrics.subspace import ANGLE_SHARE, Basis, leading_basis, rank_of, update_basis
 from opdlib.metrics.trajectory import DIRECTIONS, Stride, compared, locks
+from opdlib.stats import median
 
 SIDES = ("left", "right")
 LARGEST_WALK = 1 << 26
@@ -58,15 +57,14 @@ def measure_path(
 
     NaN where a number is undefined. Options as for `measure_all`. Raises AlignmentError, MeasureError.
     """
-    matches = align_all(source, steps, skip, rename)
+    matches, _ = align_all(source, steps, skip, rename)
     shapes = {name: own[0].info.shape for name, own in matches.items()}
 
     def one(name: str) -> dict[str, Any]:
         seen = (read_finite(step, match.trained, view) for step, match in zip(steps, matches[name], strict=True))
         return _tensor(source.spec, name, read_finite(source, matches[name][0].source, view), seen)
 
-    count = workers or os.cpu_count() or 1
-    found = each_tensor(one, shapes, ledger, count, progress)
+    found = each_tensor(one, shapes, ledger, workers_of(workers), progress)
     matrices = [matrix for tensor in found.values() for matrix in tensor["matrices"]]
     walks = _walks(matrices, len(steps))
     return [_row(found, matrices, walks, step) for step in range(len(steps))]
@@ -82,7 +80,8 @@ def _tensor(spec: str, name: str, before: Tensor, steps: Iterator[Tensor]) -> di
     found = _Matrix(spec, name, rows(before), whole)
     sums = [found.add(rows(step)) for step in steps]
     matrices = [] if whole else [found.kept()]
-    return {"size": before.numel(), "source": _energy(rows(before)), "sums": sums, "matrices": matrices}
+    energy = math.fsum(float(block.square().sum()) for _, block in blocks(rows(before)))
+    return {"size": before.numel(), "source": energy, "sums": sums, "matrices": matrices}
 
 
 class _Matrix:
@@ -119,20 +118,10 @@ class _Matrix:
             self._bases.append(None)
             return
         shape = (int(now.shape[0]), int(now.shape[1]))
-        try:
+        with solved(self._spec, self._name, now):
             self._basis = self._basis or leading_basis(self._source, rank_of(ANGLE_SHARE, shape))
             own, inside = update_basis(self._source, now, min(DIRECTIONS, *shape), self._basis)
-        except LinAlgError as error:
-            raise MeasureError(
-                f"{self._spec}: {self._name}: no solver could decompose this {shape} matrix ({error}); "
-                "leave the tensor out under skip (--skip NAME)"
-            ) from error
-        values = Spectrum(own.sigma, own.route)
-        self._numbers.append(
-            {"stable_rank": stable_rank(values)}
-            | {f"svd_energy.{k}": top_share(values, k) for k in TOP}
-            | {f"projection.{side}.{ANGLE_SHARE:g}": getattr(inside, side)[ANGLE_SHARE] for side in ("joint", *SIDES)}
-        )
+        self._numbers.append(numbers_of(own, [getattr(inside, side)[ANGLE_SHARE] for side in PROJECTED]))
         self._bases.append((own.left.float(), own.right.float()) if locks(own) else None)
 
     def kept(self) -> dict[str, Any]:
@@ -140,10 +129,6 @@ class _Matrix:
         alike = [compared(own, self._bases[-1]) for own in self._bases]
         shape = [int(side) for side in self._source.shape]
         return {"shape": shape, "norms": self._norms, "numbers": self._numbers, "alike": alike}
-
-
-def _energy(matrix: Tensor) -> float:
-    return math.fsum(float(block.square().sum()) for _, block in blocks(matrix))
 
 
 def _walks(matrices: Sequence[Mapping[str, Any]], steps: int) -> dict[tuple[int, int], list[tuple[float, float]]]:
@@ -171,20 +156,13 @@ def _row(
     unchanged, delta, product, stride, past = map(math.fsum, zip(*sums, strict=True))
     source, size = (math.fsum(tensor[what] for tensor in tensors.values()) for what in ("source", "size"))
     numbers = [matrix["numbers"][step] for matrix in matrices if matrix["numbers"][step]]
-    sides = ("joint", *SIDES)
-    keys = ("stable_rank", *(f"svd_energy.{k}" for k in TOP), *(f"projection.{s}.{ANGLE_SHARE:g}" for s in sides))
     locking = [matrix["alike"][step] for matrix in matrices]
     walked = [walks[matrix["shape"][0], matrix["shape"][1]][step] for matrix in matrices]
     return {
         "rel_norm": relative_norm(delta, source),
         "exact_zero": unchanged / size if size else math.nan,
-        **{key: _median([own[key] for own in numbers]) for key in keys},
+        **{key: median([own[key] for own in numbers]) for key in NUMBERS},
         "step_cosine": product / math.sqrt(stride * past) if stride * past else math.nan,
-        **{f"locking.{side}": _median([own[place] for own in locking]) for place, side in enumerate(SIDES)},
-        **{f"locking_norms.{side}": _median([own[place] for own in walked]) for place, side in enumerate(SIDES)},
+        **{f"locking.{side}": median([own[place] for own in locking]) for place, side in enumerate(SIDES)},
+        **{f"locking_norms.{side}": median([own[place] for own in walked]) for place, side in enumerate(SIDES)},
     }
-
-
-def _median(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.median(defined)) if defined else math.nan

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.matrices import Place
 from opdlib.checkpoints.names import is_head
-from opdlib.errors import AlignmentError, MeasureError
+from opdlib.errors import AlignmentError, MeasureError, named
 
 DTYPES = ("BF16", "F16", "F32")
 """Stored dtypes that can be subtracted exactly in float64."""
@@ -42,9 +42,7 @@ def refuse_strangers(source: Side, trained: Side, partners: Mapping[str, str]) -
         if name := next((name for name in names if name.endswith(QUANTIZED)), None):
             raise AlignmentError(f"{checkpoint.spec}: {name} says that the checkpoint is quantized. {DEQUANTIZE}")
     lists = [
-        f"only in {c.spec}: {_listed(names)}"
-        for (c, _), names in zip((source, trained), strangers, strict=True)
-        if names
+        f"only in {c.spec}: {named(names)}" for (c, _), names in zip((source, trained), strangers, strict=True) if names
     ]
     found = f"tensors without a partner, {'; '.join(lists)}"
     rename = _rename(*strangers)
@@ -123,8 +121,3 @@ def _beginnings(name: str, other: str) -> tuple[str, str]:
     starts = (n.split(".")[: len(n.split(".")) - common] for n in (name, other))
     first, second = ("".join(f"{segment}." for segment in start) for start in starts)
     return first, second
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

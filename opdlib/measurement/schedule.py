@@ -11,17 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import ParameterError, one_line
+from opdlib.errors import ParameterError
 from opdlib.measurement.align import VIEWS, Alignment
-from opdlib.measurement.cores import device_of, workers_of
+from opdlib.measurement.cores import bar_of, device_of, workers_of
 from opdlib.measurement.geometry import MatrixResult, from_json
 from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.parts import Finished, Job, Part, Plan, by_work, measure_here, measure_there
-from opdlib.measurement.sparsity import Pass, TensorResult, sparsity_pass
-from opdlib.metrics.histogram import DeltaHistogram
+from opdlib.measurement.sparsity import Pass, sparsity_pass
 
 FORMAT = 4
 """Raised whenever a stored number changes its meaning; results of another format are measured again."""
@@ -33,8 +30,9 @@ EVERYTHING = (*METRICS, "draws")
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Everything measured of one pair, in one view."""
+class Measurement(Pass):
+    """Everything measured of one pair, in one view. The histogram is of all compared coordinates together, `top` maps p
+    to the energy of the largest coordinates in one ranking over the whole model."""
 
     name: str
     view: str
@@ -45,11 +43,6 @@ class Measurement:
     skip: tuple[str, ...]
     rename: Mapping[str, str]
     alignment: Alignment
-    tensors: tuple[TensorResult, ...]
-    histogram: DeltaHistogram
-    """Of all compared coordinates together."""
-    top: Mapping[float, float]
-    """p -> energy of the largest coordinates in one ranking over the whole model."""
     matrices: tuple[MatrixResult, ...] | None
     """Geometry of every matrix that changed, in order of name; None if it was not asked for."""
 
@@ -220,7 +213,7 @@ class _Runs:
     def finish(self, title: str, parts: Sequence[Part], measure: Callable[[Sequence[Part]], Iterator[Part]]) -> None:
         """Measure those of `parts` that are missing, under a bar."""
         left = self.missing(parts)
-        with _bar(title, sum(part.work for part in left), " flop", self._progress) as bar:
+        with bar_of(title, sum(part.work for part in left), " flop", self._progress) as bar:
             for part in measure(left):
                 bar.update(part.work)
         self.plan.check_unchanged()
@@ -231,7 +224,7 @@ class _Runs:
             passes = []
             for number, job in enumerate(self._jobs):
                 alignment, scales = self.plan.alignments[number], self.plan.scales_of(number)
-                with _bar(job.name, alignment.parameters, " weights", self._progress) as bar:
+                with bar_of(job.name, alignment.parameters, " weights", self._progress) as bar:
                     view, ledger = self.plan.view, self._ledgers[number]
                     passes.append(
                         sparsity_pass(self.plan.source, job.trained, alignment, view, pool, ledger, bar, scales)
@@ -242,6 +235,7 @@ class _Runs:
         """Put together what is measured."""
         return [
             Measurement(
+                **vars(found),
                 name=job.name,
                 view=self.plan.view,
                 metrics=tuple(self.plan.metrics),
@@ -250,9 +244,6 @@ class _Runs:
                 skip=job.skip,
                 rename=job.rename,
                 alignment=self.plan.alignments[number],
-                tensors=found.tensors,
-                histogram=found.histogram,
-                top=found.top,
                 matrices=self._matrices(number) if "geometry" in self.plan.metrics else None,
             )
             for number, (job, found) in enumerate(zip(self._jobs, passes, strict=True))
@@ -267,8 +258,3 @@ class _Runs:
         known = ledger.load(key) if ledger else (self._kept[number][key], {})
         assert known is not None, "what is measured is in the ledger"
         return known[0]
-
-
-def _bar(name: str, size: int, unit: str, progress: bool | None) -> tqdm[Any]:
-    hidden = None if progress is None else not progress
-    return tqdm(total=size, unit=unit, unit_scale=True, desc=one_line(name), disable=hidden)

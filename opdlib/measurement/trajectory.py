@@ -7,7 +7,6 @@ computed from what is kept of each step: bases of DIRECTIONS vectors a side and 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,20 +14,23 @@ import torch
 from torch import Tensor
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import MeasureError
 from opdlib.measurement.align import VIEWS, align, check_finite, view_of
-from opdlib.measurement.cores import over_cores
+from opdlib.measurement.cores import over_cores, workers_of
 from opdlib.measurement.cost import work
-from opdlib.measurement.geometry import has_geometry
+from opdlib.measurement.geometry import has_geometry, solved
 from opdlib.metrics.draws import generator
-from opdlib.metrics.eigen import LinAlgError
 from opdlib.metrics.sparsity import relative_norm
 from opdlib.metrics.spectrum import Spectrum, stable_rank, top_share
 from opdlib.metrics.subspace import ANGLE_SHARE, Basis, leading_basis, rank_of
 from opdlib.metrics.trajectory import DIRECTIONS, Stride, compared, locks, shares_inside, walk_similarity
 
 TOP = (1, 8, 16)
-SIDES = ("joint", "left", "right")
+PROJECTED = ("joint", "left", "right")
+NUMBERS = (
+    *("stable_rank", *(f"svd_energy.{k}" for k in TOP)),
+    *(f"projection.{side}.{ANGLE_SHARE:g}" for side in PROJECTED),
+)
+"""Keys of `numbers_of`."""
 CONTROLS = ("norms", "spectra")
 """See `opdlib.metrics.trajectory`."""
 KEPT = "stored"
@@ -108,7 +110,7 @@ def measure_step(
         return found
 
     sizes = {name: work((1, *place.info.shape)) for name, place in own.items()}  # vectors have a size too
-    parts = [*over_cores(one, sizes, workers or os.cpu_count() or 1)]
+    parts = [*over_cores(one, sizes, workers_of(workers))]
     return {view: _whole([part[view] for part in parts]) for view in views}
 
 
@@ -143,27 +145,21 @@ def _matrix(spec: str, name: str, source: Basis | None, delta: Tensor, stride: T
         return MatrixStep(name, shape, kept, {}, None)
     own = _decomposed(spec, name, delta, min(DIRECTIONS, *shape))
     known = source.rank >= rank_of(ANGLE_SHARE, shape)
-    shares = shares_inside(source, delta) if known else (math.nan,) * len(SIDES)
-    values = Spectrum(own.sigma, own.route)
-    return MatrixStep(
-        name,
-        shape,
-        kept,
-        {"stable_rank": stable_rank(values)}
-        | {f"svd_energy.{k}": top_share(values, k) for k in TOP}
-        | {f"projection.{side}.{ANGLE_SHARE:g}": share for side, share in zip(SIDES, shares, strict=True)},
-        (own.left.float(), own.right.float()) if locks(own) else None,
-    )
+    shares = shares_inside(source, delta) if known else (math.nan,) * len(PROJECTED)
+    bases = (own.left.float(), own.right.float()) if locks(own) else None
+    return MatrixStep(name, shape, kept, numbers_of(own, shares), bases)
+
+
+def numbers_of(update: Basis, inside: Sequence[float]) -> dict[str, float]:
+    """The numbers of an update: of its spectrum, and the share of its energy inside the source's leading subspaces."""
+    values = Spectrum(update.sigma, update.route)
+    energies = (top_share(values, k) for k in TOP)
+    return dict(zip(NUMBERS, (stable_rank(values), *energies, *inside), strict=True))
 
 
 def _decomposed(spec: str, name: str, matrix: Tensor, count: int) -> Basis:
-    try:
+    with solved(spec, name, matrix):
         return leading_basis(matrix, count)
-    except LinAlgError as error:
-        raise MeasureError(
-            f"{spec}: {name}: no solver could decompose this {_shape(matrix)} matrix ({error}); leave the tensor out "
-            "under skip"
-        ) from error
 
 
 def _shape(matrix: Tensor) -> tuple[int, int]:
@@ -197,4 +193,4 @@ def controls(
     def one(name: str) -> tuple[str, list[tuple[float, float]]]:
         return name, control(name, kind, shapes[name], strides[name])
 
-    return dict(over_cores(one, {name: work(shapes[name]) for name in strides}, workers or os.cpu_count() or 1))
+    return dict(over_cores(one, {name: work(shapes[name]) for name in strides}, workers_of(workers)))

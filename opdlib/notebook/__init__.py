@@ -14,17 +14,3 @@ from opdlib.notebook.cleaning import clean
 from opdlib.notebook.display import figure, finding, glue, say, setup
 from opdlib.notebook.loading import load, load_stored, provenance
 from opdlib.registry.settings import Settings, check
-
-__all__ = [
-    "Settings",
-    "check",
-    "clean",
-    "figure",
-    "finding",
-    "glue",
-    "load",
-    "load_stored",
-    "provenance",
-    "say",
-    "setup",
-]

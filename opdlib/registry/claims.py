@@ -32,11 +32,11 @@ from functools import cache
 from typing import Literal, get_args
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
-from opdlib.registry.entries import STRICT
+from opdlib.registry.entries import STRICT, checked
 from opdlib.registry.pairs import Pair, find_pair
 from opdlib.registry.study import study
 
@@ -45,35 +45,11 @@ FINDINGS: tuple[str, ...] = get_args(Finding)
 OPD, PAPER = "OPD", "paper"
 """Subjects that are neither a pair nor a scale."""
 
-Operation = Literal[
-    "value",
-    "minus",
-    "over",
-    "minus arm",
-    "over arm",
-    "minus best",
-    "best minus best",
-    "share of loss",
-    "first",
-    "mean",
-    "last",
-    "last minus first",
-    "smallest row",
-]
-Control = Literal[
-    "",
-    "visibility",
-    "permutation",
-    "spectrum",
-    "chance",
-    "parameters",
-    "magnitude",
-    "averaging",
-    "unrelated",
-    "noise",
-    "arm",
-    "equal norm",
-]
+OfArms = Literal["minus arm", "over arm", "minus best", "best minus best", "share of loss"]
+OfCurves = Literal["first", "mean", "last", "last minus first"]
+Operation = Literal["value", "minus", "over", "smallest row", OfArms, OfCurves]
+Null = Literal["visibility", "permutation", "spectrum", "chance"]
+Control = Literal["", Null, "parameters", "magnitude", "averaging", "unrelated", "noise", "arm", "equal norm"]
 
 
 @dataclass(frozen=True)
@@ -168,15 +144,8 @@ NUMBERS = ("low", "high", "wide_low", "wide_high", "contrast_own", "contrast_oth
 
 def claim_of(row: dict[str, str]) -> Claim:
     """The claim of one row of the file. Raises RegistryError with the first field that makes no sense."""
-    try:
-        return Claim.model_validate(
-            {name: None if name in NUMBERS and not text else text for name, text in row.items()}
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        said = first["msg"].removeprefix("Value error, ")
-        where = f"{first['loc'][0]} {first['input']!r} " if first["loc"] else ""
-        raise RegistryError(f"claims.csv: {row.get('id')}: {where}{said}") from None
+    content = {name: None if name in NUMBERS and not text else text for name, text in row.items()}
+    return checked(Claim, content, f"claims.csv: {row.get('id')}")
 
 
 @cache

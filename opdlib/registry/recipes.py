@@ -10,15 +10,15 @@ import difflib
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from opdlib.errors import RecipeError
 from opdlib.files import data_root, find
 from opdlib.foreign import read_yaml
-from opdlib.registry.restrictions import EXACT, Lora, Mask
 from opdlib.registry.tasks import JSONL, Rows, find_data, is_own
 
 PARENT = "recipe:"
@@ -31,6 +31,39 @@ LARGEST_RATE = {"adamw": 1, "rmsprop": 1, "sgd": 1000, "sgdm": 1000}
 LARGEST_COUNT, LARGEST_RUN = 10_000_000, 100_000_000
 """What is counted in a recipe, and all completions of a run: more is a slip of the pen, and would fill the memory with
 problems before the first step."""
+
+
+EXACT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+"""A recipe has no other keys than those of its model, and no value is taken for another."""
+
+
+class Mask(BaseModel):
+    """Training inside a mask: every other coordinate keeps the source's bits (`opdlib.train.masks`)."""
+
+    model_config = EXACT
+
+    kind: Literal["delta", "random", "magnitude", "smallest"]
+    """delta: where the owner's weights changed by more than `threshold`. The others hold, tensor by tensor, as many
+    coordinates: random ones, random ones within each binade of the source's abs(weight), or the smallest weights."""
+    of: str = Field(min_length=1)
+    """The owner: a trained checkpoint over the same source, or `recipe:NAME`, run with this run's seed."""
+    threshold: float = Field(ge=0, strict=False)
+    """abs(delta) in view bf16 above which a coordinate is in the owner's mask; the paper's is 1e-5."""
+
+
+class Lora(BaseModel):
+    """Training of a low-rank update beside frozen weights (LoRA, by PEFT): W + scale B A in every linear layer. The
+    trained checkpoint is merged; the factors lie beside it, in `adapter/`."""
+
+    model_config = EXACT
+
+    rank: int = Field(ge=1, le=65536)
+    """Of B A."""
+    alpha: float = Field(gt=0, strict=False)
+    """scale is alpha / rank, with `rslora` alpha / sqrt(rank)."""
+    rslora: bool = False
+    targets: tuple[str, ...] = Field(default=(), strict=False)
+    """Names of the layers, such as q_proj; none: every linear layer but the head."""
 
 
 class _Common(BaseModel):
@@ -96,67 +129,44 @@ class _Common(BaseModel):
     """Held-out problems that source, teacher and student answer at the end."""
     evaluation_seed: int = Field(ge=0, lt=2**31)
 
-    @field_validator("task")
+    @field_validator("*")
     @classmethod
-    def _known(cls, task: str) -> str:
-        try:
-            data = find_data(task)
-        except ValueError as error:
-            raise ValueError(str(error).partition("; ")[2]) from None
-        if data is not None and not data.training:
-            raise ValueError("it has no training problems, and is for evaluation only")
-        return task
+    def _fits(cls, value: Any, info: ValidationInfo) -> Any:
+        if said := _refusal(str(info.field_name), value, info.data):
+            raise ValueError(said)
+        return value
 
-    @field_validator("batch_size")
-    @classmethod
-    def _lasts(cls, batch: int, info: ValidationInfo) -> int:
-        if batch * info.data.get("steps", 1) > LARGEST_RUN:
-            raise ValueError(f"wanted at most {LARGEST_RUN:,} completions in all steps")
-        return batch
 
-    @field_validator("rows")
-    @classmethod
-    def _own(cls, rows: Rows | None, info: ValidationInfo) -> Rows | None:
-        if rows is not None and not is_own(info.data.get("task", JSONL)):
-            raise ValueError("the task has problems of its own; leave rows out, or say task: jsonl:FILE")
-        return rows
-
-    @field_validator("warmup")
-    @classmethod
-    def _shorter(cls, warmup: int | None, info: ValidationInfo) -> int | None:
-        if warmup is not None and warmup >= info.data.get("steps", math.inf):
-            raise ValueError(f"wanted fewer than steps, {info.data['steps']}")
-        return warmup
-
-    @field_validator("lora")
-    @classmethod
-    def _alone(cls, lora: Lora | None, info: ValidationInfo) -> Lora | None:
-        if lora is not None and (info.data.get("mask") or info.data.get("gradient") == "zero"):
-            raise ValueError("with a mask or a zero gradient the weights themselves are trained; leave one of them out")
-        return lora
-
-    @field_validator("probe_every")
-    @classmethod
-    def _of_weights(cls, every: int | None, info: ValidationInfo) -> int | None:
-        if every is not None and info.data.get("lora"):
-            raise ValueError("probes look at weights, and with lora others are trained; leave it out")
-        return every
-
-    @field_validator("accumulate", "generations", check_fields=False)
-    @classmethod
-    def _divides(cls, parts: int, info: ValidationInfo) -> int:
-        batch = info.data.get("batch_size", parts)
-        if batch % parts:
-            raise ValueError(f"wanted a divisor of batch_size {batch}")
-        return parts
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _below(cls, rate: float, info: ValidationInfo) -> float:
-        limit = LARGEST_RATE[info.data.get("optimizer", "sgd")]
-        if rate >= limit:
-            raise ValueError(f"wanted a number below {limit} with optimizer {info.data.get('optimizer')}")
-        return rate
+def _refusal(key: str, value: Any, before: Mapping[str, Any]) -> str:
+    """Why a value of the right type does not go with the keys `before` it; empty if it does."""
+    match key:
+        case _ if value is None:
+            return ""
+        case "task":
+            try:
+                data = find_data(value)
+            except ValueError as error:
+                return str(error).partition("; ")[2]
+            return "" if data is None or data.training else "it has no training problems, and is for evaluation only"
+        case "batch_size" if value * before.get("steps", 1) > LARGEST_RUN:
+            return f"wanted at most {LARGEST_RUN:,} completions in all steps"
+        case "accumulate" | "generations" if before.get("batch_size", value) % value:
+            return f"wanted a divisor of batch_size {before['batch_size']}"
+        case "rows" if not is_own(before.get("task", JSONL)):
+            return "the task has problems of its own; leave rows out, or say task: jsonl:FILE"
+        case "learning_rate" if value >= (limit := LARGEST_RATE[before.get("optimizer", "sgd")]):
+            return f"wanted a number below {limit} with optimizer {before.get('optimizer')}"
+        case "warmup" if value >= before.get("steps", math.inf):
+            return f"wanted fewer than steps, {before['steps']}"
+        case "lora" if before.get("mask") or before.get("gradient") == "zero":
+            return "with a mask or a zero gradient the weights themselves are trained; leave one of them out"
+        case "probe_every" if before.get("lora"):
+            return "probes look at weights, and with lora others are trained; leave it out"
+        case "vllm_memory" if before.get("rollout") == "transformers":
+            return "nothing takes it with rollout transformers; leave it out, or say rollout: vllm"
+        case "objective" if value.startswith("offline") and before.get("rollout") == "vllm":
+            return "vllm holds the student, and here the teacher samples; leave rollout out"
+    return ""
 
 
 class SftRecipe(_Common):
@@ -180,13 +190,6 @@ class _Sampling(_Common):
     vllm_memory: float | None = Field(default=None, gt=0, lt=1)
     """Share of the GPU's memory that vLLM takes from the start, for its weights in bf16 and its cache; absent: 0.3."""
 
-    @field_validator("vllm_memory")
-    @classmethod
-    def _taken(cls, share: float | None, info: ValidationInfo) -> float | None:
-        if share is not None and info.data.get("rollout") == "transformers":
-            raise ValueError("nothing takes it with rollout transformers; leave it out, or say rollout: vllm")
-        return share
-
 
 class DistillRecipe(_Sampling):
     """A teacher's distribution, token by token; the objectives differ in who samples and in the loss (`DISTILLATIONS`
@@ -197,13 +200,6 @@ class DistillRecipe(_Sampling):
     """Checkpoint spec, or `recipe:NAME`, run with its own seed."""
     generations: int = Field(default=1, ge=1)
     """Completions a prompt; divides `batch_size`."""
-
-    @field_validator("objective", check_fields=False)
-    @classmethod
-    def _sampled_by_the_student(cls, objective: str, info: ValidationInfo) -> str:
-        if objective.startswith("offline") and info.data.get("rollout") == "vllm":
-            raise ValueError("vllm holds the student, and here the teacher samples; leave rollout out")
-        return objective
 
 
 class TopKRecipe(DistillRecipe):

@@ -37,10 +37,6 @@ def run_folder(path: Path, recipe: Recipe) -> Path:
     return RUNS / place / f"{recipe.name}-s{recipe.seed}"
 
 
-def _listed(seeds: object) -> object:
-    return tuple(range(seeds)) if isinstance(seeds, int) else seeds
-
-
 class Arm(BaseModel):
     """One recipe and its seeds."""
 
@@ -50,7 +46,11 @@ class Arm(BaseModel):
     name: str
     recipes: str
     """How the path of its recipe below data/recipes begins; what follows is -<name>.yaml."""
-    seeds: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_listed), Field(min_length=1)]
+    seeds: Annotated[
+        tuple[NonNegativeInt, ...],
+        BeforeValidator(lambda seeds: tuple(range(seeds)) if isinstance(seeds, int) else seeds),
+        Field(min_length=1),
+    ]
     """In the file a list, or a number n for 0 to n - 1."""
     partner: str | None = None
     """The arm of the same scale that it is compared with; None for the one that all are compared with."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from opdlib.errors import named
 from opdlib.results.flat import headline
 from opdlib.tables import paper
 from opdlib.tables.nulls import NUMBERS
@@ -52,22 +53,18 @@ Case = tuple[str, str, dict[str, Any]] | None
 """Which sentence says what was found, which what is left under control, and what is filled in."""
 
 
-def numbers_of(entry: Entry) -> Mapping[str, Any]:
-    """The numbers of an entry's summary by dotted key."""
-    return headline(entry["summary"])
-
-
-def verdict(entry: Entry, key: str) -> str:
-    """What rounding alone makes of a number; empty where it was not asked."""
-    return str(entry["summary"].get("explained", {}).get("visibility", {}).get(key, {}).get("verdict", ""))
+def _rounding(entry: Entry, key: str) -> tuple[float | None, str]:
+    """What rounding alone gives of a number, and what it makes of the observed one; empty where it was not asked."""
+    null = headline(entry["summary"]).get(f"nulls.visibility.{key}")
+    known = entry["summary"].get("explained", {}).get("visibility", {})
+    return null, known.get("changed" if key == "exact_zero" else key, {}).get("verdict", "") if null is not None else ""
 
 
 def _sparsity(entry: Entry) -> Case:
-    numbers, (low, high) = numbers_of(entry), paper.span("sparsity.1e-05")
-    values = {"low": low, "high": high, "within": "1e-5", "share": numbers["exact_zero"], "view": entry["view"]}
-    null = numbers.get("nulls.visibility.exact_zero")
-    control = verdict(entry, "changed") if null is not None else ""
-    return "one view", control, values | {"null": null}
+    share, (low, high) = entry["summary"]["exact_zero"], paper.span("sparsity.1e-05")
+    null, control = _rounding(entry, "exact_zero")
+    values = {"low": low, "high": high, "within": "1e-5", "share": share, "view": entry["view"], "null": null}
+    return "one view", control, values
 
 
 def _layers(entry: Entry) -> Case:
@@ -88,22 +85,19 @@ def _layers(entry: Entry) -> Case:
 
 
 def _rank(entry: Entry) -> Case:
-    numbers, key = numbers_of(entry), "svd_energy.16"
+    numbers, key = headline(entry["summary"]), "svd_energy.16"
     if key not in numbers:
         return None
-    low, high = paper.span(key)
-    values = {"k": 16, "low": low, "high": high, "held": numbers[key], "view": entry["view"]}
-    null = numbers.get(f"nulls.visibility.{key}")
-    control = verdict(entry, key) if null is not None else ""
-    return "nothing" if numbers[key] is None else "one view", control, values | {"null": null}
+    (low, high), (null, control) = paper.span(key), _rounding(entry, key)
+    values = {"k": 16, "low": low, "high": high, "held": numbers[key], "view": entry["view"], "null": null}
+    return "nothing" if numbers[key] is None else "one view", control, values
 
 
 def _subspace(entry: Entry) -> Case:
-    numbers, joint, low = numbers_of(entry), "projection.joint.0.1", "coverage.low.0.1"
+    numbers, joint, low = headline(entry["summary"]), "projection.joint.0.1", "coverage.low.0.1"
     if low not in numbers:
         return None
-    null = numbers.get(f"nulls.visibility.{low}")
-    control = verdict(entry, low) if null is not None else ""
+    null, control = _rounding(entry, low)
     values = {"pin": paper.span(joint), "plow": paper.span(low), "null": null, "inside": numbers.get(joint)}
     values |= {"chance": numbers.get("projection_expected.joint.0.1"), "low": numbers[low]}
     here = "nothing" if numbers[low] is None else "low only" if numbers.get(joint) is None else "changed"
@@ -111,7 +105,7 @@ def _subspace(entry: Entry) -> Case:
 
 
 def _nulls(entry: Entry) -> Case:
-    numbers, noise = numbers_of(entry), "nulls.visibility."
+    numbers, noise = headline(entry["summary"]), "nulls.visibility."
     known = entry["summary"].get("explained", {}).get("visibility", {})
     masks = {"low": "coverage.low.0.1", "principal": "coverage.principal.0.1"}
     asked = [key for key in NUMBERS if key in known]
@@ -153,7 +147,7 @@ def warnings(entry: Entry) -> list[str]:
     source, trained = (entry["dtypes"][side] for side in ("source", "trained"))
     if source != trained:
         what = text["rounded" if view == "bf16" else "as stored"]
-        warn("dtypes", source=_listed(source), trained=_listed(trained), view=view, what=what)
+        warn("dtypes", source=named(source, 4), trained=named(trained, 4), view=view, what=what)
     for side in ("source", "trained"):
         if _dequantized(provenance[side]):
             warn("dequantized", side=side)
@@ -167,7 +161,7 @@ def warnings(entry: Entry) -> list[str]:
     noted = {name: why for name, why in provenance.get("notes", {}).items() if name not in left_out}
     for which, reasons in (("left out", left_out), ("noted", noted), ("undefined", provenance["undefined"])):
         for reason in dict.fromkeys(reasons.values()):
-            warn(which, names=_listed([name for name, why in reasons.items() if why == reason]), reason=reason)
+            warn(which, names=named([name for name, why in reasons.items() if why == reason], 4), reason=reason)
     if provenance["renamed"]:
         warn("renamed", count=len(provenance["renamed"]))
     for reason, count in entry["no_matrix"].items():
@@ -178,8 +172,3 @@ def warnings(entry: Entry) -> list[str]:
 def _dequantized(side: Mapping[str, Any]) -> bool:
     known = side.get("format")  # results from before it was recorded are of GGUF files that were
     return "dequantized" in known if known else str(side["spec"]).partition("@")[0].endswith(".gguf")
-
-
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"

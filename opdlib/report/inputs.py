@@ -103,7 +103,7 @@ def _measured(source: str, trained: Sequence[str], names: Sequence[str], options
     known = [identity(before.digest(), side.digest(), view, skip, metrics, rename) for side in sides]
     there = [find_by_content(one) for one in known]
     wanted = [
-        Order(cached_folder(one), name, side, tuple(skip), rename=rename)
+        Order(name, side, tuple(skip), rename=rename, folder=cached_folder(one))
         for one, name, side, found in zip(known, called, sides, there, strict=True)
         if found is None
     ]

@@ -17,7 +17,7 @@ from opdlib.figures.curves import magnitude, threshold_curve
 from opdlib.figures.theme import canvas_of, drawn, panels
 from opdlib.results.open import Results
 from opdlib.tables import geometry, measured, nulls, paper, paper_geometry, paper_nulls
-from opdlib.tables.select import stacked
+from opdlib.tables.measured import stacked
 from opdlib.tables.subspace import joint
 
 STEPPED = ("rel_norm", "exact_zero", "stable_rank", "svd_energy.16", "projection.joint.0.1")
@@ -94,7 +94,7 @@ def _map(results: Results, column: str, label: str, **look: Any) -> Axes:
 
 
 def _blocks(results: Results) -> Axes:
-    table = stacked(paper.blocks(), measured.blocks(results))
+    table = stacked(paper.blocks(), measured.movement(results))
     upper, lower = panels(2)
     dots.block_norm(table, upper)
     dots.block_energy(table, lower)

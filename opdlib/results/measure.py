@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,24 +20,12 @@ import opdlib
 from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.files import beside, locked, write_together
-from opdlib.measurement.align import Match
 from opdlib.measurement.parts import Job
 from opdlib.measurement.schedule import METRICS, Measurement, identity, measure_all, measure_pair
 from opdlib.quantities import flat
+from opdlib.results import layout
 from opdlib.results import write as rows
 from opdlib.results.flat import undefined
-from opdlib.results.layout import (
-    FILES,
-    PROVENANCE,
-    SUMMARY,
-    TENSORS,
-    csv_text,
-    holds,
-    read_file,
-    read_provenance,
-    refuse_other,
-    sealed,
-)
 from opdlib.results.nulls import NULLS, of_nulls, refused
 from opdlib.results.summarize import summarize
 
@@ -103,29 +91,30 @@ def files_of(measurement: Measurement, note: str = "") -> dict[str, str]:
     """All files of the results of a measurement, by name. `note` goes into the provenance, a word of warning."""
     summary = summarize(measurement)
     files = {
-        "tensors.csv": csv_text(rows.of_tensors(measurement)),
-        "sparsity.csv": csv_text(rows.of_sparsity(measurement)),
-        "energy.csv": csv_text(rows.of_energy(measurement)),
-        "curve.csv": csv_text(rows.of_curve(measurement.histogram)),
-        "magnitude.csv": csv_text(rows.of_magnitude(measurement)),
-        SUMMARY: _json(summary),
+        "tensors.csv": layout.csv_text(rows.of_tensors(measurement)),
+        "sparsity.csv": layout.csv_text(rows.of_sparsity(measurement)),
+        "energy.csv": layout.csv_text(rows.of_energy(measurement)),
+        "curve.csv": layout.csv_text(rows.of_curve(measurement.histogram)),
+        "magnitude.csv": layout.csv_text(rows.of_magnitude(measurement)),
+        layout.SUMMARY: json.dumps(summary, indent=1, allow_nan=False) + "\n",
     }
     if measurement.matrices is not None:
         files |= {
-            "geometry.csv": csv_text(rows.of_geometry(measurement.matrices), rows.GEOMETRY),
-            "undefined.csv": csv_text(rows.of_reasons(measurement.matrices), rows.REASONS),
+            "geometry.csv": layout.csv_text(rows.of_geometry(measurement.matrices), rows.GEOMETRY),
+            "undefined.csv": layout.csv_text(rows.of_reasons(measurement.matrices), rows.REASONS),
         }
     if "nulls" in measurement.metrics:
-        files["nulls.csv"] = csv_text(of_nulls(measurement), NULLS)
+        files["nulls.csv"] = layout.csv_text(of_nulls(measurement), NULLS)
     known = _provenance(measurement, undefined(dict(flat(summary))) | refused(measurement), note)
-    return files | {PROVENANCE: sealed(known, files)}
+    return files | {layout.PROVENANCE: layout.sealed(known, files)}
 
 
 def scales_of(stored: Path) -> dict[str, float]:
     """Root mean square of every tensor's delta, from results of view `stored`; empty if there are none."""
-    if not (stored / TENSORS).is_file():
+    if not (stored / layout.TENSORS).is_file():
         return {}
-    return scales_in(read_file(stored, TENSORS, read_provenance(stored)).decode())
+    content = layout.read_file(stored, layout.TENSORS, layout.read_provenance(stored))
+    return scales_in(content.decode())
 
 
 def scales_in(tensors: str) -> dict[str, float]:
@@ -135,17 +124,12 @@ def scales_in(tensors: str) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Job):
     """A trained checkpoint to measure, and the folder that its results go to."""
 
-    folder: Path
-    name: str
-    trained: Checkpoint
-    skip: tuple[str, ...] = ()
+    folder: Path = field(kw_only=True)
     note: str = ""
-    scales: Mapping[str, float] = field(default_factory=dict)
-    rename: Mapping[str, str] = field(default_factory=dict)
-    """These two: see `opdlib.measurement.parts.Job`."""
+    """A word of warning for the provenance."""
 
 
 def ledger_of(place: Path) -> Path:
@@ -153,15 +137,10 @@ def ledger_of(place: Path) -> Path:
     return beside(place, "ledger")
 
 
-def job_of(order: Order, ledger: Path) -> Job:
-    """The order as the measurement sees it, with its ledger."""
-    return Job(order.name, order.trained, order.skip, ledger, order.scales, order.rename)
-
-
 def is_finished(source: Checkpoint, order: Order, view: str, metrics: Sequence[str]) -> bool:
     """Whether the folder of `order` holds exactly this measurement, whole."""
     ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics, order.rename)
-    return holds(order.folder, ours)
+    return layout.holds(order.folder, ours)
 
 
 def measure_together(
@@ -184,21 +163,21 @@ def measure_together(
         for order in orders:
             place = stack.enter_context(locked(order.folder, f"pair {order.name}", wait=once))
             ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics, order.rename)
-            refuse_other(place, ours)
-            if not (once and holds(place, ours)):
+            layout.refuse_other(place, ours)
+            if not (once and layout.holds(place, ours)):
                 todo[place] = order
         return measure_locked(source, todo, view=view, metrics=metrics, **options)
 
 
 def measure_locked(source: Checkpoint, orders: Mapping[Path, Order], **options: Any) -> list[Measurement]:
     """Measure as `measure_together` does, where the caller holds the locks: of each order's folder by its real path."""
-    jobs = [job_of(order, ledger_of(place)) for place, order in orders.items()]
+    jobs = [replace(order, ledger=ledger_of(place)) for place, order in orders.items()]
     measurements = measure_all(source, jobs, **options)
     for (place, order), measurement in zip(orders.items(), measurements, strict=True):
         files = files_of(measurement, order.note)
         source.check_unchanged()
         order.trained.check_unchanged()
-        write_together(place, files, FILES)
+        write_together(place, files, layout.FILES)
         shutil.rmtree(ledger_of(place))
     return measurements
 
@@ -214,31 +193,27 @@ def measure_into(
     **options: Any,
 ) -> None:
     """Measure one pair into `folder`; see `measure_together`, which takes the same options."""
-    measure_together(source, [Order(folder, name, trained, tuple(skip), note)], **options)
+    measure_together(source, [Order(name, trained, tuple(skip), folder=folder, note=note)], **options)
 
 
-def _is_renamed(match: Match) -> bool:
-    """Do the two checkpoints store it as a tensor of its own, under different names?"""
-    whole = match.source.cut is None and match.trained.cut is None
-    return whole and match.source.stored != match.trained.stored
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    packages = ("numpy", "numba", "torch", "safetensors")
+    own = {"opdlib": opdlib.__version__, "python": platform.python_version()}
+    return own | {package: version(package) for package in packages}
 
 
 def _provenance(measurement: Measurement, reasons: dict[str, str], note: str) -> dict[str, Any]:
-    packages = ("numpy", "numba", "torch", "safetensors")
+    stored = ((m.source, m.trained) for m in measurement.alignment.matches)
     return {
         "pair": measurement.name,
         **({"note": note} if note else {}),
         **measurement.origins,
         "identity": measurement.identity,
         "tied_or_skipped": measurement.alignment.left_out,
-        "renamed": {m.source.stored: m.trained.stored for m in measurement.alignment.matches if _is_renamed(m)},
+        "renamed": {a.stored: b.stored for a, b in stored if a.stored != b.stored and a.cut is None is b.cut},
         **({"notes": measurement.alignment.notes} if measurement.alignment.notes else {}),
         "undefined": reasons,
         "device": measurement.device,
-        "versions": {"opdlib": opdlib.__version__, "python": platform.python_version()}
-        | {p: version(p) for p in packages},
+        "versions": versions(),
     }

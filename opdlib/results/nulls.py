@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from opdlib.checkpoints.names import BLOCKS
-from opdlib.measurement.geometry import MatrixResult, Number
+from opdlib.measurement.geometry import Number
 from opdlib.measurement.nulls import FP32, OFF_GRID, ROUNDED
 from opdlib.measurement.schedule import Measurement
 from opdlib.measurement.sparsity import TensorResult
 from opdlib.metrics.sparsity import ABSOLUTE
 from opdlib.quantities import flat, key_of
 from opdlib.results.flat import nest
+from opdlib.results.write import blank
 from opdlib.stats import median_interval, verdict
 
 NULLS = ("null", "tensor", "expert", "metric", "side", "at", "value")
@@ -97,12 +98,8 @@ def _explained(pairs: Sequence[tuple[Values, Values]]) -> dict[str, Any]:
     found = {}
     for key, ratios in _columns([{k: e[k] / o[k] for k in e if o.get(k)} for o, e in pairs]).items():
         ratio, low, high = median_interval(ratios)
-        interval = [None, None] if math.isnan(low) else [low, high]
-        found["changed" if key == "density" else key] = {
-            "ratio": ratio,
-            "interval": interval,
-            "verdict": verdict(low, high),
-        }
+        known = {"ratio": ratio, "interval": [None, None] if math.isnan(low) else [low, high]}
+        found["changed" if key == "density" else key] = known | {"verdict": verdict(low, high)}
     return found
 
 
@@ -121,13 +118,10 @@ def of_nulls(measurement: Measurement) -> Iterator[dict[str, Any]]:
             for metric, at, value in counts:
                 yield _row("visibility", t.match.name, None, metric, "", at, value)
     for m in measurement.matrices or ():
-        yield from (_row(null, m.tensor, m.expert, *row) for null in m.nulls for row in _rows(null, m))
-
-
-def _rows(null: str, matrix: MatrixResult) -> Iterator[tuple[str, str, str, float]]:
-    for n in matrix.nulls[null]:
-        if n.metric not in LEFT_OUT and (n.metric != "energy_at" or null in CURVES):
-            yield n.metric, n.side, "" if n.at is None else f"{n.at:.12g}", n.value
+        for null, numbers in m.nulls.items():
+            for n in numbers:
+                if n.metric not in LEFT_OUT and (n.metric != "energy_at" or null in CURVES):
+                    yield _row(null, m.tensor, m.expert, n.metric, n.side, blank(n.at), n.value)
 
 
 def _row(null: str, tensor: str, expert: int | None, metric: str, side: str, at: str, value: float) -> dict[str, Any]:

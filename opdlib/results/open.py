@@ -17,20 +17,9 @@ from opdlib.errors import RegistryError
 from opdlib.files import data_root, locked, write_together
 from opdlib.foreign import foreign
 from opdlib.registry.pairs import Pair, find_pair, registry
+from opdlib.results import layout
 from opdlib.results.flat import headline
 from opdlib.results.known import TABLES, TEXT
-from opdlib.results.layout import (
-    AGAIN,
-    DIGESTS,
-    FILES,
-    PROVENANCE,
-    SUMMARY,
-    read_file,
-    read_provenance,
-    read_summary,
-    refuse_other,
-    results_folder,
-)
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,7 @@ class Results:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The summary, as `opd summary --json` prints it."""
-        return read_summary(self.folder) if self.folder else dict(json.loads(self.files[SUMMARY]))
+        return layout.read_summary(self.folder) if self.folder else dict(json.loads(self.files[layout.SUMMARY]))
 
     @cached_property
     def numbers(self) -> dict[str, Any]:
@@ -62,7 +51,7 @@ class Results:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What was compared, with digests, versions and reasons."""
-        return read_provenance(self.folder) if self.folder else dict(json.loads(self.files[PROVENANCE]))
+        return layout.read_provenance(self.folder) if self.folder else dict(json.loads(self.files[layout.PROVENANCE]))
 
     @cached_property
     def pair(self) -> Pair | None:
@@ -129,7 +118,7 @@ class Results:
     def read(self, name: str) -> pd.DataFrame:
         """The table `name` of the folder as it is stored. Raises RegistryError if it is missing or is none."""
         content, place = io.BytesIO(self._content(f"{name}.csv")), f"{self.folder or self.title}: {name}.csv"
-        with foreign(place, RegistryError, AGAIN):
+        with foreign(place, RegistryError, layout.AGAIN):
             table = pd.read_csv(content, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False, na_values=[""])
         wanted = TABLES.get(name, ())
         lacking = [column for column in wanted if column not in table]
@@ -139,7 +128,7 @@ class Results:
         words = [c for c in numbers if not pd.api.types.is_numeric_dtype(table[c])]
         if lacking or words:
             found = f"has no column {lacking[0]}" if lacking else f"has words in its column {words[0]}"
-            raise RegistryError(f"{place}: {found}; {AGAIN}")
+            raise RegistryError(f"{place}: {found}; {layout.AGAIN}")
         return table
 
     def save(self, folder: str | Path) -> Path:
@@ -147,11 +136,11 @@ class Results:
 
         Raises OutputError if it cannot be written, or holds other results.
         """
-        names = {*self.files, *(self.provenance[DIGESTS] if self.folder else ())}
+        names = {*self.files, *(self.provenance[layout.DIGESTS] if self.folder else ())}
         files = {name: self._content(name) for name in sorted(names)}
         with locked(Path(folder), f"results of {self.title}") as place:
-            refuse_other(place, self.provenance["identity"])
-            write_together(place, files, FILES)
+            layout.refuse_other(place, self.provenance["identity"])
+            write_together(place, files, layout.FILES)
         return Path(folder)
 
     def _content(self, file: str) -> bytes:
@@ -160,9 +149,9 @@ class Results:
             return self.files[file].encode()
         if self.folder is None:
             raise RegistryError(f"{self.title}: {file}: missing, so the results are not whole; measure the pair again")
-        return (
-            (self.folder / file).read_bytes() if file == PROVENANCE else read_file(self.folder, file, self.provenance)
-        )
+        if file == layout.PROVENANCE:
+            return (self.folder / file).read_bytes()
+        return layout.read_file(self.folder, file, self.provenance)
 
 
 def open_results(name: str | Path, view: str = "bf16") -> Results:
@@ -173,4 +162,4 @@ def open_results(name: str | Path, view: str = "bf16") -> Results:
     >>> results.title, results.summary["parameters"], len(results.layers)
     ('SmolLM2 OPD', 134515008, 30)
     """
-    return Results(results_folder(str(name), view))
+    return Results(layout.results_folder(str(name), view))

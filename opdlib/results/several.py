@@ -9,17 +9,13 @@
 from __future__ import annotations
 
 import io
-import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-import opdlib
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import OutputError
 from opdlib.files import locked, write_together
@@ -28,7 +24,8 @@ from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.overlap import ATOL, check_atol
 from opdlib.measurement.path import measure_path
 from opdlib.results.layout import PROVENANCE, csv_text, holds, is_whole, sealed
-from opdlib.results.measure import ledger_of
+from opdlib.results.measure import ledger_of, versions
+from opdlib.results.write import blank
 
 FORMAT = 1
 """Raised whenever a number in the tables changes its meaning."""
@@ -115,11 +112,8 @@ def _kept(
             raise OutputError(f"{folder}: holds other results; give another folder with --out, or remove it first")
         ledger = Ledger(ledger_of(place), identity)
         if not holds(place, identity):
-            content = csv_text([{key: _cell(value) for key, value in row.items()} for row in rows(ledger)])
-            names = ("numpy", "numba", "torch", "safetensors")
-            versions = {"opdlib": opdlib.__version__, "python": platform.python_version()}
-            versions |= {name: version(name) for name in names}
-            provenance = {"source": source.origin(), "trained": sides, "identity": identity, "versions": versions}
+            content = csv_text([{key: blank(value) for key, value in row.items()} for row in rows(ledger)])
+            provenance = {"source": source.origin(), "trained": sides, "identity": identity, "versions": versions()}
             for checkpoint in (source, *(own for _, own in named)):
                 checkpoint.check_unchanged()
             files = {table: content}
@@ -127,10 +121,3 @@ def _kept(
         ledger.clear()  # also what was left by one that was killed when it had written its table
         text = (place / table).read_text(encoding="utf8")
     return pd.read_csv(io.StringIO(text), dtype={"name": str, "a": str, "b": str})
-
-
-def _cell(value: Any) -> Any:
-    """Twelve digits, as in every table; empty where there is no number."""
-    if not isinstance(value, float):
-        return "" if value is None else value
-    return "" if math.isnan(value) else f"{value:.12g}"

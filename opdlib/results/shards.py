@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,14 @@ from pydantic import BaseModel
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.errors import MeasureError, ParameterError
+from opdlib.errors import MeasureError, ParameterError, named
 from opdlib.files import locked, write_file
 from opdlib.foreign import read_object
-from opdlib.measurement.parts import Part
 from opdlib.measurement.schedule import METRICS, Measurement, gather, identity, measure_share
-from opdlib.registry.restrictions import EXACT
+from opdlib.registry.recipes import EXACT
 from opdlib.results.known import check_fit
 from opdlib.results.layout import refuse_other
-from opdlib.results.measure import Order, job_of, ledger_of, measure_locked
+from opdlib.results.measure import Order, ledger_of, measure_locked
 
 LEDGER = ".ledger"
 """In a shard's folder, so that it moves with it."""
@@ -67,7 +67,7 @@ def measure_shard(
     with ExitStack() as stack:
         work = f"shard {number}/{of}"
         places = [stack.enter_context(locked(order.folder, f"{order.name}, {work}")) for order in orders]
-        jobs = [job_of(order, place / LEDGER) for order, place in zip(orders, places, strict=True)]
+        jobs = [replace(order, ledger=place / LEDGER) for order, place in zip(orders, places, strict=True)]
         done = measure_share(source, jobs, number, of, view=view, metrics=metrics, device=device, **options)
     for order in orders:
         shard = Shard(
@@ -103,23 +103,18 @@ def merge(shards: Sequence[Path], out: Path, **options: Any) -> Measurement:
             )
     source = open_checkpoint(first.source)
     skip, trained = tuple(first.skip), open_checkpoint(first.trained)
-    order = Order(out, first.name, trained, skip, first.note, first.scales, first.rename)
+    order = Order(first.name, trained, skip, folder=out, scales=first.scales, rename=first.rename, note=first.note)
     chosen = {key: facts[key] for key in ("view", "metrics", "device")}
     ledgers = [folder / LEDGER for folder in shards]
     with locked(out, f"pair {order.name}") as place:
         ours = source.digest(), trained.digest(), first.view, skip, first.metrics, first.rename
         refuse_other(place, identity(*ours))
-        if missing := gather(source, job_of(order, ledger_of(place)), ledgers, **chosen):
-            raise _lacking(out, missing)
+        if missing := gather(source, replace(order, ledger=ledger_of(place)), ledgers, **chosen):
+            raise MeasureError(
+                f"{out}: {len(missing)} parts are in no shard: {named(missing)}; run the opd measure --shard that is "
+                "not done, and merge again"
+            )
         return measure_locked(source, {place: order}, **chosen, **options)[0]
-
-
-def _lacking(out: Path, missing: Sequence[Part]) -> MeasureError:
-    named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-    return MeasureError(
-        f"{out}: {len(missing)} parts are in no shard: {named}; run the opd measure --shard that is not done, and "
-        "merge again"
-    )
 
 
 def _read(folder: Path) -> Shard:

@@ -1,22 +1,8 @@
 """The runs of one scale of the study as tidy tables: opened here, written by `opdlib.results.collect`. No torch.
 
-| table | a row is |
-| --- | --- |
-| `runs` | a run and view, after the last step: how it was trained and judged, with what, and its headline numbers |
-| `steps` | a run and step on the way whose weights were measured: the same numbers |
-| `layers`, `modules`, `binades` | one layer, module or binade of abs(source) of a measurement in `runs` or `steps` |
-| `nulls` | a number that a null expects of a measurement in `runs`, with its ratio to the observed and the verdict |
-| `undefined` | a number of a measurement that is undefined, with the reason |
-| `along` | a run and step of a training whose weights were measured often (`opdlib.results.trajectory`) |
-| `curves` | a run and step: what was logged (`opdlib.train.probes`) |
-| `masks` | the mask of a run that trained inside one |
-| `overlaps` | two runs over one source at one threshold, view bf16 |
-| `answers` | a held-out problem; a column `<arm>-s<seed>` for each run: 1 if it answered it, 0 if not |
-| `surgery` | a run with a part of its update: how much was kept, and how many problems it then solves |
-| `parents`, `parent_curves` | a run that others started from or were taught by; one of its steps |
-
-A number's column has the dotted key of `opd summary --json`; shares are fractions in [0, 1]. An empty cell is a number
-that was not measured or not logged; one that is undefined is empty too, and `undefined` names it.
+What a row of each is, the attributes of `StudyResults` say. A number's column has the dotted key of `opd summary
+--json`; shares are fractions in [0, 1]. An empty cell is a number that was not measured or not logged; one that is
+undefined is empty too, and `undefined` names it.
 """
 
 from __future__ import annotations
@@ -35,7 +21,7 @@ import pandas as pd
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.foreign import foreign, read_text
-from opdlib.registry.study import find_scale
+from opdlib.registry.study import FOLLOWED, Scale, find_scale
 from opdlib.results.flat import assemble, from_null_rows, is_headline
 
 BASELINES, SHARES = ("global", "tensor", "magnitude"), ("o1", "o2", "jaccard")
@@ -162,33 +148,33 @@ class StudyResults:
     folder: Path
 
     runs = _lazily("runs")
-    """One row a run and view: arm, seed, view, facts of the training, and the headline numbers."""
+    """One row a run and view, after the last step: arm, seed, view, how it was trained and judged, headline numbers."""
     steps = _lazily("steps")
-    """One row a run and step before the last: arm, seed, view, step, and the headline numbers."""
+    """One row a run and step before the last whose weights were measured: arm, seed, view, step, headline numbers."""
     layers = _lazily("layers")
-    """One row a layer of a measurement: arm, seed, view, step, layer, and its numbers."""
+    """One row a layer of a measurement in `runs` or `steps`: arm, seed, view, step, layer, and its numbers."""
     modules = _lazily("modules")
     """One row a module of a measurement: rel_norm, exact_zero, energy_share, parameters."""
     binades = _lazily("binades")
-    """One row a binade of a measurement, magnitude its lower end: coordinates, updated, changed (their ratio)."""
+    """One row a binade of abs(source), magnitude its lower end: coordinates, updated, changed (their ratio)."""
     nulls = _lazily("nulls")
     """One row a number of a null: expected; its ratio to the observed, the interval low to high, and the verdict."""
     undefined = _lazily("undefined")
     """One row a number that is undefined: key (with `layers.N.` for a layer's) and reason."""
     along = _lazily("along")
-    """One row a view and step of a run whose weights were measured often, the last included: `ALONG`."""
+    """One row a view and step of a run that was measured often (`opdlib.results.trajectory`), to its end: `ALONG`."""
     curves = _lazily("curves")
-    """One row a run and step: arm, seed, step, and what was logged."""
+    """One row a run and step: arm, seed, step, and what was logged (`opdlib.train.probes`)."""
     masks = _lazily("masks")
     """One row a run inside a mask: `MASKS`."""
     overlaps = _lazily("overlaps")
-    """One row a pair of runs and threshold: `OVERLAPS`."""
+    """One row two runs over one source and a threshold, view bf16: `OVERLAPS`."""
     answers = _lazily("answers")
-    """One row a held-out problem: `ANSWERS`, and a column for each run that was asked."""
+    """One row a held-out problem: `ANSWERS`, and a column `<arm>-s<seed>` for each run: 1 if it answered it, else 0."""
     surgery = _lazily("surgery")
-    """One row a part of an update: `SURGERY`."""
+    """One row a part of a run's update: how much was kept, how many problems it then solves, `SURGERY`."""
     parents = _lazily("parents")
-    """One row a teacher or trained source: recipe, seed, and the facts that `runs` has of a training."""
+    """One row a run that others started from or were taught by: recipe, seed, the facts that `runs` has."""
     parent_curves = _lazily("parent_curves")
     """One row a parent and step: recipe, seed, step, and what was logged."""
 
@@ -250,6 +236,31 @@ class StudyResults:
 def open_study(scale: str, root: Path | None = None) -> StudyResults:
     """The tables of a scale in `root`, by default those that opdlib comes with. Raises RegistryError for no scale."""
     return StudyResults(find_scale(scale).name, (root or data_root() / "study") / scale)
+
+
+def missing(scale: Scale, out: Path, arms: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[tuple[str, int]]:
+    """Arm and seed of every run without a row in the tables of `out`, in the order of `Scale.planned`.
+
+    `arms` and `seeds` choose; empty: all. Raises RegistryError for an arm that the scale does not have.
+    """
+    there = StudyResults(scale.name, out / scale.name)
+    return [(arm, seed) for arm, seed in _chosen(scale, arms, seeds) if not there.has(arm, seed)]
+
+
+def missing_along(
+    scale: Scale, out: Path, arms: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[tuple[str, int]]:
+    """The same of `along`; empty: the arms `opdlib.registry.study.FOLLOWED`, the first seed of each."""
+    there = StudyResults(scale.name, out / scale.name).along
+    done = {*zip(there["arm"], there["seed"], strict=True)}
+    chosen = _chosen(scale, arms or [arm for arm in FOLLOWED if arm in scale.arms], seeds)
+    return [(arm, s) for arm, s in chosen if (seeds or s == scale.arms[arm].seeds[0]) and (arm, s) not in done]
+
+
+def _chosen(scale: Scale, arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    if unknown := set(arms) - set(scale.arms):
+        raise RegistryError(f"scale {scale.name}: no arm {min(unknown)!r}; choose among: {', '.join(scale.arms)}")
+    return [(arm.name, s) for arm, s in scale.planned if (not arms or arm.name in arms) and (not seeds or s in seeds)]
 
 
 @lru_cache(maxsize=32)

@@ -7,13 +7,11 @@ weights can go as soon as the two steps after it are measured.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 
@@ -33,6 +31,7 @@ from opdlib.measurement.trajectory import (
 )
 from opdlib.metrics.trajectory import Stride
 from opdlib.results.study import ALONG, SIMILARITY
+from opdlib.stats import median
 
 FORMAT = 1
 """Raised whenever a number in the files changes its meaning."""
@@ -80,7 +79,7 @@ def trajectory(folder: Path, view: str, workers: int | None = None) -> list[Row]
     Numbers of matrices are medians over those that have them. The last step is the one that others are compared with.
     Raises RegistryError if there is no step, or if one was measured without the one before it.
     """
-    kept = [_read(file) for file in _files(folder, view)]
+    kept = sorted(map(_read, folder.glob(f"[0-9]*/{view}.safetensors")), key=lambda step: step.step)
     if not kept:
         raise RegistryError(f"{folder}: no step measured in view {view}")
     for before, step in zip([0, *(step.step for step in kept)], kept, strict=False):
@@ -103,10 +102,9 @@ def trajectory(folder: Path, view: str, workers: int | None = None) -> list[Row]
             for key in ALONG
             if key not in (*SIMILARITY, *step.numbers)
         }
-        medians = {key: _median(values) for key, values in of_matrices.items()}
-        rows.append(
-            {"step": step.step, **step.numbers, **medians} | dict(zip(SIMILARITY, map(_median, sides), strict=True))
-        )
+        medians = {key: median(values) for key, values in of_matrices.items()}
+        similar = dict(zip(SIMILARITY, map(median, sides), strict=True))
+        rows.append({"step": step.step, **step.numbers, **medians, **similar})
     return [{column: row[column] for column in ("step", *ALONG)} for row in rows]
 
 
@@ -163,12 +161,3 @@ def _bases(file: Path) -> dict[str, Bases]:
 
 def _file(folder: Path, step: int, view: str) -> Path:
     return folder / str(step) / f"{view}.safetensors"
-
-
-def _files(folder: Path, view: str) -> list[Path]:
-    return sorted(folder.glob(f"[0-9]*/{view}.safetensors"), key=lambda file: int(file.parent.name))
-
-
-def _median(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.median(defined)) if defined else math.nan

@@ -10,7 +10,6 @@ import numpy as np
 
 from opdlib.measurement.geometry import MatrixResult, has_geometry
 from opdlib.measurement.schedule import Measurement
-from opdlib.measurement.sparsity import TensorResult
 from opdlib.metrics.histogram import DeltaHistogram
 from opdlib.metrics.sparsity import survival
 
@@ -47,14 +46,10 @@ def of_tensors(measurement: Measurement) -> Iterator[dict[str, Any]]:
             "energy": repr(numbers.energy),
             "source_energy": repr(numbers.source_energy),
             "matrices": result.changed_matrices,
-            "no_matrix_because": _no_matrix(result),
+            "no_matrix_because": has_geometry(match.info.shape)
+            or ("" if result.changed_matrices else "nothing changed"),
             **({"stored_as": "; ".join(dict.fromkeys(places[match.name]))} if any(places.values()) else {}),
         }
-
-
-def _no_matrix(result: TensorResult) -> str:
-    unfit = has_geometry(result.match.info.shape)
-    return unfit or ("" if result.changed_matrices else "nothing changed")
 
 
 def of_geometry(matrices: Sequence[MatrixResult]) -> Iterator[dict[str, Any]]:
@@ -67,10 +62,10 @@ def of_geometry(matrices: Sequence[MatrixResult]) -> Iterator[dict[str, Any]]:
                 "route": matrix.route,
                 "metric": number.metric,
                 "side": number.side,
-                "at": _blank(number.at),
-                "atol": _blank(number.atol),
-                "value": _blank(number.value),
-                "expected": _blank(number.expected),
+                "at": blank(number.at),
+                "atol": blank(number.atol),
+                "value": blank(number.value),
+                "expected": blank(number.expected),
             }
 
 
@@ -81,9 +76,11 @@ def of_reasons(matrices: Sequence[MatrixResult]) -> Iterator[dict[str, Any]]:
             yield {"tensor": matrix.tensor, "expert": matrix.expert, "undefined": what, "reason": reason}
 
 
-def _blank(value: float | None) -> str:
-    """Twelve digits, more than two machines agree on; empty if there is no number."""
-    return "" if value is None or math.isnan(value) else f"{value:.12g}"
+def blank(value: Any) -> Any:
+    """Twelve digits of a float, more than two machines agree on; empty of None and NaN; what is no float as it is."""
+    if not isinstance(value, float):
+        return "" if value is None else value
+    return "" if math.isnan(value) else f"{value:.12g}"
 
 
 def of_sparsity(measurement: Measurement) -> Iterator[dict[str, Any]]:
@@ -131,5 +128,5 @@ def of_magnitude(measurement: Measurement) -> Iterator[dict[str, Any]]:
             "magnitude": repr(float(2.0 ** (int(exponent) - 127)) if exponent else 0.0),
             "coordinates": int(histogram.magnitudes[here].sum()),
             "updated": int(histogram.updated[here].sum()),
-            "visible": _blank(math.fsum(part.get(int(exponent), 0.0) for part in seen) if whole else None),
+            "visible": blank(math.fsum(part.get(int(exponent), 0.0) for part in seen) if whole else None),
         }

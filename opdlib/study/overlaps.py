@@ -16,8 +16,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import CheckpointError
 from opdlib.measurement.overlap import ATOL, overlap
-from opdlib.registry.recipes import PARENT, load_recipe
-from opdlib.registry.restrictions import Mask
+from opdlib.registry.recipes import PARENT, Mask, load_recipe
 from opdlib.registry.study import FULL, RUNS, Arm, Scale
 from opdlib.results.collect import add_rows
 from opdlib.results.study import BASELINES, KEYS, SHARES

@@ -28,7 +28,7 @@ Command = Callable[[Run], Sequence[str]]
 def trained_and_measured(run: Run) -> Sequence[str]:
     """`opd train` in this interpreter."""
     options = "--out", str(run.folder), "--seed", str(run.recipe.seed), "--resume", "--device", "cpu"
-    return [sys.executable, "-m", "opdlib.cli", "train", str(run.path), *options]
+    return [sys.executable, "-m", "opdlib", "train", str(run.path), *options]
 
 
 @dataclass(frozen=True)

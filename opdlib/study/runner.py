@@ -33,12 +33,11 @@ def measure_run(recipe_path: Path, folder: Path, device: str = "auto") -> None:
     if not is_whole(folder / "results" / "stored"):
         masters = open_checkpoint(str(folder / "fp32"))
         measure_into(folder / "results/stored", source, masters, name=name, view="stored", note=MASTERS, **options)
+    rounded = open_checkpoint(str(folder / "bf16"))
     kept = sorted(folder.glob("steps/[0-9]*"), key=lambda path: int(path.name))
     orders = [
-        *(Order(folder / "results/steps" / path.name, name, open_checkpoint(str(path))) for path in kept),
-        Order(
-            folder / "results", name, open_checkpoint(str(folder / "bf16")), scales=scales_of(folder / "results/stored")
-        ),
+        *(Order(name, open_checkpoint(str(path)), folder=folder / "results/steps" / path.name) for path in kept),
+        Order(name, rounded, scales=scales_of(folder / "results/stored"), folder=folder / "results"),
     ]
     unmeasured = [order for order in orders if not is_whole(order.folder)]
     if unmeasured:

@@ -7,7 +7,7 @@ Numbers of single matrices are in `geometry`, `subspace`, `rounding` and `paper_
 
 Runs of the study are in `study`, with the rule by which its arms are compared; each page on them has a package of its
 own: `optimizers`, `subnetwork` and `matched`. A column `quantity` holds keys of `opdlib.quantities`, which says how a
-number is written, too; `text` has what does not depend on a key.
+number is written, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from __future__ import annotations
 from opdlib.results.open import Results, open_results
 from opdlib.tables import geometry, nulls, paper, paper_geometry, paper_nulls, rounding, subspace, written
 from opdlib.tables.measured import (
-    blocks,
+    among,
+    at,
+    beside,
     curve,
     energy,
     layers,
@@ -23,35 +25,7 @@ from opdlib.tables.measured import (
     movement,
     overview,
     sparsity,
+    stacked,
     well_populated,
 )
-from opdlib.tables.select import among, at, beside, stacked
 from opdlib.tables.written import headed, readable
-
-__all__ = [
-    "Results",
-    "among",
-    "at",
-    "beside",
-    "blocks",
-    "curve",
-    "energy",
-    "geometry",
-    "headed",
-    "layers",
-    "magnitude",
-    "movement",
-    "nulls",
-    "open_results",
-    "overview",
-    "paper",
-    "paper_geometry",
-    "paper_nulls",
-    "readable",
-    "rounding",
-    "sparsity",
-    "stacked",
-    "subspace",
-    "well_populated",
-    "written",
-]

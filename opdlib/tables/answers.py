@@ -11,7 +11,7 @@ from opdlib.registry.study import FULL
 from opdlib.results.study import answered, open_study
 from opdlib.stats import holm, mcnemar, paired_bootstrap
 from opdlib.tables import study
-from opdlib.tables.text import interval, percent, points, probability
+from opdlib.tables.written import interval, percent, points, probability
 
 AGAINST_FULL = ("mask-own", "mask-magnitude", "mask-random", "sgd-3e-2", "adamw-3e-5", "adamw-1e-4", "offline-1e-4")
 """Arms that are laid beside OPD problem by problem: masks, SGD, raised rates."""

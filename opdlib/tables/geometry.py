@@ -60,12 +60,18 @@ def spread(results: Results, keys: Sequence[str] | None = None, by: str = "model
     Columns: those of `by` (see `opdlib.tables.measured.GROUPS`), metric, side, at, atol, quantity, matrices (in which
     it is defined), low, value, high (quartiles and median: the medians are those of `opd summary`), expected (median
     of what chance would give), ratio_low, ratio, ratio_high (quartiles and median of value over expected, matrix by
-    matrix). Single singular values are left to `spectrum`. Raises ParameterError for one that nobody measured.
+    matrix). Single singular values are left to `spectrum`. Raises ParameterError for a key that nobody measured, unless
+    nothing changed.
     """
     rows = matrices(results)
     rows = rows[rows["metric"] != "energy_at"]
     if keys is not None:
-        rows = _chosen(rows, keys)
+        known = set(rows["quantity"])
+        for key in keys if known else ():
+            if key not in known:
+                there = ", ".join(sorted(map(label, known)))
+                raise ParameterError(f"{label(key)!r} was not measured; there are {there}")
+        rows = rows[rows["quantity"].isin(keys)]
     rows = rows.assign(ratio=rows["value"] / rows["expected"].where(rows["expected"] > 0))
     grouped = rows.groupby([*GROUPS[by], *ROW, "quantity"], observed=True, dropna=False, sort=False)
     quartiles = {
@@ -91,15 +97,6 @@ TURNING = (
     *("spectral_drift", "spectral_drift_delta"),
 )
 """How far the source's leading tenth turned, and how far its singular values moved."""
-
-
-def _chosen(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The rows of these quantities. Raises ParameterError for one that is not there, unless none is."""
-    known = set(table["quantity"])
-    for key in keys:
-        if known and key not in known:
-            raise ParameterError(f"{label(key)!r} was not measured; there are {', '.join(sorted(map(label, known)))}")
-    return table[table["quantity"].isin(keys)]
 
 
 def overview(results: Results, keys: Sequence[str]) -> pd.DataFrame:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
-from opdlib.quantities import as_text, flat, label, written
+from opdlib.quantities import as_text, label, written
 from opdlib.results.open import Results
 from opdlib.tables import geometry
 from opdlib.tables.measured import magnitude
-from opdlib.tables.text import interval
-from opdlib.tables.written import headed
+from opdlib.tables.written import headed, interval
 
 NULLS = ("visibility", "permutation", "permutation_row", "permutation_column", "spectrum")
 NUMBERS = (
@@ -46,21 +45,19 @@ def spectra(results: Results, stored: Results | None = None) -> pd.DataFrame:
     return pd.concat(named, ignore_index=True)
 
 
-def verdicts(results: Results, keys: Sequence[str] = NUMBERS) -> pd.DataFrame:
-    """A row for each null and each of these numbers that it speaks about.
+def verdicts(results: Results) -> pd.DataFrame:
+    """A row for each null and each of `NUMBERS` that it speaks about.
 
     Columns: null, quantity (its key, or `changed`), observed, expected (both as `opd summary` has them: shares weighted
     over coordinates, the rest medians over matrices), ratio (expected over observed, median over the matrices), low,
     high (its 95% interval), verdict. None without nulls.
     """
-    summary = results.summary
-    observed = dict(flat({key: value for key, value in summary.items() if key != "layers"}))
     rows = []
     for null in NULLS:
-        ratios = summary.get("explained", {}).get(null, {})
-        for key in (key for key in keys if key in ratios):
+        ratios = results.summary.get("explained", {}).get(null, {})
+        for key in (key for key in NUMBERS if key in ratios):
             known = "exact_zero" if key == "changed" else key
-            pair = [observed.get(known), observed.get(f"nulls.{null}.{known}")]
+            pair = [results.numbers.get(known), results.numbers.get(f"nulls.{null}.{known}")]
             numbers = [math.nan if n is None else 1 - n if key == "changed" else n for n in pair]
             low, high = (math.nan if end is None else end for end in ratios[key]["interval"])
             ends = {"ratio": ratios[key]["ratio"], "low": low, "high": high, "verdict": ratios[key]["verdict"]}
@@ -71,11 +68,7 @@ def verdicts(results: Results, keys: Sequence[str] = NUMBERS) -> pd.DataFrame:
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """`verdicts` for the eye, a row for each null and number."""
-
-    def ratio(value: float) -> str:
-        return as_text("ratio", value)
-
-    ends = zip(table["low"], table["high"], strict=True)
+    ratio, ends = partial(as_text, "ratio"), zip(table["low"], table["high"], strict=True)
     text = {
         "null": [*table["null"].str.replace("_", " ")],
         "observed": [*map(written, table["quantity"], table["observed"])],

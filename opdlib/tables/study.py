@@ -43,12 +43,11 @@ def standing(scale: str, arms: Sequence[str], root: Path | None = None) -> pd.Da
 
     An arm that the scale does not have is planned with 0 seeds and has no command.
     """
-    known, done = find_scale(scale).arms, runs(scale, arms, root=root)["arm"].value_counts()
-    rows = []
-    for name in arms:
-        planned, finished = len(known[name].seeds) if name in known else 0, int(done.get(name, 0))
-        rows.append([name, planned, finished, f"opd study {scale} --arms {name}" if finished < planned else ""])
-    return pd.DataFrame(rows, columns=["arm", "planned", "finished", "missing"])
+    known = find_scale(scale).arms
+    table = pd.DataFrame({"arm": arms, "planned": [len(known[arm].seeds) if arm in known else 0 for arm in arms]})
+    table["finished"] = table["arm"].map(runs(scale, arms, root=root)["arm"].value_counts()).fillna(0).astype(int)
+    command = f"opd study {scale} --arms " + table["arm"]
+    return table.assign(missing=command.where(table["finished"] < table["planned"], ""))
 
 
 def runs(scale: str, arms: Sequence[str] = (), view: str = "bf16", root: Path | None = None) -> pd.DataFrame:
@@ -141,9 +140,9 @@ def summed(values: Sequence[float] | pd.Series, name: str = "value") -> dict[str
     return {"seeds": len(values), name: mean, "low": low, "high": high}
 
 
-def judged(values: pd.Series, span: float, name: str = "difference") -> dict[str, Any]:
-    """`summed`, and by `RULE`: range (`span`, of OPD from seed to seed) and verdict."""
-    found = summed(values, name)
+def judged(values: pd.Series, span: float) -> dict[str, Any]:
+    """`summed` as `difference`, and by `RULE`: range (`span`, of OPD from seed to seed) and verdict."""
+    found = summed(values, "difference")
     return found | {"range": span, "verdict": verdict(found["low"], found["high"], span)}
 
 
@@ -162,12 +161,12 @@ def over_seeds(table: pd.DataFrame, quantities: Sequence[str], by: Sequence[str]
 
 
 def differences(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[str]) -> pd.DataFrame:
-    """Each of `arms` minus OPD, seed by seed, and whether they are the same by `RULE`.
+    """Each of `arms` minus OPD in each quantity that the table has, and whether they are the same by `RULE`.
 
-    `table` is that of `runs`. Columns: arm, quantity, seeds (that both have), difference, low, high, range (of OPD,
-    max - min over all its seeds), verdict.
+    `table` is that of `runs`; differences are taken seed by seed. Columns: arm, quantity, seeds (that both have),
+    difference, low, high, range (of OPD, max - min over all its seeds), verdict.
     """
-    wide = {key: by_seed(table, key, dict.fromkeys([FULL, *arms])) for key in quantities}
+    wide = {key: by_seed(table, key, dict.fromkeys([FULL, *arms])) for key in quantities if key in table}
     rows = [
         {"arm": arm, "quantity": key} | judged((own[arm] - own[FULL]).dropna(), seed_range(own[FULL]))
         for arm in arms

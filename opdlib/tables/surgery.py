@@ -14,11 +14,10 @@ import pandas as pd
 from opdlib.registry.study import FULL
 from opdlib.results.study import ENERGY, PART, REST, SHORT, SIZE, TURNED, open_study
 from opdlib.tables import study
-from opdlib.tables.text import interval, percent
+from opdlib.tables.written import interval, percent
 
 WHOLE, NOTHING = "scale:1", "none"
 """The parts that are the whole update, and the source."""
-NAMES = {WHOLE: "everything", NOTHING: "nothing"}
 KINDS = {
     PART: "the part",
     REST: "the rest",

@@ -15,7 +15,7 @@ from opdlib.quantities import written
 from opdlib.registry.study import FOLLOWED, find_scale
 from opdlib.results.study import open_study
 from opdlib.tables.study import of_arms, text_table
-from opdlib.tables.text import percent
+from opdlib.tables.written import percent
 
 SIZE = {"relative norm": "rel_norm", "unchanged": "exact_zero", "stable rank": "stable_rank"}
 SIZE |= {"top 16": "svd_energy.16", "joint projection": "projection.joint.0.1"}

@@ -1,7 +1,12 @@
-"""Tables as text, every number in the form of its kind. For display only: numbers are rounded, a dash is undefined."""
+"""Tables as text, every number in the form of its kind. For display only: numbers are rounded, a dash is undefined.
+
+The form that a number takes in every table is that of its kind, see `opdlib.quantities`; what does not depend on it
+comes first.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -9,9 +14,10 @@ import pandas as pd
 from opdlib.quantities import MISSING, as_column, as_text, find, label, short, short_percent, written
 from opdlib.results.open import Results
 from opdlib.tables.geometry import spread
+from opdlib.tables.measured import headers
 from opdlib.tables.paper import OPD_STYLE
-from opdlib.tables.select import headers
 
+MINUS = "\N{MINUS SIGN}"
 PERCENT = ("share", "sparsity", "exact_zero", "energy_share", "parameter_share", "coordinate_share", "expected")
 FORMATS: Mapping[str, Callable[[float], str]] = {
     "rel_norm": lambda x: f"{100 * x:.4f}%",
@@ -28,6 +34,45 @@ COLUMNS = {
     **dict.fromkeys(("from", "to", "learning_rate"), "small"),
 }
 """Column of `cells` that is no quantity -> kind of its numbers, if they are no shares."""
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share with so many digits after the point: 10.0%."""
+    return f"{100 * share:.{digits}f}%".replace("-", MINUS) if math.isfinite(share) else MISSING
+
+
+def points(difference: float, plain: bool = False) -> str:
+    """A difference of shares in percentage points, with its sign: +2.1.
+
+    `plain` is for columns of signed numbers: a hyphen instead of the minus sign, and zero as +0.0.
+    """
+    if math.isnan(difference):
+        return MISSING
+    rounded = round(100 * difference, 1) + 0.0  # what is added makes a negative zero positive
+    if plain:
+        return f"{rounded:+.1f}"
+    return f"{rounded:+.1f}".replace("-", MINUS) if rounded else "0.0"
+
+
+def number(value: float, form: str = ".2f") -> str:
+    """A number in a form of Python's."""
+    return MISSING if math.isnan(value) else format(value, form)
+
+
+def probability(p: float) -> str:
+    """A p value with two digits, down to 0.0001."""
+    return MISSING if math.isnan(p) else f"{p:.2g}" if p >= 1e-4 else "<1e-4"
+
+
+def interval(low: float, high: float, one: Callable[[float], str] = percent) -> str:
+    """Two ends, each written by `one`: 10.0% to 12.0%."""
+    return MISSING if math.isnan(low) or math.isnan(high) else f"{one(low)} to {one(high)}"
+
+
+def with_interval(value: float, low: float, high: float, one: Callable[[float], str] = percent) -> str:
+    """A value and its interval, each number written by `one`: 11.0% (10.0% to 12.0%). The value alone without one."""
+    middle, ends = one(value), interval(low, high, one)
+    return middle if MISSING in (middle, ends) else f"{middle} ({ends})"
 
 
 def readable(table: pd.DataFrame, *columns: str, value: str = "share") -> pd.DataFrame:

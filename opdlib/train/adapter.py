@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
-from opdlib.registry.restrictions import Lora
+from opdlib.registry.recipes import Lora
 
 ADAPTER = "default"
 """What PEFT calls an adapter that nobody named."""

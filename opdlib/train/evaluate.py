@@ -14,15 +14,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import ParameterError
 from opdlib.registry.recipes import load_recipe
 from opdlib.stats import wilson
-from opdlib.train.models import (
-    load_config,
-    load_model,
-    load_reader,
-    scoring_device,
-    shows_images,
-    tokenizer_of,
-    transformers_on,
-)
+from opdlib.train import models
 from opdlib.train.prompts import encode, end_tokens
 from opdlib.train.tasks import Problem, Task, find_task, task_of
 
@@ -87,7 +79,7 @@ def _chosen(task: str) -> Task:
 
 
 def _asked(spec: str | Path, task: Task, n: int | None) -> int:
-    if task.images and not shows_images(config := load_config(open_checkpoint(spec))):
+    if task.images and not models.shows_images(config := models.load_config(open_checkpoint(spec))):
         raise ParameterError(
             f"task {task.name} asks about images, which {spec}, a {config.model_type}, is not shown; choose an "
             "image-text model, or a task of text"
@@ -97,7 +89,7 @@ def _asked(spec: str | Path, task: Task, n: int | None) -> int:
 
 def _opened(spec: str | Path, task: Task) -> tuple[Any, Any]:
     checkpoint = open_checkpoint(spec)
-    return load_model(checkpoint).to(scoring_device()), load_reader(checkpoint, task.images)
+    return models.load_model(checkpoint).to(models.scoring_device()), models.load_reader(checkpoint, task.images)
 
 
 def evaluate_model(model: Any, reader: Any, task: Task, seed: int, n: int) -> Evaluation:
@@ -114,14 +106,14 @@ def counted(said: Sequence[Answer], task: str, seed: int) -> Evaluation:
 @torch.inference_mode()
 def answer_model(model: Any, reader: Any, task: Task, problems: Sequence[Problem]) -> list[Answer]:
     """What a float32 model says to these problems of a task, asked in their order."""
-    tokenizer = tokenizer_of(reader)
+    tokenizer = models.tokenizer_of(reader)
     stops = end_tokens(task, tokenizer)
     model.eval()
     said: list[Answer] = []
     for start in tqdm(range(0, len(problems), task.batch), desc="evaluate", unit="batch", disable=None):
         batch = problems[start : start + task.batch]
         encoded = {name: tensor.to(model.device) for name, tensor in encode(list(batch), task, reader).items()}
-        with transformers_on(tokenizer.name_or_path, "generation_config.json"):
+        with models.transformers_on(tokenizer.name_or_path, "generation_config.json"):
             output = model.generate(
                 **encoded,
                 max_new_tokens=task.max_new_tokens,

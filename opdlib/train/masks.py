@@ -27,7 +27,7 @@ from transformers import TrainerCallback
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RecipeError
 from opdlib.metrics.draws import binades, drawn_alike, generator
-from opdlib.registry.restrictions import Mask
+from opdlib.registry.recipes import Mask
 from opdlib.train.callbacks import unwrapped
 from opdlib.train.models import module_names
 

@@ -1,4 +1,4 @@
-"""One run on several processes: `accelerate launch ... -m opdlib.cli train RECIPE`, one process a GPU.
+"""One run on several processes: `accelerate launch ... -m opdlib train RECIPE`, one process a GPU.
 
 Every process trains; the first one alone writes, evaluates and measures. With one process all of this is nothing.
 """

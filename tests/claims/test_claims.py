@@ -137,7 +137,7 @@ def test_verdicts_on_intervals(ours: tuple[float, float, float], wanted: str) ->
 
 
 def test_a_row_that_makes_no_sense_is_an_error() -> None:
-    with pytest.raises(RegistryError, match=r"X1: tolerance '-0.1' Input should be greater"):
+    with pytest.raises(RegistryError, match=r"X1: tolerance is '-0.1': Input should be greater"):
         made("0.1", "0.1", -0.1)
     with pytest.raises(RegistryError, match="X1: the paper's range has neither low nor high"):
         made("", "", 0.1)

@@ -13,7 +13,7 @@ import pytest
 
 import opdlib
 from opdlib.checkpoints import open_checkpoint
-from opdlib.figures import pairs
+from opdlib.figures import maps
 from opdlib.measurement import several
 from opdlib.measurement.path import measure_path
 from opdlib.report.inputs import gathered
@@ -116,7 +116,7 @@ def test_a_comparison_has_the_numbers_of_each_overlap(training: Path, models: li
                 alike.append(np.linalg.norm(bases[0].T @ bases[1]) ** 2 / 16)
         assert row["subspace.right"] == pytest.approx(np.median(alike), rel=1e-6)
         assert row["subspace_matrices"] == len(alike) == 4
-    ax = pairs.matrix(table)
+    ax = maps.matrix(table)
     assert ax.get_title() == ""
     drawn = {text.get_text() for text in ax.texts}
     assert f"{100 * table['jaccard'][0]:.2f}%" in drawn

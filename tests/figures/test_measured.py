@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.usefixtures("without_a_screen"), pytest.mark.slow]
 def all_tables(results: Results, stored: Results | None) -> dict[Draw, pd.DataFrame]:
     """Figure -> the table that the notebooks give it."""
     overview = tables.stacked(paper.overview(), tables.overview(results))
-    blocks = tables.stacked(paper.blocks(), tables.blocks(results))
+    blocks = tables.stacked(paper.blocks(), tables.movement(results))
     curves = [tables.curve(view) for view in (results, stored) if view is not None]
     return {
         figures.pair_sparsity: overview,

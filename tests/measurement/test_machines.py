@@ -79,7 +79,7 @@ def test_an_executor_gives_the_bytes_of_one_process(pair: Folders, alone: dict[s
 def test_pairs_over_one_source_are_shared_out_together(pair: Folders, alone: dict[str, bytes], tmp_path: Path) -> None:
     source, first = map(open_checkpoint, map(str, pair))
     second = open_checkpoint(str(write_checkpoint(tmp_path / "second", moved(pico_weights(), seed=9))))
-    orders = [Order(tmp_path / "a", "pico", first), Order(tmp_path / "b", "b", second)]
+    orders = [Order("pico", first, folder=tmp_path / "a"), Order("b", second, folder=tmp_path / "b")]
     with ThreadPoolExecutor(2) as pool:
         measure_together(source, orders, executor=pool)
     assert written(tmp_path / "a") == alone

@@ -191,7 +191,7 @@ def test_pairs_over_one_source_are_measured_together_and_as_if_alone(
     decomposed = []
     real = opdlib.metrics.geometry.source_basis
     monkeypatch.setattr(opdlib.metrics.geometry, "source_basis", lambda m: decomposed.append(1) or real(m))
-    orders = [Order(tmp_path / "a", "a", first), Order(tmp_path / "b", "b", second, skip)]
+    orders = [Order("a", first, folder=tmp_path / "a"), Order("b", second, skip, folder=tmp_path / "b")]
     measure_together(source, orders)
     matrices = sum(len(info.shape) == 2 for info in source.tensors.values())
     assert len(decomposed) == matrices, "each source matrix once"

@@ -3,7 +3,7 @@
 A page shows its numbers, or stops where it loads them, with one line that says what is not there and what makes it.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # the cells that are compiled here take it over
 
 import json
 from collections.abc import Iterator

@@ -116,7 +116,7 @@ def test_the_papers_rows_are_the_papers() -> None:
 
 
 def test_what_is_left_after_holm_is_marked(five: Path) -> None:
-    table = arms.against_opd(study.runs("pico", root=five), ["opd-ce", "offline"], ["rel_norm", "stable_rank"])
+    table = study.differences(study.runs("pico", root=five), ["opd-ce", "offline"], ["rel_norm", "stable_rank"])
     found = shown.compared(table)
     assert found.columns.name == "number (seeds), 4 tests"
     assert found.loc["relative norm", "opd-ce (5)"].startswith("different*: ")
@@ -126,7 +126,7 @@ def test_what_is_left_after_holm_is_marked(five: Path) -> None:
 def test_without_runs_or_with_one_seed_nothing_is_claimed(seeds: int, tmp_path: Path) -> None:
     write_runs(tmp_path, seeds)
     table, others = study.runs("pico", root=tmp_path), ["opd-ce", "offline-rkl", "offline"]
-    end = arms.against_opd(table, others, arms.DRAWN)
+    end = study.differences(table, others, arms.DRAWN)
     tables = [
         shown.means(table, arms.DRAWN, others),
         shown.compared(end),

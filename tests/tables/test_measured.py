@@ -36,7 +36,7 @@ def flat(weights: Weights) -> np.ndarray:
 TABLES: list[Callable[[Results], pd.DataFrame]] = [
     tables.sparsity,
     tables.movement,
-    tables.blocks,
+    tables.movement,
     tables.layers,
     tables.energy,
     tables.curve,
@@ -86,7 +86,7 @@ def test_tables_agree_with_the_summary(results: Results) -> None:
     assert shares["ulp", 1e-3] == summary["sparsity_ulp"]["1e-03"]
     for rule, key in (("absolute", "sparsity"), ("relative", "sparsity_rms")):
         assert {t: shares[rule, float(t)] for t in summary[key]} == summary[key]
-    blocks = tables.blocks(results).set_index("block")
+    blocks = tables.movement(results).set_index("block")
     assert list(blocks.index) == [b for b in ("attention", "mlp", "embedding", "norm") if b in summary["blocks"]]
     inside = blocks.drop(index=["embedding", "lm_head"], errors="ignore")
     for of in ("energy", "parameter"):
@@ -175,10 +175,10 @@ def test_a_value_that_nobody_measured_is_an_error(results: Results) -> None:
 
 
 def test_nothing_changed_is_undefined_and_not_zero(unchanged: Results) -> None:
-    assert tables.blocks(unchanged)["energy_share"].isna().all()
+    assert tables.movement(unchanged)["energy_share"].isna().all()
     assert tables.energy(unchanged)["share"].isna().all()
-    assert (tables.blocks(unchanged)["rel_norm"] == 0).all()
-    shown = tables.readable(tables.blocks(unchanged), "block", "energy_share", "exact_zero")
+    assert (tables.movement(unchanged)["rel_norm"] == 0).all()
+    shown = tables.readable(tables.movement(unchanged), "block", "energy_share", "exact_zero")
     assert set(shown["energy share"]) == {"-"}
     assert set(shown["exact zero"]) == {"100.00%"}
 
@@ -229,7 +229,7 @@ def test_the_paper_has_the_shape_of_ours(results: Results) -> None:
         (paper.sparsity(), tables.sparsity(results)),
         (paper.energy(), tables.energy(results)),
         (paper.overview(), tables.overview(results)),
-        (paper.blocks(), tables.blocks(results)),
+        (paper.blocks(), tables.movement(results)),
     ):
         assert set(published.columns) <= set(ours.columns)
         assert set(published["view"]) == {"bf16"}

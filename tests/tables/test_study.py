@@ -26,7 +26,7 @@ from opdlib.tables.study import (
 )
 from opdlib.tables.study import along as along_of
 from opdlib.tables.study import runs as runs_of
-from opdlib.tables.text import interval
+from opdlib.tables.written import interval
 from tests.tables.matched_runs import LOSS, along, runs
 
 

@@ -1,4 +1,4 @@
-"""Tables on rank and subspaces: digits, dashes, and nothing of nothing."""
+"""Tables for the eye: digits, signs and dashes, and nothing of nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from opdlib.quantities import MISSING, short
 from opdlib.tables import Results, geometry, paper, rounding, subspace, written
+from opdlib.tables.written import interval, number, percent, points, probability, with_interval
 from tests.conftest import moved, pico_weights
 from tests.tables.results_of import results_of
 
@@ -53,3 +55,19 @@ def test_a_vision_module_says_so(tmp_path: Path) -> None:
     source = pico_weights() | {"visual.blocks.0.attn.qkv.weight": torch.ones(8, 8).bfloat16()}
     shown = written.by_module([results_of(tmp_path, source, moved(source, 1e-2))], ["stable_rank"])
     assert shown.index[-1] == "vision: qkv"
+
+
+def test_text_of_numbers() -> None:
+    assert (points(-0.0001, plain=True), points(-0.0251, plain=True)) == ("+0.0", "-2.5")
+    assert (percent(-0.021), percent(0.021, 0)) == ("\N{MINUS SIGN}2.1%", "2%")
+    assert (number(1.234), number(1.234, ".3g"), number(math.nan)) == ("1.23", "1.23", MISSING)
+    assert (probability(0.0421), probability(1e-5)) == ("0.042", "<1e-4")
+    assert with_interval(0.1, 0.05, 0.2) == "10.0% (5.0% to 20.0%)"
+    assert with_interval(0.1, math.nan, math.nan) == "10.0%"
+    assert with_interval(math.nan, math.nan, math.nan) == MISSING
+    assert short(1e-4) == "1e-4"
+    assert points(-0.0251) == "\N{MINUS SIGN}2.5"
+    assert points(-0.0001) == "0.0"
+    assert points(math.nan) == MISSING
+    assert percent(0.2512) == "25.1%"
+    assert interval(0.1, math.nan) == MISSING

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
-from opdlib.registry.restrictions import Mask
+from opdlib.registry.recipes import Mask
 from opdlib.train import callbacks
 from opdlib.train.masks import drawn_mask, training_masks
 from opdlib.train.run import train

@@ -15,7 +15,7 @@ from opdlib.quantities import find, quantity
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, find_scale, study
 from opdlib.stats import LEVEL, holm, student
-from opdlib.tables.study import OTHER, differences, runs
+from opdlib.tables.study import OTHER, runs
 
 CORNERS: Mapping[str, tuple[str, str]] = {
     "opd": ("student", "reverse KL"),
@@ -30,8 +30,6 @@ ARITHMETIC = ("opd-native", "opd-bf16", "opd-any-x86")
 """OPD computed otherwise: nothing else of the recipe differs."""
 REGIMES = ("opd-fkl", "opd-jsd", "opd-topk", "opd-k1", "opsd", "rlvr", "sft")
 """The other ways to train, each matched with OPD in all lines but those that make it what it is."""
-
-
 DRAWN = (
     *("rel_norm", "exact_zero", "sparsity.1e-05", "svd_energy.16", "stable_rank", "projection.joint.0.1"),
     *("coverage.principal.0.1", "coverage.low.0.1"),
@@ -79,11 +77,6 @@ def computed_otherwise(scale: str, root: Path | None = None) -> pd.DataFrame:
 def present(table: pd.DataFrame, quantities: Sequence[str]) -> list[str]:
     """Those of `quantities` that the table has as columns: none where there are no runs."""
     return [key for key in quantities if key in table]
-
-
-def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[str]) -> pd.DataFrame:
-    """`opdlib.tables.study.differences` from OPD, for the quantities that the table has."""
-    return differences(table, arms, present(table, quantities))
 
 
 def after_holm(table: pd.DataFrame) -> pd.Series:

@@ -23,7 +23,6 @@ from opdlib.tables.matched.arms import present
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 
 COLUMNS = ["arm", "quantity", "seeds", "paired", "freedom", "factor", "low", "high", "margin", "p", "holm", "verdict"]
-DECIDING = ["low", "high", "margin", "holm"]
 OPERATING = ["rule", "correlation", "seeds", "shift", SAME, OTHER, UNDECIDED]
 SHIFTS, SEEDS, CORRELATIONS = (0.0, 1.0, 2.0, 4.0), (3, 5, 10), (0.0, 0.85)
 
@@ -60,7 +59,9 @@ def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[s
             )
     known = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("holm", "verdict")])
     known["holm"] = holm(known["p"].astype(float))
-    return known.assign(verdict=[_verdict(*row) for row in known[DECIDING].itertuples(index=False)])[COLUMNS]
+    alike = (1 / known["margin"] <= known["low"]) & (known["high"] <= known["margin"])
+    verdicts = np.select([alike, known["holm"] < LEVEL], [SAME, OTHER], UNDECIDED)
+    return known.assign(verdict=verdicts)[COLUMNS]
 
 
 def operating(trials: int = 2000, seed: int = 0, correlations: Sequence[float] = CORRELATIONS) -> pd.DataFrame:
@@ -94,9 +95,3 @@ def _margins(quantities: Sequence[str]) -> Mapping[str, float]:
         own, other = scaled(key, rows[key].reindex([paper.OPD, paper.DISTILL]).to_numpy(dtype=float))
         found[key] = math.exp(MARGIN * abs(own - other)) if math.isfinite(own) and math.isfinite(other) else math.nan
     return found
-
-
-def _verdict(low: float, high: float, margin: float, corrected: float) -> str:
-    if 1 / margin <= low and high <= margin:
-        return SAME
-    return OTHER if corrected < LEVEL else UNDECIDED

@@ -50,13 +50,9 @@ def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
     group = dict.fromkeys(CORNERS, "other corners of the 2 x 2") | dict.fromkeys(rates(), "OPD, any rate")
     group |= dict.fromkeys(REGIMES, "other regimes") | {LONG: LONG}
     ours = drawn(along, quantity, tuple(group))
-    pairs = _published(quantity).assign(group="paper", quantity=quantity)
-    parts = ours.assign(group=ours["arm"].map(group)), pairs
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
-
-
-def _published(quantity: str) -> pd.DataFrame:
-    """The paper's pairs that have this quantity: arm (the pair), rel_norm, value."""
     columns = [*dict.fromkeys(["rel_norm", quantity])]
     wide = paper.numbers().pivot_table("value", "pair", "quantity").reindex(columns=columns).dropna()
-    return pd.DataFrame({"arm": wide.index, "rel_norm": wide["rel_norm"], "value": wide[quantity]})
+    pairs = pd.DataFrame({"arm": wide.index, "rel_norm": wide["rel_norm"], "value": wide[quantity]})
+    pairs = pairs.assign(group="paper", quantity=quantity)
+    parts = ours.assign(group=ours["arm"].map(group)), pairs
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)

@@ -12,7 +12,7 @@ from opdlib.quantities import MISSING, label, written
 from opdlib.tables.matched.arms import BESIDE, after_holm, present
 from opdlib.tables.matched.paper import part_of_rate
 from opdlib.tables.study import ENOUGH, over_seeds, text_table
-from opdlib.tables.text import MINUS, number, percent, with_interval
+from opdlib.tables.written import MINUS, number, percent, with_interval
 
 PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 Text = dict[str, list[str]]

@@ -12,7 +12,7 @@ from opdlib.tables import study
 from opdlib.tables.optimizers.sweep import published
 
 BETA1 = 0.9
-"""AdamW's share of the old momentum (opdlib.train.optimizers)."""
+"""AdamW's share of the old momentum (opdlib.train.objectives)."""
 STATES = ("momentum_cosine", "second_moment_cv")
 WHEN = ("first", "mean", "last", "min")
 

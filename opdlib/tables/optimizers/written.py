@@ -11,7 +11,7 @@ from opdlib.quantities import label, short, written
 from opdlib.registry.study import FULL
 from opdlib.tables import study
 from opdlib.tables.optimizers.sweep import OPTIMIZERS, wide
-from opdlib.tables.text import number, points, probability, with_interval
+from opdlib.tables.written import number, points, probability, with_interval
 
 
 def names(arms: pd.DataFrame) -> dict[str, str]:

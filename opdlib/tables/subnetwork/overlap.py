@@ -72,9 +72,8 @@ def cosines(root: Path | None = None) -> pd.DataFrame:
     table = table.assign(name=table["arm_b"].map(NAMES), seed=seed)[table["atol"] == UPDATE_ATOL[0]]
     means = {name: (name, "mean") for name in ("cosine", "latent_cosine", "equal_signs")}
     ends = {"low": ("cosine", "min"), "high": ("cosine", "max")}
-    return (
-        table.groupby(["scale", "name", "seed"], sort=False).agg(pairs=("atol", "size"), **means, **ends).reset_index()
-    )
+    grouped = table.groupby(["scale", "name", "seed"], sort=False)
+    return grouped.agg(pairs=("atol", "size"), **means, **ends).reset_index()
 
 
 def by_comparison(table: pd.DataFrame) -> pd.DataFrame:

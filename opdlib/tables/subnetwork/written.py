@@ -9,7 +9,7 @@ import pandas as pd
 from opdlib.quantities import MISSING
 from opdlib.tables import study
 from opdlib.tables.subnetwork.masked import TRAINS
-from opdlib.tables.text import interval, number, percent, points, probability, with_interval
+from opdlib.tables.written import interval, number, percent, points, probability, with_interval
 
 TRAINED = "weights that are trained"
 WHOLE = partial(percent, digits=0)

@@ -25,8 +25,6 @@ from opdlib.train.tasks import gym, hub, own
 from opdlib.train.tasks.scoring import is_correct
 from opdlib.train.tasks.task import IMAGE, Problem, Split, Task, Twins, split_by_hash
 
-__all__ = ["IMAGE", "TASKS", "Problem", "Split", "Task", "find_task", "is_correct", "task_of"]
-
 
 def arithmetic() -> Iterator[Twins]:
     """Sums of 1 to 60 and products of 2 to 30: 4,441 problems, 2,265 pairs of twins. The ranges are such that
