@@ -6,8 +6,6 @@ One and two layers of its shape are run on the CPU under autocast to bf16, and w
 with the layers and the tokens, so the whole model follows without its weights. The logits are not in it.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import torch

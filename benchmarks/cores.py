@@ -10,8 +10,6 @@ model     what the forecast of `opd measure --dry-run` says beside what was meas
 sizes     the rows of the book's page on sizes
 """
 
-from __future__ import annotations
-
 import argparse
 import threading
 import time

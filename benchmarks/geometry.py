@@ -8,8 +8,6 @@ Ours with and without nulls take turns, and the faster turn of each counts: what
 of the same differ by.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -5,8 +5,6 @@
 Both are checkpoint specs (`opd --help`), bf16. Takes a few minutes, most of it in xz over the full checkpoint.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import lzma

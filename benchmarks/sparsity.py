@@ -6,8 +6,6 @@ Time: the pass over both files of a pair against `clone()` of every tensor of bo
 excluded (goal 6x, limit 12x). Memory: the peak of a process that measures a model of 2, 8 and 32 layers of one size.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

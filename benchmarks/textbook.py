@@ -4,8 +4,6 @@ Four float32 singular value decompositions a matrix (the delta's values, the sou
 again for the masks), full masks by `topk`. It is the measure of both speed and correctness in `benchmarks/geometry.py`.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

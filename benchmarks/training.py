@@ -6,8 +6,6 @@ Both train the same models for the recipe's steps with the same settings, in tur
 teacher are fresh models, so that nothing must be trained first; what a step costs does not depend on what they know.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import tempfile

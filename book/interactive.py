@@ -4,8 +4,6 @@ python book/interactive.py data ROOT   writes {slider,map,pair}_data.js, slider.
 python book/interactive.py source      writes book/source_histogram.json: the weights of the embedded source by size
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

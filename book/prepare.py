@@ -6,8 +6,6 @@ python book/prepare.py tables ROOT   writes ROOT/book/_claims.md, _pairs.md, _gr
 python book/prepare.py figure ROOT   writes ROOT/book/images/threshold_curve.svg, out of ROOT's executed notebook
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections import Counter

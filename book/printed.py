@@ -4,8 +4,6 @@ python book/printed.py digest HTML PDF   writes PDF, the pages of `DIGEST` below
 python book/printed.py card ROOT         writes ROOT/book/_static/card.png, out of ROOT/book/images/threshold_curve.svg
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -5,8 +5,6 @@ is called alike in text and list, small bars of numbers that a page stored, and 
 The Makefile says which commit is built, and when it was made, in OPDLIB_COMMIT and OPDLIB_DATE.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import re

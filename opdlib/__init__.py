@@ -16,8 +16,6 @@ of every number is on the book's page Definitions, every module on its page Libr
 Importing opdlib costs nothing: no module is loaded before it is used.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -13,8 +13,6 @@ disk and renamed, so that a full disk or a kill leaves what was there before. Al
 A killed process loses its lock; what it left goes when the next one takes it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import platform

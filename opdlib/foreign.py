@@ -5,8 +5,6 @@ around code of ours: what the package raises becomes one of our errors, in one l
 here only if they are files: a pipe would be waited for, a device has no end.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 from collections.abc import Hashable, Iterator

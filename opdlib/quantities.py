@@ -5,8 +5,6 @@ and figures join by key; a label is only ever output. quantities.yaml, beside th
 of keys, in which `{share}` stands for a parameter; `quantity` makes the record of a single key from it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

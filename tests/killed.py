@@ -4,8 +4,6 @@ Python tells an audit hook of every file that is opened and every name that is m
 operation on, all of them fail, those of cleaning up as well, as nothing more happens after a kill.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import sys

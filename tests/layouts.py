@@ -1,7 +1,5 @@
 """Matrices, and how architectures put several of them into one tensor."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

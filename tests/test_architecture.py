@@ -1,7 +1,5 @@
 """The house: imports point to what stands before, the library opens without torch, and training stays apart."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What `import opdlib` offers: the examples in its docstrings are run, and one object serves tables as folders do."""
 
-from __future__ import annotations
-
 import doctest
 import inspect
 import sys

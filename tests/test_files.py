@@ -1,7 +1,5 @@
 """Files and folders appear whole or not at all, and one process at a time writes them."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading

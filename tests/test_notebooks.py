@@ -1,7 +1,5 @@
 """The committed notebooks: fit to publish, and the whole interface for models they have never seen."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

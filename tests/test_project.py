@@ -1,7 +1,5 @@
 """Facts that are written down in more than one place agree, and what is committed is fit to be published."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import tomllib

@@ -1,7 +1,5 @@
 """The registry of numbers: every number that is measured has a record, and a record has all that it needs."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

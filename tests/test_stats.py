@@ -1,7 +1,5 @@
 """Intervals, p values and their correction, against numbers by hand."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

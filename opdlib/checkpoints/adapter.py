@@ -3,8 +3,6 @@
 The sum is what PEFT's `merge_and_unload` computes, kept in float32: base + scaling * B @ A, each when it is read.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

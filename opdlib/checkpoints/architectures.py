@@ -4,8 +4,6 @@ A matrix maps inputs to outputs and has its outputs as rows. Some files hold it 
 the experts of a layer in one stack. What shapes do not show stands in these tables; a new architecture is a new row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -14,8 +14,6 @@ All three, one after the other, are one raw LZMA2 stream. Everything here works 
 numbers like any other.
 """
 
-from __future__ import annotations
-
 import lzma
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@
 else; the parts of tensors are small files of torch.save within the large ones.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pathlib

@@ -1,7 +1,5 @@
 """Every format that a checkpoint on this machine can have, one row each. To add one, write its module and its row."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

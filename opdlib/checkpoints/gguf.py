@@ -4,8 +4,6 @@ transformers knows how each architecture was rearranged for llama.cpp (rotary pa
 experts in one tensor), gguf how each block of numbers was quantized; both are asked for one tensor at a time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The package `gguf` believes a header. One that says it holds 2^60 strings is read for as long as memory lasts.
 """
 
-from __future__ import annotations
-
 import math
 import mmap
 import struct

@@ -1,7 +1,5 @@
 """Checkpoints on the Hugging Face Hub, at a commit that is written down."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

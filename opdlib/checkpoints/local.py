@@ -1,7 +1,5 @@
 """Safetensors on this machine: one file, or shards listed by an index."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

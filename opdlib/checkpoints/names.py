@@ -5,8 +5,6 @@ are the tables below; supporting a new architecture means adding to them. A word
 parameter's block is then `other`, visible in every table.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A tuple of a tuple twice, of that twice and so on is short to write and takes fo
 no such thing and writes none.
 """
 
-from __future__ import annotations
-
 import pickletools
 from typing import BinaryIO
 

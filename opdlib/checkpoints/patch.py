@@ -7,8 +7,6 @@
 not at all, and the same two checkpoints give the same bytes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Files of torch.save: pytorch_model.bin, .pt, .pth. Only torch's own reader of weights opens them, so nothing runs."""
 
-from __future__ import annotations
-
 import pickle
 import threading
 import warnings

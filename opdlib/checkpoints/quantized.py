@@ -4,8 +4,6 @@ A weight is dequantized when it is read; its scales are no tensors of their own 
 library that packed them, and are refused by its name.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

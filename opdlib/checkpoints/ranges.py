@@ -1,7 +1,5 @@
 """Parts of files over HTTP and from object stores, over lines that drop, stall and lie about lengths."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

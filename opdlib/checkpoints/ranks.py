@@ -4,8 +4,6 @@ Where a shard belongs follows from the mesh of processes and the placement on ea
 file has; no process group is needed.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import re

@@ -1,7 +1,5 @@
 """Safetensors that stay where they are: opened by their headers, read a tensor at a time, a bounded part kept here."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

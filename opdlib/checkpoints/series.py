@@ -1,7 +1,5 @@
 """Several checkpoints named at once: by a pattern, or by the folder that a training wrote them to. No torch."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from glob import glob, has_magic

@@ -1,7 +1,5 @@
 """Which files of a folder are one checkpoint: a single file, or shards that an index lists or whose names prove it."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Models that travel inside Python packages as GGUF, dequantized once to bf16 safetensors."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

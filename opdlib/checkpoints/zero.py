@@ -4,8 +4,6 @@ The masters are flat: each process has a part of one long vector. What stands wh
 takes it to be; here a tensor is cut out when it is read.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence

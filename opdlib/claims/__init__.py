@@ -5,8 +5,6 @@
 `opd claims` prints. What the words mean stands in `verdict`, what a number is set beside in `controls`.
 """
 
-from __future__ import annotations
-
 from opdlib.claims.compared import GENERAL, compare, counts, of_study, passing, records, without_tolerance
 from opdlib.claims.readable import listed, readable
 from opdlib.registry.claims import FINDINGS, Claim, Range, load

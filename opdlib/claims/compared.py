@@ -1,7 +1,5 @@
 """All claims beside our numbers: of one pair, of the arms of one scale, and of everything that there is."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -17,8 +17,6 @@ paper's own contrast on that scale. Intervals are Student's over seeds, at 95%; 
 summary, that over its matrices, which is descriptive.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Numbers of one measurement: those of its summary, and a few that are made of them or need its tables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

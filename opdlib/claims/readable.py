@@ -1,7 +1,5 @@
 """Comparisons for the eye, in percent and percentage points; what was not tested has no number. For display only."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +14,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     columns = ["id", "statement", "paper", "ours", "verdict", "control", "tolerance", "locator", "reason"]
     rows = []
     for row in table.to_dict("records"):
-        ends, unit = (row.get(end, math.nan) for end in ("low_ours", "high_ours")), row["unit"]
-        text = {"paper": _range(row["low"], row["high"], unit), "ours": _interval(row["ours"], *ends, unit)}
+        low, high = (row.get(end, math.nan) for end in ("low_ours", "high_ours"))
+        unit = row["unit"]
+        text = {"paper": _range(row["low"], row["high"], unit), "ours": _interval(row["ours"], low, high, unit)}
         rows.append(row | text | {"tolerance": _tolerance(row["tolerance"], unit)})
     shown = pd.DataFrame(rows, columns=columns).set_index("id")
     return shown if any(table["reason"]) else shown.drop(columns="reason")

@@ -1,7 +1,5 @@
 """Numbers of the study for claims about its arms: by seed, or by pair of runs where two are laid over each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -10,8 +10,6 @@ other side. *Explained*: the control gives the same. *Undecided*: an interval th
 *None*: there is no control, or nothing to compare with.
 """
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -4,8 +4,6 @@ A command is a function: its parameters are the options, its docstring is the he
 functions, so that `opd --help` and a mistyped option answer at once.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

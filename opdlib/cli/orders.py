@@ -1,7 +1,5 @@
 """What `opd measure` is asked for, as pairs and as orders over each source."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

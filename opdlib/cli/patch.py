@@ -1,7 +1,5 @@
 """What `opd` makes of two checkpoints: a patch, a checkpoint with a part of the update, one with noise."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict
 from json import dumps

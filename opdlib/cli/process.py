@@ -1,7 +1,5 @@
 """The process of `opd`: its signals, its streams and its last word. Nothing here takes long to import."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -1,7 +1,5 @@
 """What `opd` writes for people to read: one page about pairs, whether such a page is true, and the paper's claims."""
 
-from __future__ import annotations
-
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal

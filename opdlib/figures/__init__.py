@@ -1,7 +1,5 @@
 """Figures as functions of a table: `f(table, ax=None) -> Axes`. A caption says what it shows, a title whose runs."""
 
-from __future__ import annotations
-
 from opdlib.figures import nulls, rank, subspace
 from opdlib.figures.curves import magnitude, threshold_curve
 from opdlib.figures.dots import block_energy, block_norm, pair_norm, pair_sparsity

@@ -1,7 +1,5 @@
 """Curves: sparsity against its threshold, and change against the size of the weight."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

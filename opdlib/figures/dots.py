@@ -1,7 +1,5 @@
 """One number a row, as dots: the paper's pairs by regime, and the pair that was measured here."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 
 import pandas as pd

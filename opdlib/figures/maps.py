@@ -1,7 +1,5 @@
 """Maps: of layer and module, and of every two of several checkpoints."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Matched arms: differences in units of what seeds make, numbers against the norm, and the paper's contrast."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

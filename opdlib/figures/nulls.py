@@ -1,7 +1,5 @@
 """What null models expect, drawn with what is observed."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.axes import Axes
 

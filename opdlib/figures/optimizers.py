@@ -4,8 +4,6 @@ Colour and marker say which optimizer, the shade says which of its rates, light 
 from the lowest to the highest seed; a bar is a 95% interval over seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Spectra: the energy of single singular values, what the first k of them hold, and both among the paper's pairs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Training inside a mask, over seeds and per distance; and what two runs changed in common, beside chance."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.axes import Axes
 

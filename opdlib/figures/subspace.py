@@ -1,7 +1,5 @@
 """Where an update points and which weights it reaches, always beside chance."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a part of an update solves, against what was kept of it, with its controls beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pandas as pd

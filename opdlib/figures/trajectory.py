@@ -1,7 +1,5 @@
 """A training on its way: how large and how concentrated its update is, and when its directions are those of the end."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Two checkpoints side by side: aligned strictly, then one pair of tensors at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase

@@ -1,7 +1,5 @@
 """All pairs of several trained checkpoints over one source, in one pass over their tensors."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations

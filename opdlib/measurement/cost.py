@@ -6,8 +6,6 @@ these phases took in `benchmarks/cores.py`, which prints how far off the sum is;
 hand.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 import time

@@ -15,8 +15,6 @@ Several rules keep what all of them keep, no rule keeps everything. A vector is 
 many matrices as it holds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a measurement would take on this machine: bytes, memory and time, before a tensor is read."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Numbers leave here as rows, because that is how they are kept, written and read:
 or in which mask, at which share, tolerance or rank.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ npz, and after them a digest of the measurement's identity, the file's name and 
 it is of another measurement, torn or damaged, counts as not finished. So the disk need not be waited for.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

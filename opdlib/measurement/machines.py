@@ -1,7 +1,5 @@
 """Dask as an executor, for those who have it: workers on any number of machines, which may die and come late."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager

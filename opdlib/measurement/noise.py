@@ -3,8 +3,6 @@
 It knows neither the weights nor a task. What it shares with a trained checkpoint, training did not put there.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the nulls of a pair need beside its histogram: is the source on the bf16 grid, how large is the noise, draws."""
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Overlap of what two checkpoints changed in one source: in total, by layer, module and tensor."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

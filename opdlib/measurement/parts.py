@@ -5,8 +5,6 @@ its source. Another machine is told of them in words (specs, names, digests) and
 dies costs its part and no more, and a part that is measured twice is the same both times.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool

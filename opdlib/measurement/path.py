@@ -5,8 +5,6 @@ whose checkpoints are all there. The control is cheaper: one walk for each shape
 root mean square over the matrices of that shape, instead of one for each matrix.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

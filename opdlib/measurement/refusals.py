@@ -1,7 +1,5 @@
 """Why two checkpoints cannot be compared, and what helps: merge, dequantize, rename, or leave out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from opdlib.checkpoints.checkpoint import Checkpoint

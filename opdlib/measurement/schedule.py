@@ -1,7 +1,5 @@
 """From two checkpoints to numbers: where names, checkpoints and metrics meet."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Several trained checkpoints over one source: aligned together, then measured tensor by tensor, on from the ledger."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

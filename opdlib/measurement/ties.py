@@ -1,7 +1,5 @@
 """Output heads that are the input embedding: which are counted once, and which are compared with an embedding."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property

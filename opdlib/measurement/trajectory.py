@@ -4,8 +4,6 @@ Numbers of an update have the keys of `opd summary`. What the end of a run is ne
 computed from what is kept of each step: bases of DIRECTIONS vectors a side and matrix, and its stride.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sets of coordinates that are chosen once and kept: ties and random parts are drawn from a generator that is given."""
 
-from __future__ import annotations
-
 import zlib
 
 import numpy as np

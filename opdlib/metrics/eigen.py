@@ -14,8 +14,6 @@ time. A fifth of the vectors at order 576 and 1536 takes 1.9 to 2.3 times as lon
 the other.
 """
 
-from __future__ import annotations
-
 import ctypes
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache

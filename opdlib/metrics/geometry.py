@@ -1,7 +1,5 @@
 """The whole geometry of one matrix: spectrum, subspaces and masks, the source's part computed once."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

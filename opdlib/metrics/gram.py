@@ -5,8 +5,6 @@ block exists twice. With m rows, n columns and m >= n a Gram matrix costs m * n^
 order n follows it; a singular value decomposition of the matrix itself costs several times more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache

@@ -7,8 +7,6 @@ squares are summed; only when a threshold or a rank falls among them does `Scan.
 Histograms of tensors add up to the histogram of a model, without loss.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from concurrent.futures import Executor

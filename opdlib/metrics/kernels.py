@@ -3,8 +3,6 @@
 A tensor arrives as uint16 (bf16) or uint32 (float32) with the left shift that makes float32 bits of either.
 """
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 import torch

@@ -7,8 +7,6 @@ Coordinates that tie at a cut share the remaining places evenly: what is counted
 break the tie.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -18,8 +18,6 @@ of w's bf16 magnitude and s alone, so a histogram of magnitudes is all that it n
 seeded. No null is a test: with millions of coordinates every one is rejected. What counts is its ratio to the observed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

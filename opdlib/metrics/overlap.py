@@ -1,7 +1,5 @@
 """Overlap of the update masks of two trained checkpoints over one source."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields

@@ -3,8 +3,6 @@
 Each number is defined once, here; `Sparsity` holds what one tensor, or a set of tensors, gives.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ decides on a rank (at a tolerance, or whether a value is 0), or the eigensolver 
 singular value decomposition, in which a value up to `bound` times the largest is 0.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

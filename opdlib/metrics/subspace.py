@@ -4,8 +4,6 @@ Everything is computed once per source (its `Basis`) and reused for every traine
 vectors span outputs (rows), right ones inputs (columns), whichever side is longer.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ matrix:
 | spectra | the directions of a stride have nothing to do with those of another | the same, and the leading DIRECTIONS singular values of each stride | strides share directions |
 """  # noqa: E501
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

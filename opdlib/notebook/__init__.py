@@ -8,8 +8,6 @@
 `python -m opdlib.notebook clean FILE...` takes from executed notebooks what differs between two runs.
 """
 
-from __future__ import annotations
-
 from opdlib.notebook.cleaning import clean
 from opdlib.notebook.display import figure, finding, glue, say, setup
 from opdlib.notebook.loading import load, load_stored, provenance

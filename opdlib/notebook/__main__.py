@@ -1,7 +1,5 @@
 """`python -m opdlib.notebook clean FILE...`"""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Executed notebooks without the traces of a run, so that the same numbers are the same bytes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Output of notebooks: one look, and values that other pages can show."""
 
-from __future__ import annotations
-
 import base64
 import math
 import warnings

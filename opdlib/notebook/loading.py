@@ -3,8 +3,6 @@
 torch is imported only when a checkpoint or a patch must be read, so that committed results can be shown without it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of entries by key, as data/ has them: read, and each entry checked by its pydantic model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, TypeVar
 

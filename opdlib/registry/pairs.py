@@ -1,8 +1,6 @@
 """The registry of pairs, data/pairs.yaml: every source and trained checkpoint that is compared, the paper's and
 ours."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ To add an objective, derive a class from `_Common` (or name it in `DISTILLATIONS
 list it in `Recipe`, and teach `opdlib.train.objectives` its trainer.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json

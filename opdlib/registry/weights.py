@@ -4,8 +4,6 @@ Training a parent again takes longer than most runs that stand on it, and where 
 on another kind of CPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path

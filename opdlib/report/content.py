@@ -3,8 +3,6 @@
 A page is made of this and of pictures alone, so that `opdlib.report.verify` can make both again and compare.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Boxes and warnings of one pair: which sentence of findings.yaml is true is decided here, by the numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """A report from results: one file, and beside it figures and tables where they are wanted."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

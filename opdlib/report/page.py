@@ -1,7 +1,5 @@
 """The page itself: one file of HTML that needs nothing else, made of content and pictures alone."""
 
-from __future__ import annotations
-
 import base64
 import math
 import re

@@ -1,7 +1,5 @@
 """The figures of a report: those of the book, of all its pairs together and of one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any

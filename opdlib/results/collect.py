@@ -1,7 +1,5 @@
 """From run folders to the study's tables, `opdlib.results.study`: what is new is added, what contradicts refused."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial

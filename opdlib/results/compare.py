@@ -1,7 +1,5 @@
 """Two measurements of one pair side by side: do their numbers agree?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """A summary as one row of numbers under dotted keys, such as `projection.joint.0.1`, and the row as a summary again."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,8 +1,6 @@
 """What summary.json and provenance.json must hold before anything is computed of them: a seal says that a file is as it
 was written, not that opdlib wrote it."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError

@@ -17,8 +17,6 @@ A file is read only if it has the digest that provenance.json says, and that is 
 lines do not count, since git may change them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The nulls of one measurement: `nulls_scale`, `nulls` and `explained` of its summary, and the rows of nulls.csv."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

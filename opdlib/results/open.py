@@ -1,7 +1,5 @@
 """Results in the hand: their files, and what they say about themselves."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

@@ -6,8 +6,6 @@
 | `comparison` | `comparison.csv` | two checkpoints |
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations

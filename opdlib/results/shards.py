@@ -3,8 +3,6 @@
 A shard is a results folder without results: a ledger with its share of the parts, and what it is a shard of.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -5,8 +5,6 @@ What a row of each is, the attributes of `StudyResults` say. A number's column h
 undefined is empty too, and `undefined` names it.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The numbers of the paper's tables for one pair, as one nested dictionary: what `opd summary --json` prints."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

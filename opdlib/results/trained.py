@@ -1,7 +1,5 @@
 """What a training left in its run folder, for the study's tables: its facts, and its curve. Every file is checked."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ What is kept of a step is small beside its weights: its numbers, and the leading
 weights can go as soon as the two steps after it are measured.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """The rows of a results folder's tables; what each file is, `opdlib.results.layout` says."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -8,8 +8,6 @@ Measuring changes no bit of the training. The run lies beside that of the study,
 | `along/N/` | what was measured of step N (`opdlib.results.trajectory`) |
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Sequence

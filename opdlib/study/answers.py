@@ -1,7 +1,5 @@
 """Which held-out problems each run of a scale answers: every one that the task has, with those of the recipes first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

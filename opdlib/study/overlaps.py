@@ -4,8 +4,6 @@ Both need the weights of the runs, which stay where the runs were made; two smal
 `overlaps` of `opdlib.results.study`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ A run begins when everything that it stands on is complete (its teacher, the own
 study's priorities. What a process prints goes to a log beside its run folder.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -6,8 +6,6 @@
 | others | none: what they promise is tried by running `repeat` on another machine |
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

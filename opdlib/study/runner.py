@@ -1,7 +1,5 @@
 """Where training and measuring meet: a run is trained, measured in its own folder, and its numbers are collected."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

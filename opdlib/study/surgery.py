@@ -6,8 +6,6 @@ weight; ENERGY is the same random part times the number that gives it the energy
 which every coordinate has a share in, that is the whole update, made shorter; SHORT is the same for their rest.
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence

@@ -10,8 +10,6 @@ own: `optimizers`, `subnetwork` and `matched`. A column `quantity` holds keys of
 number is written, too.
 """
 
-from __future__ import annotations
-
 from opdlib.results.open import Results, open_results
 from opdlib.tables import geometry, nulls, paper, paper_geometry, paper_nulls, rounding, subspace, written
 from opdlib.tables.measured import (

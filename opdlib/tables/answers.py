@@ -1,7 +1,5 @@
 """Two arms on the same held-out problems: which problems only one of them answers, and what that says."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

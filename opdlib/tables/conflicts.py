@@ -7,8 +7,6 @@ itself, which is the same on bf16 numbers and is a stricter rule, two to four ti
 rounded.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

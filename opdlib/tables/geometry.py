@@ -3,8 +3,6 @@
 A number is known by its key (`opdlib.quantities`). Only matrices that changed have numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

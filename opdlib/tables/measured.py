@@ -3,8 +3,6 @@
 The first columns of each are pair, regime (empty if unknown), origin (`here`; the paper's tables say `paper`) and view.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What null models expect of a pair, beside what is observed; what they are is said in `opdlib.metrics.nulls`."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The numbers of one pair in the order of the findings, each beside chance, rounding and the paper."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

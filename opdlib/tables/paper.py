@@ -1,7 +1,5 @@
 """The paper's tables (arXiv 2606.13657, v1 and v2) in the shape of ours: fractions, and the bf16 view throughout."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 

@@ -4,8 +4,6 @@ Numbers that the paper does not print and that follow from those it does are mar
 shown.
 """
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -4,8 +4,6 @@ Weights are taken as Gaussian, the update as Gaussian noise of one size, whateve
 mixes the paper's medians over matrices with a density of the whole model, so it is approximate.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What rounding to bf16 does to the spectrum of an update."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

@@ -5,8 +5,6 @@ A number of a run is called by its key in `opd summary --json`, levels joined by
 `root` is a folder of tables like data/study, for tests. Arms are compared by `RULE`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache

@@ -3,8 +3,6 @@
 Tables for the reader: one row a fact, everything that occurs joined by semicolons.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The cells of a table are text already, in the form that `opdlib.quantities` give
 stand. Rows beyond the first are one click away and never behind a scroll bar.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from hashlib import sha256

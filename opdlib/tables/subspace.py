@@ -1,7 +1,5 @@
 """Tables of where an update points and which weights it reaches, each number beside what chance would give."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Shares are fractions in [0, 1]. A part is named by the rule that keeps it (`opd 
 random controls, see `opdlib.results.study.SURGERY`.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 `root` is a folder of tables like data/study, for tests.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The form that a number takes in every table is that of its kind, see `opdlib.qua
 comes first.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """A low-rank update beside frozen weights: LoRA by PEFT, and the weights that it comes to."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -14,8 +14,6 @@ kind of CPU only. bf16 autocast is another arithmetic on every kind of CPU, what
 the recipe's `threads` as well.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

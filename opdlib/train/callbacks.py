@@ -1,7 +1,5 @@
 """What is added to TRL's loop: one JSON line a step, checkpoints whole or ignored, a quiet bar."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import time

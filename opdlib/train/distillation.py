@@ -1,7 +1,5 @@
 """TRL's DistillationTrainer with three choices opened: who samples, what the teacher sees, which loss."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass

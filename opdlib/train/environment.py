@@ -1,7 +1,5 @@
 """Where a run was computed: code, versions and machine, but no names of hosts, users or folders."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from importlib.metadata import version

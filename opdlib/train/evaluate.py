@@ -1,7 +1,5 @@
 """How many held-out problems a checkpoint answers: greedy, strict, the same on every machine."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

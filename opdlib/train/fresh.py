@@ -3,8 +3,6 @@
 `fresh:pico` is a Qwen3 (0.8 M parameters, tied head) that reads one character as one token.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -14,8 +14,6 @@ KL. The paper does not say whether the truncated distributions are renormalised;
 is hidden where the teacher's mass is elsewhere.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

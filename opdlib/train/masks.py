@@ -14,8 +14,6 @@ The paper does not say whether its random mask keeps the density of each tensor 
 tensor's.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

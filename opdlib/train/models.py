@@ -9,8 +9,6 @@ either, and what is trained from it keeps the names of its source. Of a mixture 
 checkpoints keep apart, every expert for itself; the same table says how, and what is trained is taken apart again.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import shutil

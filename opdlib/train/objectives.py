@@ -13,8 +13,6 @@ torch's own RMSprop differs from AdamW in a second way: without bias correction 
 1/sqrt(1 - alpha) times too long, ten times for its default. So it is not used.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import replace

@@ -13,8 +13,6 @@ A row of `probes.jsonl`, after the update of its step:
 A key is absent where the optimizer has no such state, null where it is 0/0 (no gradient, no second moment).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict
 from pathlib import Path

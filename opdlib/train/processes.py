@@ -3,8 +3,6 @@
 Every process trains; the first one alone writes, evaluates and measures. With one process all of this is nothing.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ teacher's privileged prompt and the evaluation see the same. Prompts with images
 a template only itself, and the evaluation does it with TRL's own function.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from trl import prepare_multimodal_messages

@@ -15,8 +15,6 @@
 | `complete.json` | written last: steps, seconds of training, digests of all checkpoints |
 """
 
-from __future__ import annotations
-
 import shutil
 import warnings
 from collections.abc import Iterator

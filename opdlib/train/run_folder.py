@@ -1,7 +1,5 @@
 """The run folder: refused if it is another's, created whole, and aware of the machine it moved to; its log by step."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The sentences of the front page and of the essay are true of their numbers, written and unwritten."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

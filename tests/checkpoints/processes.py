@@ -1,7 +1,5 @@
 """Tensors as the processes of a run hold them, in one process: torch's fake group, one rank after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product

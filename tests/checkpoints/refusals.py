@@ -1,7 +1,5 @@
 """What readers must refuse, and how a refusal is told."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """LoRA adapters, written, merged and saved by PEFT over models of transformers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

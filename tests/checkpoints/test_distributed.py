@@ -1,7 +1,5 @@
 """Folders of torch.distributed.checkpoint, written by torch: by one process, and by the writers of several."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """GGUF files by path, written with gguf as llama.cpp's converter writes them, against transformers' own reader."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

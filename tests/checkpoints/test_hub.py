@@ -1,7 +1,5 @@
 """The Hub, without a network: what is asked of its client, and what is made of its answers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

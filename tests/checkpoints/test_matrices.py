@@ -1,7 +1,5 @@
 """Every layout, made by hand from matrices: they come out again, outputs first, under the names of no layout at all."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Patches: what comes back is the very checkpoint, bit for bit."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import shutil

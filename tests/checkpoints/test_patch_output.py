@@ -1,7 +1,5 @@
 """Writing of patches and of what they give fails without a trace."""
 
-from __future__ import annotations
-
 import re
 import resource
 import shutil

@@ -1,7 +1,5 @@
 """Patches and pairs that are refused, and damage that does not go unnoticed."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Files of torch.save, written by torch and, for the Trainer's folder, by transformers."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections import OrderedDict

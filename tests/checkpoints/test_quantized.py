@@ -1,7 +1,5 @@
 """Quantized weights: fp8 and MXFP4 as transformers' own functions read them, packed integers refused by name."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """verl's files, as its FSDP checkpoint manager saves them: the state dict of DTensors of each rank with torch.save."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Checkpoints that stay where they are, read from a server on this machine that drops, stalls and lies."""
 
-from __future__ import annotations
-
 import json
 import random
 import threading

@@ -2,8 +2,6 @@
 vectors are those of its 0.19 `stage_1_and_2.py`, `stage3.py` and `engine.py`; the classes that its pickles name are
 made here under their names."""
 
-from __future__ import annotations
-
 import enum
 import math
 import os

@@ -1,7 +1,5 @@
 """Claims: written from the paper's numbers, judged by their tolerance, never tested on another pair's checkpoints."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """All claims over everything: verdicts recomputed from the columns of the files, by other means than the engine's."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

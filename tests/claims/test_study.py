@@ -1,7 +1,5 @@
 """Claims about arms, and what their numbers are set beside, on runs with known numbers."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The command: what it prints, what it writes, and one line for everything that is wrong."""
 
-from __future__ import annotations
-
 import csv
 import json
 import pickle

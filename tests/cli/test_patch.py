@@ -1,7 +1,5 @@
 """`opd patch` and `opd edit`: checkpoints made of others, whole or not at all."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

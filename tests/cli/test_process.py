@@ -1,7 +1,5 @@
 """The process of the command: what an interrupt means, and what is never written over."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

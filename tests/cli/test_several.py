@@ -1,7 +1,5 @@
 """Several checkpoints in one command: which are meant, what each is called, and what is measured of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

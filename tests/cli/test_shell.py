@@ -1,7 +1,5 @@
 """`opd` as a program in a shell: its process, its exit codes, its version and its completion."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

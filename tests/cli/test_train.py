@@ -1,7 +1,5 @@
 """`opd train` refuses what it can before torch is loaded, which takes seconds, and before anything is written."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

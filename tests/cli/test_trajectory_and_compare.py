@@ -1,7 +1,5 @@
 """`opd trajectory` and `opd compare`: their numbers are those of the pairs, and a killed run ends in the same bytes."""
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import combinations, pairwise

@@ -1,7 +1,5 @@
 """Figures on rank and subspaces: the same promises as those of tests/test_figures.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figures on matched arms: they draw the numbers of their tables, fit their frame, and can be drawn of nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

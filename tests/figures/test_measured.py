@@ -1,7 +1,5 @@
 """Figures draw on the axes they are given, use every row, name both axes, and look the same each time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Figures on masked training: what is drawn is in the table, and an empty study draws empty axes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Figures of runs measured step by step: they draw the numbers of their table, and can be drawn of nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a GPU must give: the numbers of the CPU, and a training. `tests/conftest.py` leaves this out without one."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """One folder of good files for all hostile ones of a module, and the command in this process."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator

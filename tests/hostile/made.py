@@ -1,7 +1,5 @@
 """Hostile files, made by construction: each function gives the bytes of one kind of file, or writes a folder of it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

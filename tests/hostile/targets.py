@@ -1,7 +1,5 @@
 """One target for each reader: it takes the bytes of a file, and may raise an error of ours, and no other."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Mapping

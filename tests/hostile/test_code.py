@@ -1,7 +1,5 @@
 """No file runs code: a canary in every place from which transformers, torch and jinja may read it."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Files that are changed at random: whoever reads them raises an error of ours, or none."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Names that files choose: they come back from every table, and do nothing on a terminal, a figure or a page."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that must be refused: at once, with exit status 2 and one line that says what is wrong, and nothing written."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

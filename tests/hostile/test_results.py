@@ -1,7 +1,5 @@
 """Results, shards, run folders, tables and pages that somebody else wrote, under seals that are right."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

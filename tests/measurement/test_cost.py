@@ -1,7 +1,5 @@
 """What a measurement takes is said before it is made, and kept to."""
 
-from __future__ import annotations
-
 import re
 from itertools import permutations
 from pathlib import Path

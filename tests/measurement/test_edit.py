@@ -1,7 +1,5 @@
 """Edits: what each rule keeps, by construction; parts and rests that add up; bad rules in one line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """One model in every layout gives the same numbers, to the bit; and left is where the outputs are."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

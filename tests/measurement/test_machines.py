@@ -1,7 +1,5 @@
 """A measurement shared out: over an executor's workers, some of which die, and over cores, within a memory."""
 
-from __future__ import annotations
-
 import asyncio
 import multiprocessing
 import os

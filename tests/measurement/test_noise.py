@@ -1,7 +1,5 @@
 """Noise as large as an update: its norm, tensor by tensor, and nothing else of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

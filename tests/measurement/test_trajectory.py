@@ -1,7 +1,5 @@
 """A training measured step by step, against the numbers of `opd measure` and plain numpy."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from pathlib import Path

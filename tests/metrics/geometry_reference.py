@@ -1,7 +1,5 @@
 """The definitions of the geometry, written down in float64 numpy with full decompositions and explicit masks."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

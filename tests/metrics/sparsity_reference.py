@@ -1,7 +1,5 @@
 """The definitions of sparsity, written down slowly in float64 numpy: every coordinate, full sorts, no histogram."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

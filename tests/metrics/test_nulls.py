@@ -1,7 +1,5 @@
 """Nulls against draws from their definition, and against what must hold of them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

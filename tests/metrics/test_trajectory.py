@@ -1,7 +1,5 @@
 """Subspaces on their way, against plain numpy; walks against what theory says of them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a call shows in a notebook, without a notebook."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

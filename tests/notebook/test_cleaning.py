@@ -1,7 +1,5 @@
 """What is taken from an executed notebook."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

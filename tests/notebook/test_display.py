@@ -1,7 +1,5 @@
 """What a notebook shows and stores for other pages."""
 
-from __future__ import annotations
-
 import math
 
 import myst_nb

@@ -1,7 +1,5 @@
 """Results that a notebook stands on: taken where they are, measured where they are not, never stale."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Recipes that train a pico model in a second."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files of entries: what is refused before an entry is looked at."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

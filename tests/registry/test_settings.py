@@ -1,7 +1,5 @@
 """Parameters of a notebook: what passes, and what is said of the rest."""
 
-from __future__ import annotations
-
 import math
 from types import ModuleType
 from typing import Any

@@ -1,7 +1,5 @@
 """The study: its arms, and that each differs from its partner in exactly the lines that define it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

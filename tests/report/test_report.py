@@ -1,7 +1,5 @@
 """The report: made of results alone, true for any pair, and refused once anything in it was changed."""
 
-from __future__ import annotations
-
 import ast
 import base64
 import json

@@ -1,7 +1,5 @@
 """From run folders to the study's tables and back: nothing is lost, nothing overwritten."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Results beside committed ones: what is equal, and what is told of the rest."""
 
-from __future__ import annotations
-
 from opdlib.results.compare import differences, disagreements
 
 

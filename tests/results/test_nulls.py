@@ -1,7 +1,5 @@
 """Pairs whose updates are known: what the nulls say of them, in words and in numbers."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Shards of a measurement: merged in any order they are what one process writes; what is missing is named."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

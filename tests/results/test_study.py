@@ -1,7 +1,5 @@
 """The committed tables of the study: summaries as they were measured, and what is told where there are none."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Results are those of one measurement, whole, or not there: whoever writes at the same time, and whatever happens."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

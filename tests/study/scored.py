@@ -1,7 +1,5 @@
 """Runs that were never trained, whole enough to be asked and taken apart; and answers that follow from weights."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A run measured on its way is the run itself: same weights, rows of every step, weights dropped, a kill survived."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which problems runs answer: every one, a column a run, and nothing that contradicts what is known."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

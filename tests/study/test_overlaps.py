@@ -1,7 +1,5 @@
 """What runs changed in common, from weights that were made so that the answer is known."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Several runs at once, with a stub in place of the training: in order, never too many, each with its log."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Runs made again: what is said of them, and two steps whose bits are the same on every x86 CPU."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recipes as they are shipped, through the real command; a small study from nothing to tables."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Taking updates apart: every row of the plan, once, with controls of the stated size and energy."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

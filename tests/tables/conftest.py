@@ -1,7 +1,5 @@
 """Results of a two-layer model, which every module of tables is tested on unless it makes its own."""
 
-from __future__ import annotations
-
 import pytest
 
 from opdlib.tables import Results

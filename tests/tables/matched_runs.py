@@ -5,8 +5,6 @@ number follows from the norm r alone, so that at equal norm no arm differs from 
 `offline` is 1 larger. `runs` and `along` are tables of one number.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

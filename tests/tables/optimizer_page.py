@@ -1,7 +1,5 @@
 """What the page on optimizers makes of the tables of a study."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The accuracy of an arm is ACCURACY[arm] + seed / 1000, except for adamw-1e-4, where the seed has the opposite sign.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

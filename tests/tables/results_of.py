@@ -1,7 +1,5 @@
 """Results folders of pico checkpoints, measured by the real code."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

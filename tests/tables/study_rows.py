@@ -1,7 +1,5 @@
 """Runs of a study that were never run, as rows of its tables, written as the collector writes them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

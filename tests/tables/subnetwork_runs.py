@@ -4,8 +4,6 @@ Of 1000 weights, the own mask holds 250 and the RLVR mask 200. Full OPD solves 0
 less LOST[arm], give or take WOBBLE, and comes WAY[arm] far in 20 steps, in a straight line.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@ The source solves 30% and the whole update 70%. A part that holds the share e of
 random control of equal size holds and solves half of that, and that of equal energy solves as much as of equal size.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from opdlib.results.layout import csv_text

@@ -1,7 +1,5 @@
 """Arms compared problem by problem, from answers that were made so that the counts are known."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Two rules for one pair, and what a float32 checkpoint has to do with it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Tables on rank and subspaces: they agree with the summary, with the weights, and with the paper's arithmetic."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

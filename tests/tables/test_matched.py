@@ -1,7 +1,5 @@
 """The 2 x 2 against answers known by construction, and the rule of sameness."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

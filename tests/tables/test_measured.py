@@ -1,7 +1,5 @@
 """Tables: they add up to the model, they agree with the summary and with the weights themselves."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

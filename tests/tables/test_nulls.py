@@ -1,7 +1,5 @@
 """What the tables of nulls say, against the files that they come from and against plain arithmetic."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tables of the optimizer ablation: known answers, and no answer where there are no runs."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

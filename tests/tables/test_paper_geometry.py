@@ -1,7 +1,5 @@
 """The paper's tables on rank and subspaces agree with each other and with arithmetic."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """What rounding does to a spectrum, against torch."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Arms compared over seeds, against answers known by construction, and the rule of sameness."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What runs were made with and judged on, as their records have it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from opdlib.tables import study_provenance

@@ -1,7 +1,5 @@
 """Tables for the eye: what is right-aligned, what is said once, and what is one click away."""
 
-from __future__ import annotations
-
 import re
 from html.parser import HTMLParser
 

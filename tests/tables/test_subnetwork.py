@@ -1,7 +1,5 @@
 """Tables on masked training: known answers, one seed, and no answer where there are no runs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

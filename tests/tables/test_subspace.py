@@ -1,7 +1,5 @@
 """Where a change points and which weights it reaches, against counting and against chance."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Parts of updates as tables and figures: gains, controls, and what is said where there are no rows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

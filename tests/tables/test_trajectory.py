@@ -1,7 +1,5 @@
 """Tables of runs that were measured step by step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Tables for the eye: digits, signs and dashes, and nothing of nothing."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rows of `along` for runs that were never made."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

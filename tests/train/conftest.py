@@ -1,7 +1,5 @@
 """A pico Llama that reads characters, and recipes that train it in a second."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rows as the data sets on the Hub have them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 DAPO_PROMPT = "Solve the following problem.\n\nWhat is 6 times 7?\n\nEnd with a line Answer: $Answer."

@@ -1,7 +1,5 @@
 """Runs in processes of their own, to be killed at a chosen moment or to share one."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -4,8 +4,6 @@ exact versions, one of them against constraints.txt, and one has to be compiled.
 pytest tests/train/real_generators.py
 """
 
-from __future__ import annotations
-
 import pytest
 
 from opdlib.train.tasks import find_task, gym

@@ -1,7 +1,5 @@
 """Runs with LoRA: what is trained, what is saved, and that the two forms of the result are one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

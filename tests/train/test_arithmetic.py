@@ -1,7 +1,5 @@
 """Which instructions compute: chosen before torch is loaded, refused afterwards, and recorded."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Mixtures of experts, whose module joins what checkpoints keep apart: trained from both forms, saved as the source."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tasks made by generators of reasoning-gym, and names of tasks that are not enumerated here."""
 
-from __future__ import annotations
-
 import random
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The paper's data from the Hub: rows, splits, revisions and refusals."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

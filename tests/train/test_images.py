@@ -1,7 +1,5 @@
 """A pico Qwen2.5-VL, random and written as the Hub has it, that is asked to count squares: whole runs with images."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import random

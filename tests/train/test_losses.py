@@ -1,7 +1,5 @@
 """The losses against their definitions, and k1 against the gradient that it estimates."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Masks hold what they say, and training inside one moves nothing else, not by one bit."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scoring of answers that are mathematics: what is stated as final, and math-verify."""
 
-from __future__ import annotations
-
 import sys
 from types import SimpleNamespace
 

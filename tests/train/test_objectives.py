@@ -1,7 +1,5 @@
 """What TRL computes, against the definitions."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """One's own problems: read by the recipe's columns, split without leaks, scored as it says."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint

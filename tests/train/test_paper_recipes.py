@@ -1,7 +1,5 @@
 """The paper's own runs: every number of its Tables 5 and 6, and a source or a reason beside every line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

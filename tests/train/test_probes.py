@@ -1,7 +1,5 @@
 """Probes say what is there, and change nothing."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

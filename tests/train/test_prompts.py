@@ -1,7 +1,5 @@
 """What a model sees of a problem, and where its completion ends."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whole runs of a pico model, killed ones included."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

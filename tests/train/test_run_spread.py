@@ -1,7 +1,5 @@
 """Runs on two processes of this machine."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable

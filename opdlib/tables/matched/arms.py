@@ -3,8 +3,6 @@
 Tables of runs are those of `opdlib.tables.study`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ that of differences from OPD within a seed, if it is smaller than that of two un
 of runs within an arm. So an arm of a single seed has an interval, too, if others have more.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -3,8 +3,6 @@
 `along` is the table of that name of `opdlib.tables.study`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

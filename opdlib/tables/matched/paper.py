@@ -1,7 +1,5 @@
 """The paper's contrast beside ours: how far offline distillation lies from OPD, and which part rate and length make."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The tables of the page on matched arms as text: every number with its interval, in the form of its quantity."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import partial

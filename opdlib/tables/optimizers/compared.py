@@ -3,8 +3,6 @@
 `runs` is a table of `study.runs`, labelled, `arms` that of `sweep`. Differences are taken seed by seed.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The state of AdamW along a run: momentum cosine and variation of sqrt(v), their nulls, and the paper's numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ An arm belongs here if it is `opd`, or if the study lists nothing but optimizer,
 difference from `opd`. Shares are fractions in [0, 1]; intervals are Student's over seeds, at 95% (`tables.study`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

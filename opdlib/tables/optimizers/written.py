@@ -1,7 +1,5 @@
 """The tables of the optimizer ablation as text. For display only: numbers are rounded, and a dash is undefined."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 

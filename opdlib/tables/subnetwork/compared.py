@@ -1,8 +1,6 @@
 """Masks compared seed by seed: with full OPD, with each other, with full OPD when it had come as far, and with what the
 paper printed."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

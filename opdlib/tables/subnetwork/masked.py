@@ -4,8 +4,6 @@ Shares and accuracies are fractions in [0, 1]; `distance` is the norm of the way
 of a run unless said otherwise. Undefined is NaN.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -6,8 +6,6 @@ weights (`global`, the paper's), within each tensor (`tensor`), and within each 
 tensor (`magnitude`).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The tables of the page for the eye: numbers are rounded. The columns of each are for `opdlib.tables.study.shown`."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pandas as pd

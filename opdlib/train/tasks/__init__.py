@@ -13,8 +13,6 @@ To add one: name it in `opdlib.registry.tasks`, where recipes are checked, and e
 parts in a module beside this one.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from functools import cache, partial

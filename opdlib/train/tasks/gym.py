@@ -7,8 +7,6 @@ generators that make the same problems twice. The package is not installed with 
 versions and one of them has to be compiled. Its scorers read answers with parsers that are not made for hostile text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any

@@ -13,8 +13,6 @@ tested: on the machines where this was made the Hub cannot be reached, so only w
 `opd evaluate SPEC --tasks hub:aime-2024` would test the rest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

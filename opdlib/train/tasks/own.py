@@ -5,8 +5,6 @@ is held out by a hash of their text, or another file or split is; of the trainin
 asks.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping

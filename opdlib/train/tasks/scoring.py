@@ -1,7 +1,5 @@
 """Strict scorers, and the packages that only some tasks need."""
 
-from __future__ import annotations
-
 import importlib
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """What a task is: problems, the two parts they are split into, and how an answer is scored."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
