@@ -195,7 +195,7 @@ def _made(
     parallel: int | None,
 ) -> Iterator[str]:
     """Train and measure what is missing. Raises StudyError if a run of several at once failed."""
-    from opdlib.results.study import missing, missing_along
+    from opdlib.results.missing import missing, missing_along
 
     runs = (missing_along if along else missing)(scale, out, arms, seeds)
     yield f"{scale.name}: {len(runs)} runs to do"

@@ -12,7 +12,8 @@ from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.registry import study as registry
 from opdlib.registry.study import Arm, Scale
-from opdlib.results.study import SIMILARITY, StudyResults, missing_along
+from opdlib.results.missing import missing_along
+from opdlib.results.study import SIMILARITY, StudyResults
 from opdlib.study import along
 from opdlib.study.along import run_along
 from opdlib.study.runner import run_arm

@@ -12,7 +12,8 @@ from opdlib.files import data_root
 from opdlib.registry import study as registry
 from opdlib.registry.study import Arm, Scale, find_scale
 from opdlib.results.layout import read_summary
-from opdlib.results.study import StudyResults, missing
+from opdlib.results.missing import missing
+from opdlib.results.study import StudyResults
 from opdlib.study.runner import run_arm
 
 SHORT = {"steps": 2, "save_every": 2, "batch_size": 16, "evaluation_size": 4}
