@@ -62,8 +62,8 @@ def reason(error: BaseException) -> str:
 def read_bytes(file: Path, kind: type[OpdError], do: str) -> bytes:
     """What a file holds, which must be one. Raises a `kind` that says what to `do`."""
     with foreign(file, kind, do):
-        if file.exists() and not file.is_file():
-            raise kind(f"{file}: is no regular file; {do}")
+        if not file.is_file():
+            raise kind(f"{file}: {'is no regular file' if file.exists() else 'missing'}; {do}")
         return file.read_bytes()
 
 

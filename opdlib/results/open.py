@@ -146,7 +146,7 @@ class Results:
         if file in self.files:
             return self.files[file].encode()
         if self.folder is None:
-            raise RegistryError(f"{self.title}: {file}: missing, so the results are not whole; measure the pair again")
+            raise RegistryError(f"{self.title}: {file}: missing; the results are not whole, {layout.AGAIN}")
         if file == layout.PROVENANCE:
             return (self.folder / file).read_bytes()
         return layout.read_file(self.folder, file, self.provenance)

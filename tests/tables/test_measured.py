@@ -193,21 +193,14 @@ def test_a_name_proves_nothing(results: Results, tmp_path: Path) -> None:
     assert results.pair is None
     folder = tmp_path / "copy"
     shutil.copytree(results.folder, folder)
-    for file, change in (
-        ("summary.json", {"pair": "deepscaler-rlvr"}),
-        (
-            "provenance.json",
-            {
-                "source": {"spec": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"},
-                "trained": {"spec": "agentica-org/DeepScaleR-1.5B-Preview"},
-            },
-        ),
-    ):
+    known = json.loads((folder / "provenance.json").read_text())
+    specs = {"source": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "trained": "agentica-org/DeepScaleR-1.5B-Preview"}
+    renamed = {side: known[side] | {"spec": spec} for side, spec in specs.items()}
+    for file, change in (("summary.json", {"pair": "deepscaler-rlvr"}), ("provenance.json", renamed)):
         path = folder / file
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
         reseal(folder)
-        known = Results(folder).pair
-        assert (known is not None) == (file == "provenance.json")
+        assert (Results(folder).pair is not None) == (file == "provenance.json")
     assert Results(folder).title == "DeepScaleR RLVR"
     assert dataclasses.replace(Results(folder), name="mine").title == "mine"
 
