@@ -109,7 +109,7 @@ USER = {"role": "user", "content": "?"}
         ([{"prompt": "?", "reference": None}], {}, r"column 'reference' is None; wanted str"),
         ([{"m": [], "reference": "3"}], {"messages": "m"}, r"column 'm' is \[\]; wanted \{role, content\}"),
         ([{"m": [USER, USER | {"role": "tool"}], "reference": 1}], {"messages": "m"}, r"the last a user's"),
-        ([SUMS[0]], {"held_out": "nowhere.jsonl"}, r"nowhere.jsonl: .*No such file"),
+        ([SUMS[0]], {"held_out": "nowhere.jsonl"}, r"nowhere.jsonl: missing"),
     ],
 )
 def test_what_is_no_problem_is_named(tmp_path: Path, rows: list[object], columns: dict[str, Any], message: str) -> None:
