@@ -90,6 +90,7 @@ class DistributedCheckpoint(Checkpoint):
         return whole
 
     def _read(self, chunk: Chunk) -> torch.Tensor:
+        self.watched.check(chunk.file)
         with chunk.file.open("rb") as stream:
             stream.seek(chunk.start)
             content = io.BytesIO(stream.read(chunk.length))

@@ -21,6 +21,8 @@ TABLES = {
     "nulls": ("null", "tensor", "expert", "metric", "side", "at", "value"),
 }
 """Table -> columns that it must have."""
+NAMED = ("tensor", "part", "block", "module")
+"""Columns of tensors.csv in which no cell is empty."""
 TEXT = (
     *("tensor", "part", "block", "module", "shape", "dtype_source", "dtype_trained", "no_matrix_because"),
     *("rule", "route", "metric", "side", "undefined", "reason", "null", "key"),

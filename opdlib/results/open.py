@@ -17,7 +17,7 @@ from opdlib.foreign import foreign
 from opdlib.registry.pairs import Pair, find_pair, registry
 from opdlib.results import layout
 from opdlib.results.flat import headline
-from opdlib.results.known import TABLES, TEXT
+from opdlib.results.known import NAMED, TABLES, TEXT
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,10 @@ class Results:
             [c for c in wanted if c in table and c not in TEXT] if len(table) else []
         )  # of no rows pandas does not know the type
         words = [c for c in numbers if not pd.api.types.is_numeric_dtype(table[c])]
-        if lacking or words:
-            found = f"has no column {lacking[0]}" if lacking else f"has words in its column {words[0]}"
+        named = [c for c in NAMED if name == "tensors" and c in table and table[c].isna().any()]
+        if lacking or words or named:
+            found = f"has no column {lacking[0]}" if lacking else f"has words in its column {words[0]}" if words else ""
+            found = found or f"has an empty cell in its column {named[0]}"
             raise RegistryError(f"{place}: {found}; {layout.AGAIN}")
         return table
 

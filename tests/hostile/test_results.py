@@ -125,6 +125,7 @@ REPORT: dict[str, tuple[Change, str]] = {
     "blocks without a share": (keys("summary.json", blocks={"mlp": {"rel_norm": 1.0}}), "blocks.mlp"),
     "nothing compared": (keys("summary.json", exact_zero=None), "exact_zero"),
     "a row too long": (text("tensors.csv", lambda old: f"{old}{'a,' * 50}\n"), "tensors.csv"),
+    "a row too short": (text("tensors.csv", lambda old: f"{old}a,b\n"), "has an empty cell in its column block"),
     "no column": (text("tensors.csv", lambda old: old.replace("energy", "x")), "has no column energy"),
     "words in a column": (text("tensors.csv", lambda old: old.replace(",640,", ",many,")), "has words in its column"),
     "an empty table": (text("geometry.csv", ""), "geometry.csv"),
