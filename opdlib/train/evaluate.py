@@ -118,6 +118,7 @@ def answer_model(model: Any, reader: Any, task: Task, problems: Sequence[Problem
                 do_sample=False,
                 eos_token_id=stops,
                 pad_token_id=tokenizer.pad_token_id,
+                return_dict_in_generate=False,
                 trust_remote_code=False,
             )
         texts = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -15,6 +15,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ COUNTS = re.compile(r"(num|n)_.*|.*layers?|depth")
 def transformers_on(place: object, part: str) -> Iterator[None]:
     """A call of transformers about a part of the checkpoint `place`. It says nothing beside what it raises, which
     becomes a CheckpointError."""
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity(CRITICAL)
     said = f"{place}: transformers cannot use its {part}"
     with foreign(said, CheckpointError, "put one that it knows there"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

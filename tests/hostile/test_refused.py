@@ -236,6 +236,7 @@ WRONG_CONFIG: dict[str, Any] = {
     "the same inside": {"_attn_implementation": "someone/kernel"},
     "a list for a type": {"model_type": ["llama"]},
     "another kind of model": {"model_type": "clip"},
+    "a model without such layers": {"model_type": "mamba"},
 }
 
 CASES: dict[str, tuple[Make, str]] = {
@@ -393,6 +394,18 @@ def test_an_option_without_sense_is_refused_before_anything_is_done(run: Run, pl
     assert OPTIONS[words] in error
     assert error.count("\n") == 1
     assert {*place.rglob("*")} == before
+
+
+def test_what_is_asked_is_text_whatever_files_say(run: Run, place: Path, tmp_path: Path) -> None:
+    keys = '{"return_dict_in_generate": true, "output_scores": true}'
+    model, rows = made.changed(tmp_path / "m", place / "R", generation_config__json=keys), tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"prompt": "{n}\u2028\x85", "reference": "x"}}\n' for n in range(30)))
+    code, out, error = run("evaluate", model, "--tasks", f"jsonl:{rows}", "--json")
+    assert (code, error) == (0, ""), error
+    (tmp_path / "half.jsonl").write_text('{"prompt": "\\ud800", "reference": "x"}\n')
+    code, out, error = run("evaluate", model, "--tasks", f"jsonl:{tmp_path / 'half.jsonl'}")
+    assert (code, out) == (2, "")
+    assert "surrogates not allowed; wanted text" in error
 
 
 def kept(place: Path) -> list[Path]:
