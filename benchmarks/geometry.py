@@ -52,7 +52,7 @@ from pathlib import Path
 from opdlib.checkpoints import open_checkpoint
 from opdlib.results.measure import Order, measure_together
 out, source, *trained = sys.argv[1:-1]
-orders = [Order(Path(out) / str(i), str(i), open_checkpoint(t)) for i, t in enumerate(trained)]
+orders = [Order(str(i), open_checkpoint(t), folder=Path(out) / str(i)) for i, t in enumerate(trained)]
 measure_together(open_checkpoint(source), orders)
 """
 WITHOUT = OURS.replace("orders)", 'orders, metrics=("sparsity", "geometry"))')

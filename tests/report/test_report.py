@@ -191,7 +191,8 @@ def test_of_a_training_the_weights_before_rounding_are_read_again(
         write_checkpoint(tmp_path / name, weights)
     source, rounded = open_checkpoint(made / "source"), open_checkpoint("bf16")
     measure_into(tmp_path / "mine" / "stored", source, open_checkpoint("fp32"), name="mine", view="stored")
-    measure_together(source, [Order(tmp_path / "mine", "mine", rounded, scales=scales_of(tmp_path / "mine/stored"))])
+    order = Order("mine", rounded, folder=tmp_path / "mine", scales=scales_of(tmp_path / "mine/stored"))
+    measure_together(source, [order])
     opd("report", "mine", "-o", "mine.html")
     assert embedded(tmp_path / "mine.html")["pairs"][0]["summary"]["nulls_scale"] == "fp32"
     assert "every number" in opd("verify", "mine.html").stdout
