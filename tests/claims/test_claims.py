@@ -177,8 +177,8 @@ def as_pair(results: Results, key: str, folder: Path) -> Results:
     """These results as if they were those of a pair of the registry."""
     pair = registry()[key]
     shutil.copytree(results.folder, folder)
-    sides = {"source": {"spec": pair.source}, "trained": {"spec": pair.trained}}
-    reseal(folder, **sides)
+    specs = {"source": pair.source, "trained": pair.trained}
+    reseal(folder, **{side: results.provenance[side] | {"spec": spec} for side, spec in specs.items()})
     return Results(folder)
 
 

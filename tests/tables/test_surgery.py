@@ -52,7 +52,7 @@ def test_tables_for_the_eye(tmp_path: Path) -> None:
     assert list(beside) == ["what is kept", "OPD", "SGD"]
     assert beside.loc["singular:4"].tolist() == ["the part", "40%", "40%"]
     standing = surgery.standing("pico", root)
-    assert standing["runs"].tolist() == ["1", "0", "0", "1"]
+    assert standing["runs"].to_dict() == dict.fromkeys(surgery.ARMS.values(), "0") | {"OPD": "1", "SGD": "1"}
     assert set(standing["command for the rest"]) == {"opd study pico --surgery --out data/study"}
 
 
