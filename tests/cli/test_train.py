@@ -18,7 +18,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "value": ({"steps": 0}, "steps is 0"),
     "key": ({"stepz": 1}, "key 'stepz' = 1 is unknown"),
     "task": ({"task": "chess"}, "task is 'chess'"),
-    "file": ({"task": "jsonl:nowhere.jsonl"}, "No such file"),
+    "file": ({"task": "jsonl:nowhere.jsonl"}, "nowhere.jsonl: missing"),
     "size": ({"evaluation_size": 10**6}, "choose between 1 and"),
     "parent": ({"teacher": "recipe:none"}, "there is no none.yaml beside it"),
     "mask": ({"mask": MASK}, "there is no none.yaml beside it"),

@@ -63,8 +63,8 @@ def test_a_task_says_how_many_are_asked_at_once(pico: Path, task: str, batches: 
 def test_a_model_is_scored_where_that_is_fastest(pico: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problems = TASKS["arithmetic"].held_out(3, seed=0)
     oracle = Oracle(load_reader(open_checkpoint(str(pico))), [p.completion for p in problems])
-    monkeypatch.setattr("opdlib.train.evaluate.load_model", lambda _: oracle)
-    monkeypatch.setattr("opdlib.train.evaluate.scoring_device", lambda: torch.device("cpu", 0))
+    monkeypatch.setattr("opdlib.train.models.load_model", lambda _: oracle)
+    monkeypatch.setattr("opdlib.train.models.scoring_device", lambda: torch.device("cpu", 0))
     assert evaluate(str(pico), n=3).correct == 3
     assert oracle.device == torch.device("cpu", 0)
 
@@ -87,7 +87,7 @@ def test_answers_to_every_problem_begin_with_those_that_are_counted(
         next(t.prompt for t in twins if t in everything) for twins in pool
     )
     oracle = Oracle(load_reader(open_checkpoint(pico)), [p.completion for p in everything[:-1]] + [" 1000000\n"])
-    monkeypatch.setattr("opdlib.train.evaluate.load_model", lambda _: oracle)
+    monkeypatch.setattr("opdlib.train.models.load_model", lambda _: oracle)
     said = answers(str(pico), n=100, seed=3)
     assert [a.correct for a in said] == [True] * (len(pool) - 1) + [False]
     assert (said[7].prompt, said[7].reference) == (first[7].prompt, first[7].reference)
@@ -98,7 +98,7 @@ def test_answers_are_written_and_both_counts_told(
 ) -> None:
     everything = TASKS["arithmetic"].all_held_out(500, seed=0)
     texts = [p.completion if i >= 400 else "?\n" for i, p in enumerate(everything)]
-    monkeypatch.setattr("opdlib.train.evaluate.load_model", lambda _: Oracle(load_reader(open_checkpoint(pico)), texts))
+    monkeypatch.setattr("opdlib.train.models.load_model", lambda _: Oracle(load_reader(open_checkpoint(pico)), texts))
     found = json.loads(opd("evaluate", pico, "--answers", "said.csv", "--json").stdout)
     assert (found["n"], found["correct"]) == (500, 100)
     assert (found["all"]["n"], found["all"]["correct"]) == (len(everything), len(everything) - 400)
