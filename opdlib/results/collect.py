@@ -12,11 +12,11 @@ from opdlib.errors import RegistryError
 from opdlib.files import locked, write_together
 from opdlib.quantities import flat
 from opdlib.registry.recipes import PARENT, Recipe
-from opdlib.registry.study import RUNS, Scale
+from opdlib.registry.study import COMPLETE, RUNS, Scale
 from opdlib.results.flat import headline, null_rows, undefined, without_nulls
 from opdlib.results.layout import SUMMARY, check, csv_text, read_summary
 from opdlib.results.study import COLUMNS, KEYS, PLACE, cells_of
-from opdlib.results.trained import DONE, Row, curve_of, facts_of, recipe_in, words
+from opdlib.results.trained import Row, curve_of, facts_of, recipe_in, words
 
 CHECKED = ("runs", "steps", "undefined")
 
@@ -34,7 +34,7 @@ def collect(scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple
     collected, parents = [], set()
     for arm, seed in scale.planned:
         folder = arm.folder(seed, runs)
-        measured = (folder / DONE).is_file() and (folder / "results" / SUMMARY).is_file()
+        measured = (folder / COMPLETE).is_file() and (folder / "results" / SUMMARY).is_file()
         if measured and (chosen is None or (arm.name, seed) in chosen):
             _extend(found, _of_run(arm.name, seed, folder))
             parents |= _parents(recipe_in(folder), folder.parent)
@@ -106,7 +106,7 @@ def _parents(recipe: Recipe, runs: Path) -> set[Path]:
     """The folders of the complete runs that this one started from or was taught by, where they are here."""
     specs = [str(getattr(recipe, role, "")) for role in ("student", "teacher")]
     names = [spec.removeprefix(PARENT) for spec in specs if spec.startswith(PARENT)]
-    return {done.parent for name in names for done in runs.glob(f"{name}-s[0-9]*/{DONE}")}
+    return {done.parent for name in names for done in runs.glob(f"{name}-s[0-9]*/{COMPLETE}")}
 
 
 def _measured(known: Mapping[str, Any]) -> Row:

@@ -33,6 +33,7 @@ MORE = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 """Whoever wrote a file may say more in it."""
 
 LARGEST = 1e300
+"""Numbers of a summary are below it; nothing that is measured comes near."""
 
 
 def _numbers(value: Any) -> Any:

@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from opdlib.errors import RegistryError
 from opdlib.foreign import foreign, read_object, read_text
 from opdlib.registry.recipes import Recipe, load_recipe, recipe_digest
+from opdlib.registry.study import COMPLETE
 from opdlib.results.known import check_fit
 from opdlib.results.study import CURVE
 
-DONE = "complete.json"
-"""Written last of a training."""
 SIDES = ("student", "source", "teacher")
 AGAIN = "train and measure the run again"
 KNOWN = ConfigDict(strict=True, allow_inf_nan=False)
@@ -68,7 +67,7 @@ class Logged(BaseModel):
 
 def facts_of(folder: Path) -> Row:
     """How the run in `folder` was trained, judged and computed."""
-    done, made = _checked(Done, folder / "complete.json"), _json(folder / "environment.json")
+    done, made = _checked(Done, folder / COMPLETE), _json(folder / "environment.json")
     scores = _checked(Scores, folder / "evaluation.json")
     sides: Row = {}
     for side in (side for side in SIDES if side in scores):
@@ -105,10 +104,12 @@ def curve_of(folder: Path) -> list[Row]:
 
 
 def words(value: Any) -> Any:
+    """A list as one cell, its parts apart by spaces; anything else as it is."""
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def recipe_in(folder: Path) -> Recipe:
+    """The resolved recipe of the run in `folder`. Raises RecipeError."""
     return load_recipe(folder / "recipe.yaml")
 
 

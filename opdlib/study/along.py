@@ -18,13 +18,12 @@ from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.errors import RegistryError
 from opdlib.foreign import read_object
 from opdlib.measurement.align import VIEWS
-from opdlib.registry.study import RUNS, Scale
+from opdlib.registry.study import COMPLETE, RUNS, Scale
 from opdlib.results.collect import add_rows
 from opdlib.results.study import PLACE, StudyResults
 from opdlib.results.trajectory import is_measured, measure_last, trajectory
 from opdlib.study.runner import planned_run
 from opdlib.train.run import source_of, threads, train
-from opdlib.train.run_folder import COMPLETE
 
 EVERY = 10
 """Updates between two measured steps."""

@@ -7,10 +7,9 @@ from typing import Any
 from opdlib.errors import CheckpointError, RegistryError
 from opdlib.foreign import read_value
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import RUNS, Scale
+from opdlib.registry.study import COMPLETE, RUNS, Scale
 from opdlib.results.collect import add_rows
 from opdlib.results.study import StudyResults
-from opdlib.results.trained import DONE
 from opdlib.train.evaluate import answers
 from opdlib.train.run import threads
 
@@ -22,7 +21,7 @@ def write_answers(scale: Scale, out: Path, runs: Path = RUNS) -> list[str]:
     table is written after each run. Raises CheckpointError if there is no complete run; RegistryError if one answers
     another number of its recipe's problems than when it ended (or did, by the table), and for another table's problems.
     """
-    here = [run for run in _planned(scale, runs) if (run[2] / DONE).is_file()]
+    here = [run for run in _planned(scale, runs) if (run[2] / COMPLETE).is_file()]
     if not here:
         raise CheckpointError(f"scale {scale.name}: no complete run in {runs}; run: opd study {scale.name}")
     asked = []

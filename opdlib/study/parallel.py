@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opdlib.registry.recipes import check_recipe, load_recipe
-from opdlib.registry.study import RUNS, Arm, Scale
+from opdlib.registry.study import COMPLETE, RUNS, Arm, Scale
 from opdlib.results.collect import collect
 from opdlib.train.parents import Run, plan
-from opdlib.train.run_folder import COMPLETE
 
 Command = Callable[[Run], Sequence[str]]
 """From a run to the command line that trains and measures it, or goes on with it."""

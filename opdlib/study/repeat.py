@@ -17,7 +17,7 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, RegistryError
 from opdlib.foreign import read_value
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import Arm, Scale
+from opdlib.registry.study import COMPLETE, Arm, Scale
 from opdlib.results.study import open_study
 from opdlib.train import arithmetic
 
@@ -41,7 +41,7 @@ def repeat(scale: Scale, keys: Sequence[str], from_scratch: bool = False) -> Ite
     with TemporaryDirectory() as place:
         for key, arm, seed, wanted in runs:
             folder = train(arm.recipe, Path(place) / key, seed=seed, from_scratch=from_scratch)
-            made = read_value(folder / "complete.json", RegistryError, "train it again", "digests")
+            made = read_value(folder / COMPLETE, RegistryError, "train it again", "digests")
             same = all(made[form.removeprefix("digest.")] == wanted[form] for form in FORMS)
             others += [] if same else [key]
             yield f"{key}: {'the committed weights' if same else 'OTHER weights than the committed ones'}"

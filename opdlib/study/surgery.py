@@ -21,10 +21,9 @@ from opdlib.errors import CheckpointError, RegistryError
 from opdlib.foreign import read_value
 from opdlib.measurement.edit import edit
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import FULL, RUNS, Arm, Scale
+from opdlib.registry.study import COMPLETE, FULL, RUNS, Arm, Scale
 from opdlib.results.collect import add_rows
 from opdlib.results.study import ENERGY, PART, REST, SHORT, SIZE, TURNED, StudyResults
-from opdlib.results.trained import DONE
 from opdlib.train.evaluate import answers, counted
 from opdlib.train.run import threads
 
@@ -76,7 +75,7 @@ def write_surgery(
         for arm, planned in SUBJECTS.items()
         for seed in planned
         if arm in scale.arms and (not arms or arm in arms) and (not seeds or seed in seeds)
-        if (scale.arms[arm].folder(seed, runs) / DONE).is_file()
+        if (scale.arms[arm].folder(seed, runs) / COMPLETE).is_file()
     ]
     if not here:
         raise CheckpointError(
@@ -98,7 +97,7 @@ def write_surgery(
 
 def _subject(arm: Arm, seed: int, runs: Path) -> Subject:
     folder = arm.folder(seed, runs)
-    digests = read_value(folder / DONE, RegistryError, "train it again", "digests")
+    digests = read_value(folder / COMPLETE, RegistryError, "train it again", "digests")
     return Subject(arm, seed, folder, {f"digest.{side}": digests[side] for side in ("source", "fp32")})
 
 

@@ -26,11 +26,11 @@ from opdlib.registry.recipes import (
     find_recipe,
     load_recipe,
 )
-from opdlib.registry.study import run_folder
+from opdlib.registry.study import COMPLETE, run_folder
 from opdlib.registry.tasks import GYM
 from opdlib.registry.weights import Weights, find_weights
 from opdlib.train.fresh import FRESH, find_architecture
-from opdlib.train.run_folder import COMPLETE, check_existing
+from opdlib.train.run_folder import check_existing
 from opdlib.train.tasks import task_of
 
 PLAIN = re.compile(r"[A-Za-z0-9][\w.-]*")

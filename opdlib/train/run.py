@@ -33,6 +33,7 @@ from opdlib.errors import OutputError
 from opdlib.files import new_folder
 from opdlib.foreign import foreign, read_object
 from opdlib.registry.recipes import OpsdRecipe
+from opdlib.registry.study import COMPLETE
 from opdlib.train import arithmetic
 from opdlib.train.adapter import save_adapter, whole_state
 from opdlib.train.callbacks import Bar, Checkpoints, Keep, Look, Metrics, last_checkpoint, saved_or_explained
@@ -44,7 +45,7 @@ from opdlib.train.objectives import build_trainer
 from opdlib.train.parents import Run, prepared
 from opdlib.train.probes import Probes
 from opdlib.train.processes import check_processes, first, first_alone, meet
-from opdlib.train.run_folder import AGAIN, COMPLETE, StepLog, prepare, write_json
+from opdlib.train.run_folder import AGAIN, StepLog, prepare, write_json
 from opdlib.train.tasks import task_of
 
 FORMS = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -11,9 +11,8 @@ from opdlib.errors import OutputError, RecipeError
 from opdlib.files import explained, new_folder, write_file
 from opdlib.foreign import foreign, read_object, read_text
 from opdlib.registry.recipes import Recipe, load_recipe
+from opdlib.registry.study import COMPLETE
 
-COMPLETE = "complete.json"
-"""Written last into a run folder."""
 AGAIN = "remove the run folder and train again"
 """What to do where a run folder is damaged."""
 
