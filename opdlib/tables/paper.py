@@ -71,6 +71,7 @@ def wide(keys: Sequence[str]) -> pd.DataFrame:
     return table[LABELS].drop_duplicates().merge(values.rename_axis(columns=None), on="pair")
 
 
+@cache
 def span(key: str) -> tuple[float, float]:
     """The smallest and the largest value of this quantity among the paper's six OPD-style pairs; NaN if it has none."""
     values = numbers().query("quantity == @key and regime in @OPD_STYLE")["value"]

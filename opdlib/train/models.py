@@ -145,6 +145,13 @@ def _check_fit(checkpoint: Checkpoint, config: Any) -> None:
         )
 
 
+def check_model(checkpoint: Checkpoint, images: bool = False) -> None:
+    """Raises what `load_model` and `load_reader` would raise of a checkpoint's files, and reads no weight."""
+    _check_fit(checkpoint, load_config(checkpoint))
+    _generation_config(checkpoint)
+    load_reader(checkpoint, images)
+
+
 def load_model(checkpoint: Checkpoint) -> Any:
     """The causal language model of a checkpoint, or its image-text model, every weight upcast to float32.
 

@@ -77,7 +77,9 @@ class Run:
 
     def check_models(self) -> None:
         """Raises RecipeError for models that do not fit each other or the task, CheckpointError for one that cannot be
-        opened. No model is loaded."""
+        opened or asked. No model is loaded."""
+        from opdlib.train.models import check_model  # with transformers, as below
+
         if task_of(self.recipe).images:
             _sighted(self)
         if isinstance(self.recipe, DistillRecipe):
@@ -86,6 +88,9 @@ class Run:
             _same_source(self)
         if self.recipe.lora is not None:
             _layers(self, self.recipe.lora.targets)
+        for role in ("student", "teacher"):
+            if names(self.recipe)[role] is not None and not (root := _origin(self, role)).startswith(FRESH):
+                check_model(open_checkpoint(root), task_of(self.recipe).images)
 
     def check_problems(self) -> None:
         """Raises ParameterError for a task that has no problem to train on, or fewer to evaluate on than asked for."""

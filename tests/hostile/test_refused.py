@@ -71,6 +71,16 @@ def trained(text: str | bytes = "", without: str = "", **changes: Any) -> Make:
     return make
 
 
+def begun(name: str, content: str | None = None, **keys: Any) -> Make:
+    """A training of `R` with another file, or other keys in it."""
+
+    def make(place: Path, here: Path) -> tuple[object, ...]:
+        _, student = asked(name, content, **keys)(place, here)
+        return trained(student=str(student))(place, here)
+
+    return make
+
+
 def shipped(content: bytes) -> Make:
     """A GGUF in a package."""
 
@@ -303,6 +313,8 @@ CASES: dict[str, tuple[Make, str]] = {
         asked("generation_config.json", '{"penalty_alpha": 0.6, "top_k": 4}'),
         "asks for contrastive_search",
     ),
+    "beams of a student": (begun("generation_config.json", '{"num_beams": 5}'), "asks for beam_search"),
+    "a student of other shapes": (begun("config.json", vocab_size=9), "describes another model"),
     "text for tokens": (asked("generation_config.json", '{"suppress_tokens": ["x"]}'), "generation_config.json"),
     "3 million entries": (
         shipped(gguf([LLAMA, ("x", 9, made.struct.pack("<IQ", 0, 3 * 10**6) + bytes(3 * 10**6))])),
