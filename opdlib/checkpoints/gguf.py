@@ -117,7 +117,7 @@ def open_gguf(path: Path, spec: str) -> GgufCheckpoint:
 def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str, tuple[int, ...]], dict[str, Any]]:
     """Places, transformers' processor of tensors, GGUF name -> its name, shapes by its names, configuration."""
     try:
-        from gguf import GGUFReader
+        import gguf as _  # noqa: F401  (transformers imports it late and fails late)
         from transformers import AutoConfig, AutoModelForCausalLM
         from transformers import modeling_gguf_pytorch_utils as by_transformers
     except ImportError as error:
@@ -127,8 +127,7 @@ def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str
     header = read_gguf_header(path)
     do = "wanted a GGUF of a language model that transformers knows; give the checkpoint that it was made from"
     with foreign(path, CheckpointError, do):
-        reader = GGUFReader(path)
-        config = by_transformers.load_gguf_checkpoint(str(path))["config"]
+        reader, config = _brief(path), _config(path)
         layers = max((count for key, count in header.counts.items() if key.endswith(".block_count")), default=0)
         if layers > header.tensors:
             raise CheckpointError(f"{path}: announces {layers} layers and holds {header.tensors} tensors; {do}")
@@ -147,3 +146,32 @@ def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str
     ]
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return places, processor, mapping, shapes, config
+
+
+def _brief(path: Path | str) -> Any:
+    """gguf's reader of a header, but for the tokens: it makes objects of each, and nothing here asks for them."""
+    from gguf.gguf_reader import GGUFReader
+
+    class Brief(GGUFReader):  # type: ignore[misc]
+        def __init__(self, path: Path | str):
+            self._long = read_gguf_header(Path(path)).long
+            super().__init__(path)
+
+        def _get_field_parts(self, at: int, kind: int) -> Any:
+            return (self._long[at], [], [], []) if at in self._long else super()._get_field_parts(at, kind)
+
+    return Brief(path)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """What transformers makes of a header, which it reads again: with this reader, twenty times as fast."""
+    import gguf
+    from gguf.gguf_reader import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    gguf.GGUFReader = _brief
+    try:
+        config: dict[str, Any] = load_gguf_checkpoint(str(path))["config"]
+    finally:
+        gguf.GGUFReader = GGUFReader
+    return config

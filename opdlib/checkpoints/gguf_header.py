@@ -33,6 +33,8 @@ class GgufHeader:
     """In all tensors together."""
     counts: dict[str, int]
     """Values that are one whole number, by key."""
+    long: dict[int, int]
+    """Where an array of more than `VALUES` entries begins -> its bytes. Of tokens alone are there so many."""
 
 
 def read_gguf_header(file: Path) -> GgufHeader:
@@ -58,6 +60,7 @@ class _Walk:
 
     def __init__(self, content: mmap.mmap):
         self._content, self._at, self._entries = content, 0, 0
+        self._long: dict[int, int] = {}
 
     def header(self) -> GgufHeader:
         if (magic := self._take(4)) != MAGIC:
@@ -75,7 +78,7 @@ class _Walk:
                 counts[key] = self._number(WHOLE[kind])
             else:
                 self._skip(kind)
-        return GgufHeader(tensors, self._weights(tensors), counts)
+        return GgufHeader(tensors, self._weights(tensors), counts, self._long)
 
     def _weights(self, tensors: int) -> int:
         total = 0
@@ -95,7 +98,7 @@ class _Walk:
         elif kind == STRING:
             self._string()
         elif kind == ARRAY:
-            of, length = self._number("<I"), self._number("<Q")
+            start, of, length = self._at, self._number("<I"), self._number("<Q")
             self._entries += length
             self._at_most(self._entries, ENTRIES)
             if of in SIZES:
@@ -107,6 +110,8 @@ class _Walk:
                     self._string()
             else:
                 raise _ShortError(f"an array of type {of}")
+            if length > VALUES:
+                self._long[start] = self._at - start
         else:
             raise _ShortError(f"a value of type {kind}")
 

@@ -118,6 +118,9 @@ def _block(shape: tuple[int, ...], held: Any, rank: int, path: Path, name: str) 
         places = (mesh == rank).nonzero()
     if len(places) != 1:
         raise CheckpointError(f"{path}: rank {rank} is not in the mesh of {name}, {mesh.tolist()}; save it again")
+    own = getattr(held.device_mesh, "_coordinate_on_dim", None)  # what torch keeps of the process that saved it
+    if own is not None and [*own] != places[0].tolist():
+        raise CheckpointError(f"{path}: {name} in it is of another rank than {rank}; copy the file again")
     block = [(0, length) for length in shape]
     # What is sharded twice on one axis was cut by the later dimension of the mesh first: the earlier says so itself.
     order = sorted(range(mesh.ndim), key=lambda d: isinstance(held.placements[d], _StridedShard))

@@ -72,6 +72,8 @@ class ZeroCheckpoint(Checkpoint):
             processes = max(count) if isinstance(count, list) else count
             if processes != len(states) or (stage == 3 and len(models) != processes):
                 raise CheckpointError(f"{step}: states of {len(states)} processes, of {processes}; {DO}")
+            if stage not in (1, 2, 3):
+                raise CheckpointError(f"{step}: of ZeRO stage {stage!r}, wanted 1, 2 or 3; {DO}")
             if any("autoep" in str(key) and model[key] for key in model):
                 raise CheckpointError(f"{step}: experts are spread over groups of their own; {DO}")
             self.format = f"DeepSpeed ZeRO {stage}, {processes} ranks"

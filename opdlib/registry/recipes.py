@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from opdlib.errors import RecipeError
 from opdlib.files import data_root, find
 from opdlib.foreign import read_yaml
-from opdlib.registry.tasks import JSONL, Rows, find_data, is_own
+from opdlib.registry.tasks import JSONL, LARGEST_COUNT, Rows, find_data, is_own
 
 PARENT = "recipe:"
 """A student, a teacher or the owner of a mask that starts so is the run of the recipe NAME.yaml beside this one, or
@@ -26,9 +26,8 @@ else of the one of that name that opdlib ships."""
 LARGEST_RATE = {"adamw": 1, "rmsprop": 1, "sgd": 1000, "sgdm": 1000}
 """An adaptive step is the learning rate itself in every coordinate; a plain one scales with the gradient."""
 
-LARGEST_COUNT, LARGEST_RUN = 10_000_000, 100_000_000
-"""What is counted in a recipe, and all completions of a run: more is a slip of the pen, and would fill the memory with
-problems before the first step."""
+LARGEST_RUN = 100_000_000
+"""All completions of a run, at most: more would fill the memory with problems before the first step."""
 
 
 EXACT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -23,6 +23,9 @@ GYM = "reasoning-gym:"
 JSONL = "jsonl:"
 """A task that starts so is a file of one's own, one problem a line."""
 
+LARGEST_COUNT = 10_000_000
+"""What is counted in a recipe, at most: more is a slip of the pen."""
+
 _OWN = re.compile(rf"{JSONL}.+|hub:[\w.-]+/[\w.-]+(@[^,@]+)?")
 
 
@@ -51,7 +54,7 @@ class Rows(BaseModel):
     """exact: the answer is the reference. math-verify: it equals the reference as mathematics. regex:PATTERN: what the
     last match of PATTERN captures is the reference. Any other name: an entry point of an installed package in the group
     `opdlib.scorers`, a function of answer and reference that returns a bool."""
-    max_new_tokens: int = Field(default=256, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1, le=LARGEST_COUNT)
     """What an answer may take when it is scored."""
     held_out: str | None = None
     """Another file, or another split of the data set; absent: a third of the problems, chosen by a hash of their

@@ -74,6 +74,8 @@ def _of_run(arm: str, seed: int, folder: Path) -> Tables:
         if any(part.startswith(".") for part in parts):
             continue  # what a killed process left
         kept = parts[:1] == ("steps",)
+        if kept and not summary.parent.name.isdecimal():
+            raise RegistryError(f"{summary.parent}: its name is no step; wanted the number of one")
         numbers, known = read_summary(summary.parent), check(summary.parent)
         step = int(summary.parent.name) if kept else facts["steps"]
         place = dict(zip(PLACE, (arm, seed, numbers["view"], step), strict=True))

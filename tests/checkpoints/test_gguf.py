@@ -60,7 +60,11 @@ def random_weights(architecture: str, layers: int = 2) -> dict[str, NDArray[np.f
 
 
 def written(
-    file: Path, weights: Mapping[str, NDArray[np.float32]], architecture: str, kind: gguf.GGMLQuantizationType
+    file: Path,
+    weights: Mapping[str, NDArray[np.float32]],
+    architecture: str,
+    kind: gguf.GGMLQuantizationType,
+    merges: int = 0,
 ) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(file, architecture)
@@ -80,6 +84,7 @@ def written(
     if architecture != "llama":
         writer.add_tokenizer_model("gpt2")
         writer.add_token_list([f"t{i}" for i in range(VOCABULARY)])
+        writer.add_token_merges(["t t"] * merges)
     for name, weight in weights.items():
         stored = weight
         if architecture == "llama" and ".attn_q." in name:
@@ -132,6 +137,17 @@ def test_dequantized_as_transformers_does(tmp_path: Path, architecture: str) -> 
         assert checkpoint.tensors[name].shape == weight.shape
         assert torch.equal(checkpoint.read(name), weight), name
     assert checkpoint.origin()["format"] == "GGUF, dequantized from Q8_0"
+
+
+def test_a_vocabulary_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, weights, read = gguf.GGMLQuantizationType.F32, random_weights("qwen2"), gguf.GGUFReader._get_str
+    texts: list[int] = []
+    monkeypatch.setattr(gguf.GGUFReader, "_get_str", lambda self, at: texts.append(at) or read(self, at))
+    few, many = (open_checkpoint(str(written(tmp_path / f"{n}.gguf", weights, "qwen2", kind, n))) for n in (1, 20_000))
+    assert len(texts) < 1000, "none of 20,000 is read, twice"
+    assert many.digest() == few.digest()
+    assert many.config == few.config
+    assert gguf.GGUFReader(tmp_path / "20000.gguf").get_field("tokenizer.ggml.merges").contents(0) == "t t"
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed.tensor import Partial, Replicate, Shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from opdlib.checkpoints import open_checkpoint
@@ -90,6 +90,11 @@ def test_what_cannot_be_put_together(tmp_path: Path) -> None:
         open_checkpoint(str(folder))
     (folder / "kept").rename(files[1])
     shutil.copyfile(files[0], files[2])
+    with pytest.raises(CheckpointError, match="few in it is of another rank than 2; copy the file again"):
+        open_checkpoint(str(folder)).read("few")
+    with rank_of(2, (3,)) as processes:
+        much = DTensor.from_local(torch.ones(3, 5), processes, [Shard(0)], run_check=False, shape=(7, 5), stride=(5, 1))
+        torch.save(torch.load(files[1], weights_only=False) | {"odd": much}, files[2])
     with pytest.raises(CheckpointError, match=r"its shard of odd is \(3, 5\), the mesh leaves \(1, 5\)"):
         open_checkpoint(str(folder)).read("odd")
     torch.save({"w": torch.ones(2)}, files[2])

@@ -176,5 +176,8 @@ def test_what_is_missing_or_does_not_fit(tmp_path: Path) -> None:
     state["optimizer_state_dict"]["single_partition_of_fp32_groups"][0] = torch.ones(7)
     torch.save(state, file)
     refused(short, "holds .* numbers for parameters of")
+    first = next((short / "global_step12").glob("*rank_0_mp*optim*"))
+    torch.save({"optimizer_state_dict": state["optimizer_state_dict"] | {"zero_stage": 4}}, first)
+    refused(short, "of ZeRO stage 4, wanted 1, 2 or 3")
     (short / "global_step12" / "mp_rank_00_model_states.pt").write_bytes(b"PK\x03\x04 cut")
     refused(short, "not a whole pickle")

@@ -362,6 +362,10 @@ CASES: dict[str, tuple[Make, str]] = {
     "10^9 threads": (trained(threads=10**9), "threads is 1000000000"),
     "10^12 steps": (trained(steps=10**12), "steps is 1000000000000"),
     "10^14 completions": (trained(steps=10**7, batch_size=10**7), "batch_size is 10000000"),
+    "10^9 tokens of a task": (
+        trained("task: jsonl:r.yaml\nrows: {max_new_tokens: 1000000000}\n", without="task"),
+        "rows.max_new_tokens is 1000000000",
+    ),
     "10^12 tokens": (trained(max_new_tokens=10**12), "max_new_tokens is 1000000000000"),
     "layers that are not there": (
         trained(lora={"rank": 2, "alpha": 1.0, "targets": ["q_proj", "nope"]}, precision="fp32"),

@@ -159,6 +159,10 @@ COLLECT: dict[str, tuple[Change, str]] = {
 } | {
     "a step in words": (text("metrics.jsonl", '{"step": "x"}\n'), "step"),
     "a probe of no step": (text("probes.jsonl", '{"step": 99}\n'), "no step 99 in metrics.jsonl"),
+    "a step without a number": (
+        lambda folder: (folder / "results" / "steps" / "2").rename(folder / "results" / "steps" / "x"),
+        "steps/x: its name is no step",
+    ),
     "no environment": (keys("environment.json", resumed=5), "environment.json"),
 }
 TABLE: dict[str, tuple[Change, str]] = {
