@@ -5,8 +5,10 @@ experts in one tensor), gguf how each block of numbers was quantized; both are a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from opdlib.foreign import foreign
 
 EXACT = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 """GGUF types that are no quantization, and their dtypes; what was quantized comes out as F32."""
+LAYERS = 1000
+"""At most: transformers takes 5 ms for each."""
 LEFT_OUT = ("rope_freqs", "rope_factors")
 """Tables of llama.cpp that are no parameters."""
 
@@ -126,11 +130,13 @@ def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str
         ) from error
     header = read_gguf_header(path)
     do = "wanted a GGUF of a language model that transformers knows; give the checkpoint that it was made from"
-    with foreign(path, CheckpointError, do):
-        reader, config = _brief(path), _config(path)
+    with foreign(path, CheckpointError, do), _brief() as reader_of:
+        reader, config = reader_of(path), by_transformers.load_gguf_checkpoint(str(path))["config"]
         layers = max((count for key, count in header.counts.items() if key.endswith(".block_count")), default=0)
-        if layers > header.tensors:
-            raise CheckpointError(f"{path}: announces {layers} layers and holds {header.tensors} tensors; {do}")
+        if layers > min(header.tensors, LAYERS):
+            raise CheckpointError(
+                f"{path}: announces {layers} layers for {header.tensors} tensors, and {LAYERS} are the most; {do}"
+            )
         # A header without a tokenizer does not say how large the vocabulary is.
         config["vocab_size"] = next(int(t.shape[-1]) for t in reader.tensors if t.name == "token_embd.weight")
         with torch.device("meta"):
@@ -148,9 +154,14 @@ def _read_header(path: Path) -> tuple[list[Place], Any, dict[str, str], dict[str
     return places, processor, mapping, shapes, config
 
 
-def _brief(path: Path | str) -> Any:
-    """gguf's reader of a header, but for the tokens: it makes objects of each, and nothing here asks for them."""
+@contextmanager
+def _brief() -> Iterator[Any]:
+    """gguf as transformers needs it here, which takes minutes of what seconds are enough for: a reader that passes over
+    the tokens, which it gives, and the names of an architecture made once and not for every module."""
+    import gguf
     from gguf.gguf_reader import GGUFReader
+    from gguf.tensor_mapping import get_tensor_name_map
+    from transformers import logging
 
     class Brief(GGUFReader):  # type: ignore[misc]
         def __init__(self, path: Path | str):
@@ -160,18 +171,9 @@ def _brief(path: Path | str) -> Any:
         def _get_field_parts(self, at: int, kind: int) -> Any:
             return (self._long[at], [], [], []) if at in self._long else super()._get_field_parts(at, kind)
 
-    return Brief(path)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """What transformers makes of a header, which it reads again: with this reader, twenty times as fast."""
-    import gguf
-    from gguf.gguf_reader import GGUFReader
-    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
-
-    gguf.GGUFReader = _brief
+    logging.set_verbosity_error()  # transformers complains of a header without tokens
+    gguf.GGUFReader, gguf.get_tensor_name_map = Brief, cache(get_tensor_name_map)
     try:
-        config: dict[str, Any] = load_gguf_checkpoint(str(path))["config"]
+        yield Brief
     finally:
-        gguf.GGUFReader = GGUFReader
-    return config
+        gguf.GGUFReader, gguf.get_tensor_name_map = GGUFReader, get_tensor_name_map

@@ -10,8 +10,10 @@ checkpoints keep apart, every expert for itself; the same table says how, and wh
 """
 
 import itertools
+import os
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,9 +53,23 @@ def transformers_on(place: object, part: str) -> Iterator[None]:
     becomes a CheckpointError."""
     transformers.logging.set_verbosity(CRITICAL)
     said = f"{place}: transformers cannot use its {part}"
-    with foreign(said, CheckpointError, "put one that it knows there"), warnings.catch_warnings():
+    with foreign(said, CheckpointError, "put one that it knows there"), warnings.catch_warnings(), _unprinted():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """tokenizers prints what it does not know in a file as it stands, and not by way of Python: a terminal obeys it."""
+    if sys.__stdout__ is None:
+        yield
+        return
+    with Path(os.devnull).open("wb") as nothing, os.fdopen(os.dup(1), "wb") as shown:
+        os.dup2(nothing.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(shown.fileno(), 1)
 
 
 def shows_images(config: Any) -> bool:

@@ -1,5 +1,6 @@
 """GGUF files by path, written with gguf as llama.cpp's converter writes them, against transformers' own reader."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +10,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import DTYPES
 from opdlib.errors import CheckpointError
+from tests.hostile import made
 
 HIDDEN, INNER, HEADS, KV_HEADS, VOCABULARY, EXPERTS = 64, 96, 4, 2, 48, 3
 
@@ -111,9 +114,14 @@ def hf_name(name: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
-def test_rotary_permutation_is_undone_and_nothing_is_rounded(tmp_path: Path, kind: str) -> None:
+def test_rotary_permutation_is_undone_and_nothing_is_rounded(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    transformers.logging.set_verbosity_warning()
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     weights = random_weights("llama")
     checkpoint = open_checkpoint(str(written(tmp_path / "m.gguf", weights, "llama", gguf.GGMLQuantizationType[kind])))
+    assert not caplog.messages
     assert set(checkpoint.tensors) == {hf_name(name) for name in weights}
     for name, weight in weights.items():
         dtype = torch.float32 if weight.ndim == 1 else DTYPES[kind]
@@ -163,6 +171,12 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         gguf.GGMLQuantizationType.F16,
     )
     unknown = written(tmp_path / "unknown.gguf", random_weights("llama"), "nobody", gguf.GGMLQuantizationType.F16)
+    deep = tmp_path / "deep" / "x.gguf"
+    deep.parent.mkdir()
+    many = [(f"blk.{n}.attn_norm.weight", (1,), 0, 0) for n in range(1001)]
+    deep.write_bytes(
+        made.gguf([made.LLAMA, ("llama.block_count", 4, (1001).to_bytes(4, "little"))], many, data=bytes(64))
+    )
     cut, empty = tmp_path / "cut.gguf", tmp_path / "empty.gguf"
     cut.write_bytes(whole[: len(whole) // 2])
     empty.write_bytes(b"")
@@ -171,6 +185,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     for path, match in (
         (other, r"ffn_up\.weight holds 3072 numbers, transformers wants \(96, 64\)"),
         (tmp_path, "6 GGUF files"),
+        (deep, "announces 1001 layers for 1001 tensors, and 1000 are the most"),
         (part.parent, "part 00001 of 00002; join them"),
         (foreign, r"no name for tensor blk\.0\.surprise\.weight of a llama model"),
         (unknown, "GGUF model with architecture nobody is not supported"),

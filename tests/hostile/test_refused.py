@@ -308,6 +308,10 @@ CASES: dict[str, tuple[Make, str]] = {
     "an unknown model of tokens": (asked("tokenizer.json", model={"type": "Nope"}), "cannot use its tokenizer"),
     "a tokenizer's list": (asked("tokenizer_config.json", "[]"), "cannot use its tokenizer"),
     "no end of sequence": (asked("tokenizer_config.json", eos_token=None), "no end of sequence"),
+    "what tokenizers would print": (
+        asked("tokenizer_config.json", added_tokens_decoder={"0": {"content": "a", "b\x1b[2J": 1}}, eos_token=None),
+        "no end of sequence",
+    ),
     "10^9 beams": (asked("generation_config.json", '{"num_beams": 1000000000}'), "asks for beam_search"),
     "a search that is code from the Hub": (
         asked("generation_config.json", '{"penalty_alpha": 0.6, "top_k": 4}'),
