@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 UNMEASURED = ("provenance", "repeats", "name", "anchor")
 """What of an entry no measurement gives."""
+SECTION = '<section id="at-'
+"""How the part of a page begins that shows a pair."""
 
 
 class Row(BaseModel):
@@ -100,6 +102,8 @@ def read(file: Path) -> Content:
     check_fit(Page, whole, f"{file}: the numbers embedded in it are no report's", VerifyError, "make it again")
     if whole["format"] != FORMAT:
         raise VerifyError(f"{file}: a report of format {whole['format']}, wanted {FORMAT}; make it again")
+    if (pairs := page.count(SECTION)) != len(whole["pairs"]):  # known before so many are made again
+        raise VerifyError(f"{file}: it shows {pairs} pairs and has numbers of {len(whole['pairs'])}; make it again")
     recorded = whole.pop("pictures")
     shown = _pictures(file, page, recorded)
     for wrote, says in zip(text_of(render(whole, shown)), text_of(page), strict=False):

@@ -141,6 +141,10 @@ VERIFY: dict[str, tuple[Change, str]] = {
     "a list": (content(lambda _: "[]"), "no report's"),
     "a deep list": (content(lambda _: DEEP), "no report's"),
     "no pairs": (content(lambda page: page.pop("pairs")), "pairs"),
+    "pairs that it does not show": (
+        content(lambda page: page.update(pairs=page["pairs"] * 100)),
+        "it shows 1 pairs and has numbers of 100",
+    ),
     "a pair of nothing": (content(lambda page: page.update(pairs=[{}])), "pairs.0"),
     "no provenance": (content(lambda page: page["pairs"][0].pop("provenance")), "provenance"),
     "a table of words": (content(lambda page: page["pairs"][0]["largest"][0].update(rel_norm="x")), "rel_norm"),
