@@ -120,13 +120,17 @@ class Plan:
 
     @cached_property
     def parts(self) -> list[Part]:
-        """Every part: those of the sparsity pass, pair by pair, then those of the geometry, by name."""
-        found = [
+        """Every part: those of the sparsity pass, then those of the geometry."""
+        return self.sparsity + (self.geometry if "geometry" in self.metrics else [])
+
+    @cached_property
+    def sparsity(self) -> list[Part]:
+        """The parts of the sparsity pass, pair by pair."""
+        return [
             self._sparsity(number, place, matches)
             for number, alignment in enumerate(self.alignments)
             for place, matches in enumerate(groups(alignment))
         ]
-        return found + (self.geometry if "geometry" in self.metrics else [])
 
     @cached_property
     def geometry(self) -> list[Part]:
@@ -157,7 +161,7 @@ class Plan:
         (number,) = part.pairs
         own = {m.name: m for m in self.alignments[number].matches}
         matches, scales = [own[name] for name in part.tensors], self.scales_of(number)
-        return [to_ledger(*measure_group(self.source, self.jobs[number].trained, matches, self.view, None, scales))]
+        return [to_ledger(*measure_group(self.source, self.jobs[number].trained, matches, self.view, scales))]
 
     def task(self) -> Task:
         """The same in words, with every path absolute and every revision a commit."""

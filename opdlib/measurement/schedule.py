@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +16,7 @@ from opdlib.measurement.cores import bar_of, device_of, workers_of
 from opdlib.measurement.geometry import MatrixResult, from_json
 from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.parts import Finished, Job, Part, Plan, by_work, measure_here, measure_there
-from opdlib.measurement.sparsity import Pass, sparsity_pass
+from opdlib.measurement.sparsity import Pass, whole
 
 FORMAT = 4
 """Raised whenever a stored number changes its meaning; results of another format are measured again."""
@@ -107,11 +107,12 @@ def measure_all(
         runs = _Runs(source, jobs, view, metrics, device, progress, scratch)
         if executor:
             runs.finish("parts", runs.plan.parts, lambda left: measure_there(runs.plan, left, executor, runs.keep))
-        passes = runs.sparsity(count)
-        runs.plan.check_unchanged()
+        runs.finish("sparsity", runs.plan.sparsity, runs.here(count, memory))
         if "geometry" in metrics:
-            runs.finish("geometry", runs.plan.geometry, runs.here(count, memory))
-        return runs.measurements(passes)
+            runs.finish("geometry", runs.plan.geometry, runs.here(runs.at_once(count), memory))
+        found = runs.measurements()
+        runs.plan.check_unchanged()
+        return found
 
 
 def measure_share(
@@ -135,7 +136,7 @@ def measure_share(
         raise ParameterError(f"shard {number}/{of}; wanted i/n with i from 1 to n, such as 1/{max(of, 1)}")
     runs = _Runs(source, jobs, view, metrics, device, progress)
     own = by_work(runs.plan.parts)[number - 1 :: of]
-    runs.finish(f"shard {number}/{of}", own, runs.here(workers_of(workers), memory))
+    runs.finish(f"shard {number}/{of}", own, runs.here(runs.at_once(workers_of(workers)), memory))
     return len(own), len(runs.plan.parts)
 
 
@@ -172,7 +173,7 @@ class _Runs:
         self._origins = [{"source": source.origin(), "trained": job.trained.origin()} for job in jobs]
         folders = [job.ledger or (scratch / str(n) if scratch else None) for n, job in enumerate(jobs)]
         self._ledgers = [Ledger(f, self._identity(n)) if f else None for n, f in enumerate(folders)]
-        self._kept: list[dict[str, Any]] = [{} for _ in jobs]
+        self._kept: list[dict[str, Finished]] = [{} for _ in jobs]
 
     def _identity(self, number: int) -> dict[str, Any]:
         job, (source, trained) = self._jobs[number], (facts["digest"] for facts in self._origins[number].values())
@@ -201,12 +202,15 @@ class _Runs:
             if ledger := self._ledgers[number]:
                 ledger.store(part.key, records, arrays)
             else:
-                self._kept[number][part.key] = records
+                self._kept[number][part.key] = records, arrays
+
+    def at_once(self, workers: int) -> int:
+        """How many parts may be measured at a time where some are geometry: one on a GPU."""
+        return workers if self.plan.device == "cpu" else 1
 
     def here(self, workers: int, memory: int | None) -> Callable[[Sequence[Part]], Iterator[Part]]:
-        """Measures parts on this machine; one at a time on a GPU."""
-        count = workers if self.plan.device == "cpu" else 1
-        return lambda parts: measure_here(self.plan, parts, count, memory, self.keep)
+        """Measures parts on this machine, `workers` at a time."""
+        return lambda parts: measure_here(self.plan, parts, workers, memory, self.keep)
 
     def finish(self, title: str, parts: Sequence[Part], measure: Callable[[Sequence[Part]], Iterator[Part]]) -> None:
         """Measure those of `parts` that are missing, under a bar."""
@@ -216,24 +220,11 @@ class _Runs:
                 bar.update(part.work)
         self.plan.check_unchanged()
 
-    def sparsity(self, workers: int) -> list[Pass]:
-        """The sparsity pass of each pair, a tensor at a time, which the workers share."""
-        with ThreadPoolExecutor(workers) as pool:
-            passes = []
-            for number, job in enumerate(self._jobs):
-                alignment, scales = self.plan.alignments[number], self.plan.scales_of(number)
-                with bar_of(job.name, alignment.parameters, " weights", self._progress) as bar:
-                    view, ledger = self.plan.view, self._ledgers[number]
-                    passes.append(
-                        sparsity_pass(self.plan.source, job.trained, alignment, view, pool, ledger, bar, scales)
-                    )
-            return passes
-
-    def measurements(self, passes: Sequence[Pass]) -> list[Measurement]:
+    def measurements(self) -> list[Measurement]:
         """Put together what is measured."""
         return [
             Measurement(
-                **vars(found),
+                **vars(self._pass(number)),
                 name=job.name,
                 view=self.plan.view,
                 metrics=tuple(self.plan.metrics),
@@ -244,15 +235,20 @@ class _Runs:
                 alignment=self.plan.alignments[number],
                 matrices=self._matrices(number) if "geometry" in self.plan.metrics else None,
             )
-            for number, (job, found) in enumerate(zip(self._jobs, passes, strict=True))
+            for number, job in enumerate(self._jobs)
         ]
+
+    def _pass(self, number: int) -> Pass:
+        found = [self._found(number, part.key) for part in self.plan.sparsity if number in part.pairs]
+        trained, alignment = self._jobs[number].trained, self.plan.alignments[number]
+        return whole(self.plan.source, trained, alignment, self.plan.view, found)
 
     def _matrices(self, number: int) -> tuple[MatrixResult, ...]:
         keys = [part.key for part in self.plan.geometry if number in part.pairs]
-        return tuple(from_json(row) for key in keys for row in self._records(number, key))
+        return tuple(from_json(row) for key in keys for row in self._found(number, key)[0])
 
-    def _records(self, number: int, key: str) -> Any:
+    def _found(self, number: int, key: str) -> Finished:
         ledger = self._ledgers[number]
-        known = ledger.load(key) if ledger else (self._kept[number][key], {})
+        known = ledger.load(key) if ledger else self._kept[number][key]
         assert known is not None, "what is measured is in the ledger"
-        return known[0]
+        return known

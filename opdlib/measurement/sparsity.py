@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.measurement.align import Alignment, Delta, Match, not_finite, read_delta
-from opdlib.measurement.ledger import Arrays, Ledger
+from opdlib.measurement.ledger import Arrays
 from opdlib.measurement.nulls import Noise, noise
 from opdlib.metrics.histogram import DeltaHistogram, Finer, Members, NonFiniteError, Scan, scan, total
 from opdlib.metrics.nulls import Visibility, visibility
 from opdlib.metrics.sparsity import ABSOLUTE, Sparsity, sparsity, top_energies
 
 GROUP = 1 << 25
-"""Coordinates after which a group of tensors is written to the ledger."""
+"""Coordinates after which a group of tensors is a part of its own."""
 
 
 @dataclass(frozen=True)
@@ -47,34 +45,22 @@ class Pass:
     top: Mapping[float, float]
 
 
-def sparsity_pass(
+def whole(
     source: Checkpoint,
     trained: Checkpoint,
     alignment: Alignment,
     view: str,
-    pool: Executor,
-    ledger: Ledger | None,
-    bar: tqdm[Any],
-    scales: Mapping[str, float] | None = None,
+    parts: Sequence[tuple[Any, Mapping[str, Any]]],
 ) -> Pass:
-    """Measure every parameter; `pool` shares a tensor out, `bar` counts coordinates. Finished groups are kept in
-    `ledger` and taken from it. With `scales` (name -> root mean square of the delta before rounding, where
-    somebody knows it) comes what visibility expects. Raises MeasureError for NaN and Inf."""
-    results: list[TensorResult] = []
+    """Put together what `to_ledger` kept of every group, in their order."""
+    results = [
+        _from_json(match, row)
+        for matches, (rows, _) in zip(groups(alignment), parts, strict=True)
+        for match, row in zip(matches, rows, strict=True)
+    ]
     histogram = total([])
-    for number, matches in enumerate(groups(alignment)):
-        part = sparsity_key(number)
-        known = ledger.load(part) if ledger else None
-        if known is None:
-            measured, own = measure_group(source, trained, matches, view, pool, scales)
-            if ledger:
-                ledger.store(part, *to_ledger(measured, own))
-        else:
-            measured = [_from_json(m, row) for m, row in zip(matches, known[0], strict=True)]
-            own = _from_arrays(known[1])
-        results += measured
-        histogram = total([histogram, own])
-        bar.update(own.size)
+    for _, arrays in parts:
+        histogram = total([histogram, _from_arrays(arrays)])
     top = top_energies(histogram, lambda bins: _members(source, trained, alignment, view, bins))
     return Pass(tuple(results), histogram, top)
 
@@ -99,18 +85,17 @@ def groups(alignment: Alignment) -> Iterator[list[Match]]:
 
 
 def measure_group(
-    source: Checkpoint,
-    trained: Checkpoint,
-    matches: Sequence[Match],
-    view: str,
-    pool: Executor | None,
-    scales: Mapping[str, float] | None,
+    source: Checkpoint, trained: Checkpoint, matches: Sequence[Match], view: str, scales: Mapping[str, float] | None
 ) -> tuple[list[TensorResult], DeltaHistogram]:
-    """One part of the pass: a result for each tensor, and the histogram of all. For arguments see `sparsity_pass`."""
+    """One part of the pass: a result for each tensor, and the histogram of all.
+
+    With `scales` (name -> root mean square of the delta before rounding, where somebody knows it) comes what visibility
+    expects. Raises MeasureError for NaN and Inf.
+    """
     results, histograms = [], []
     for match in matches:
         delta = read_delta(source, trained, match, view)
-        seen = _scan(source, trained, delta, view, pool)
+        seen = _scan(source, trained, delta, view)
         numbers = sparsity(seen.histogram, seen.members)
         own, visible = None, None
         if scales is not None and view == "bf16":
@@ -124,9 +109,9 @@ def measure_group(
     return results, total(histograms)
 
 
-def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, view: str, pool: Executor | None) -> Scan:
+def _scan(source: Checkpoint, trained: Checkpoint, delta: Delta, view: str) -> Scan:
     try:
-        return scan(delta.source, delta.trained, pool)
+        return scan(delta.source, delta.trained)
     except NonFiniteError as error:
         checkpoint, place = (source, delta.match.source) if error.side == "source" else (trained, delta.match.trained)
         raise not_finite(checkpoint, place, view) from error

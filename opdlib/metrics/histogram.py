@@ -9,7 +9,6 @@ Histograms of tensors add up to the histogram of a model, without loss.
 
 import math
 from collections.abc import Iterable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -218,12 +217,11 @@ class NonFiniteError(ValueError):
         self.side, self.index, self.count, self.value = side, index, count, value
 
 
-def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = None) -> Scan:
+def scan(source: torch.Tensor, trained: torch.Tensor) -> Scan:
     """Histogram of `trained - source`, both of one shape and of dtype bf16, fp16 or float32.
 
-    The tensor is cut into parts that depend on its size alone, and their sums are added in order, so the
-    result does not depend on `pool` or its number of workers. Raises ValueError for other shapes or dtypes, and
-    NonFiniteError if either tensor holds NaN or Inf.
+    The tensor is cut into parts that depend on its size alone, and their sums are added in order. Raises ValueError for
+    other shapes or dtypes, and NonFiniteError if either tensor holds NaN or Inf.
     """
     if source.shape != trained.shape:
         raise ValueError(f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}")
@@ -241,8 +239,7 @@ def scan(source: torch.Tensor, trained: torch.Tensor, pool: Executor | None = No
         )
         return kernels.energy(a[i:j], shift_of(a)), *found
 
-    counted = list((pool.map if pool and parts > 1 else map)(count, range(parts)))
-    energies, beyond, bad, sums, largest = zip(*counted, strict=True)
+    energies, beyond, bad, sums, largest = zip(*map(count, range(parts)), strict=True)
     source_energy = math.fsum(energies)
     if any(bad) or not math.isfinite(source_energy):
         raise _non_finite(source, trained)

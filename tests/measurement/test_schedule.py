@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import opdlib.measurement.geometry
+import opdlib.measurement.parts
 import opdlib.measurement.sparsity
 import opdlib.metrics.geometry
 from opdlib.checkpoints import open_checkpoint
@@ -261,8 +262,8 @@ def test_the_ledger_is_used_and_gives_the_same_numbers(
     assert len(groups) > 3
     groups[1].unlink()
     calls = []
-    real = opdlib.measurement.sparsity.measure_group
-    monkeypatch.setattr(opdlib.measurement.sparsity, "measure_group", lambda *a: calls.append(1) or real(*a))
+    real = opdlib.measurement.parts.measure_group
+    monkeypatch.setattr(opdlib.measurement.parts, "measure_group", lambda *a: calls.append(1) or real(*a))
     resumed = measure_pair(*pair, name="pico", ledger=tmp_path / "ledger")
     assert len(calls) == 1, "only the missing group is measured again"
     assert same(whole, resumed)

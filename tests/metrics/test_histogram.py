@@ -1,5 +1,4 @@
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -63,18 +62,6 @@ def test_agrees_with_float64_arithmetic_on_every_coordinate(dtype: torch.dtype, 
     np.add.at(counts, exponents, 1)
     if size <= 5000:
         assert histogram.counts.tolist() == counts[counts > 0].tolist()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_result_does_not_depend_on_threads(dtype: torch.dtype) -> None:
-    source, trained = random_pair(9 << 20, dtype)
-    alone = scan(source, trained).histogram
-    for workers in (1, 2, 5):
-        with ThreadPoolExecutor(workers) as pool:
-            shared = scan(source, trained, pool).histogram
-        for name in ("bins", "exact", "inexact", "inexact_energy", "magnitude_bins", "magnitudes", "updated"):
-            assert np.array_equal(getattr(alone, name), getattr(shared, name)), name
-        assert (alone.source_energy, alone.within_eta) == (shared.source_energy, shared.within_eta)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -105,6 +105,18 @@ def test_factors_multiply_to_the_whole(five: Path) -> None:
     assert shown.factors(table).loc["relative norm", "in the paper's"] == "42%"
 
 
+def test_rate_and_samples_each_at_both_values_of_the_other(tmp_path: Path) -> None:
+    ends = {"opd": 0.010, "offline": 0.008, "adamw-1e-4": 0.050, "offline-1e-4": 0.060}
+    table = paper.factors(
+        study.runs("smollm2", root=write_runs(tmp_path, 3, ends, "smollm2")), ["rel_norm"], paper.CROSSED
+    )
+    found = table.set_index("change").drop("paper")
+    assert found["value"].to_list() == pytest.approx([0.8, 1.2, 5.0, 7.5])
+    assert (found["seeds"] == 3).all()
+    text = shown.factors(table).loc["relative norm"]
+    assert [*text.index] == [*paper.CROSSED, "paper"]
+
+
 def test_the_papers_rows_are_the_papers() -> None:
     table = paper.rows(["rel_norm", "sparsity.1e-05", "svd_energy.16", "effective_rank"]).set_index("pair")
     assert list(table.columns) == ["regime", "rel_norm", "sparsity.1e-05", "svd_energy.16"]

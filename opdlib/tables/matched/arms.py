@@ -24,6 +24,8 @@ CORNERS: Mapping[str, tuple[str, str]] = {
 """Arm -> who samples, and the loss."""
 LONG = "offline-long"
 """Offline distillation as the paper's contrast has it: long, and at a high rate."""
+FASTER = ("adamw-1e-4", "offline-1e-4")
+"""OPD and offline distillation at ten times their rate."""
 ARITHMETIC = ("opd-native", "opd-bf16", "opd-any-x86")
 """OPD computed otherwise: nothing else of the recipe differs."""
 REGIMES = ("opd-fkl", "opd-jsd", "opd-topk", "opd-k1", "opsd", "rlvr", "sft")

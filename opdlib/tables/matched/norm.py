@@ -9,7 +9,7 @@ import pandas as pd
 
 from opdlib.registry.study import FULL, study
 from opdlib.tables import paper
-from opdlib.tables.matched.arms import CORNERS, LONG, REGIMES, same_source
+from opdlib.tables.matched.arms import CORNERS, FASTER, LONG, REGIMES, same_source
 from opdlib.tables.study import along as along_of
 
 
@@ -46,7 +46,7 @@ def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """The same of every arm with OPD's optimizer, by what it shares with OPD, and the paper's pairs as the group
     `paper`: arm is the pair."""
     group = dict.fromkeys(CORNERS, "other corners of the 2 x 2") | dict.fromkeys(rates(), "OPD, any rate")
-    group |= dict.fromkeys(REGIMES, "other regimes") | {LONG: LONG}
+    group |= dict.fromkeys(REGIMES, "other regimes") | {arm: arm for arm in (FASTER[1], LONG)}
     ours = drawn(along, quantity, tuple(group))
     columns = [*dict.fromkeys(["rel_norm", quantity])]
     wide = paper.numbers().pivot_table("value", "pair", "quantity").reindex(columns=columns).dropna()

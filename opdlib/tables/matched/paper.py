@@ -1,7 +1,7 @@
 """The paper's contrast beside ours: how far offline distillation lies from OPD, and which part rate and length make."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,21 @@ import pandas as pd
 from opdlib.registry.study import FULL
 from opdlib.stats import mean_interval
 from opdlib.tables import paper
-from opdlib.tables.matched.arms import LONG, present
+from opdlib.tables.matched.arms import FASTER, LONG, present
 from opdlib.tables.study import by_seed
 
 DISTILL, OPD = "Qwen-Math Distill", "DS-Qwen OPD"
 """The two rows of the paper that make its contrast."""
 STEPS = {"data and loss": ("offline", FULL), "rate and length": (LONG, "offline"), "all of it": (LONG, FULL)}
 """What changes -> from which arm (second) to which (first)."""
+CROSSED = {
+    "teacher's samples, 1e-5": ("offline", FULL),
+    "teacher's samples, 1e-4": FASTER[::-1],
+    "ten times the rate, student's samples": (FASTER[0], FULL),
+    "ten times the rate, teacher's samples": (FASTER[1], "offline"),
+}
+"""The same of who samples and of the rate, each at both values of the other. With the teacher's samples comes the loss
+on them, cross-entropy."""
 
 
 def rows(quantities: Sequence[str]) -> pd.DataFrame:
@@ -24,19 +32,22 @@ def rows(quantities: Sequence[str]) -> pd.DataFrame:
     return paper.wide(kept)[["pair", "regime", *kept]]
 
 
-def factors(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    """By what factor each step of the contrast multiplies a quantity, over seeds: geometric mean and 95% interval.
+def factors(
+    table: pd.DataFrame, quantities: Sequence[str], steps: Mapping[str, tuple[str, str]] = STEPS
+) -> pd.DataFrame:
+    """By what factor each step of a contrast multiplies a quantity, over seeds: geometric mean and 95% interval.
 
-    `table` is that of `opdlib.tables.study.runs`. Columns: quantity, change (a key of `STEPS`, or `paper`), seeds,
+    `table` is that of `opdlib.tables.study.runs`. Columns: quantity, change (a key of `steps`, or `paper`), seeds,
     value, low, high (all > 0; NaN where a number is zero or undefined, low and high also of a single seed). In the rows
     `paper`, value is Distill over DS-Qwen OPD, low and high the span over its six OPD-style pairs, seeds 0.
     """
+    arms = [*dict.fromkeys(arm for step in steps.values() for arm in step)]
     reported = rows(quantities).set_index("pair").dropna(axis="columns", subset=[DISTILL])
     style = reported[reported["regime"].isin(paper.OPD_STYLE)]
     found = []
     for key in present(table, quantities):
-        wide = by_seed(table, key, (LONG, "offline", FULL))
-        for change, (after, before) in STEPS.items():
+        wide = by_seed(table, key, arms)
+        for change, (after, before) in steps.items():
             ratios = wide[after] / wide[before]
             logs = ratios[(ratios > 0) & np.isfinite(ratios)].map(math.log)
             found.append([key, change, len(logs), *map(math.exp, mean_interval(logs))])

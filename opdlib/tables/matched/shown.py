@@ -65,8 +65,10 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
 
 def factors(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each quantity, a column for each change: its factor with interval, the paper's with the span over its
-    OPD-style pairs; and the part of rate and length in the logarithm of our whole and of the paper's."""
+    OPD-style pairs; and, where they are a change, the part of rate and length in the logarithm of our whole and of the
+    paper's."""
     parts = {"rate and length in the whole": "all of it", "in the paper's": "paper"}
+    parts = parts if "rate and length" in {*table["change"]} else {}
     beside = {heading: [percent(x, 0) for x in part_of_rate(table, whole)] for heading, whole in parts.items()}
     return _by_quantity(table, "change", _factor, beside)
 
