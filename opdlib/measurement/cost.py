@@ -104,6 +104,9 @@ def memory(shape: tuple[int, ...], source: str, trained: tuple[str, ...], view: 
     return read + seen + basis + max(masks, products) + (16 << 20)
 
 
-def memory_of_sparsity(size: int) -> int:
-    """Bytes that the sparsity pass takes at most for a tensor of so many coordinates: both sides in float32."""
-    return 16 * size + (64 << 20)
+def memory_of_sparsity(size: int, source: str, trained: str, view: str) -> int:
+    """Bytes that the sparsity pass takes at most for a tensor of so many coordinates, by its stored dtypes: both sides
+    as they are read, once more for the nulls, and as they are seen."""
+    sides = (source, trained)
+    seen = sum((2 if view == "bf16" else 4 * (dtype == "F16")) for dtype in sides if dtype != "BF16")
+    return (2 * sum(ITEM[dtype] for dtype in sides) + seen) * size + (64 << 20)

@@ -44,19 +44,20 @@ def forecast(
     plan, count = Plan(source, jobs, view, metrics, device_of(device)), workers_of(workers)
     sides = [source, *(job.trained for job in jobs)]
     geometry = plan.geometry if "geometry" in plan.metrics else []
-    largest = sorted((part.memory for part in geometry), reverse=True)[:count]
-    scanned = max(part.memory for part in plan.parts)
-    taken = min(max(sum(largest), scanned) + memory_in_use(), memory or sys.maxsize)
+    largest = [
+        sum(sorted((part.memory for part in parts), reverse=True)[:count]) for parts in (plan.sparsity, geometry)
+    ]
+    taken = min(max(largest) + memory_in_use(), memory or sys.maxsize)
     pace = cost.speed()
     matches = [(plan.targets[part.pairs[0]].matches[part.tensors[0]], len(part.pairs)) for part in geometry]
     shapes = [(match.info.shape, pairs) for match, pairs in matches]
     taking = [pace * job for shape, pairs in shapes for job in cost.jobs(shape, pairs)]
-    scan = pace * cost.SCAN * sum(alignment.parameters for alignment in plan.alignments)
+    scans = [pace * cost.SCAN * part.work / cost.of_sparsity(1) for part in plan.sparsity]
     return Forecast(
         tensors=sum(len(alignment.matches) for alignment in plan.alignments),
         matrices=sum(pairs for _, pairs in shapes),
         read=sum(info.numel * cost.ITEM.get(info.dtype, 0) for side in sides for info in side.tensors.values()),
         download=sum(side.to_download() for side in sides if isinstance(side, RemoteCheckpoint)),
         memory=taken,
-        seconds=scan / count + cost.makespan(taking, count),
+        seconds=cost.makespan(scans, count) + cost.makespan(taking, count),
     )

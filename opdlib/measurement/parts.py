@@ -138,9 +138,10 @@ class Plan:
         return [self._geometry(name) for name in sorted({n for t in self.targets for n in t.matches})]
 
     def _sparsity(self, number: int, place: int, matches: Sequence[Match]) -> Part:
-        size, largest = sum(m.info.numel for m in matches), max(m.info.numel for m in matches)
-        names = tuple(m.name for m in matches)
-        return Part(sparsity_key(place), names, (number,), cost.of_sparsity(size), cost.memory_of_sparsity(largest))
+        names, size = tuple(m.name for m in matches), sum(m.info.numel for m in matches)
+        dtypes = [(m.source.info.dtype, m.trained.info.dtype) for m in matches]
+        needs = (cost.memory_of_sparsity(m.info.numel, *own, self.view) for m, own in zip(matches, dtypes, strict=True))
+        return Part(sparsity_key(place), names, (number,), cost.of_sparsity(size), max(needs))
 
     def _geometry(self, name: str) -> Part:
         own = {n: t.matches[name] for n, t in enumerate(self.targets) if name in t.matches}
