@@ -91,8 +91,8 @@ def test_seeds_and_sizes_that_are_written_out() -> None:
     """Two to six seeds an arm in the larger model, three of the pair, five in the one of 0.8 million weights."""
     assert len(study.runs("smollm2", [FULL])) == 3
     parts = surgery.parts("smollm2").query("arm == @FULL").groupby(["part", "kind"])["seed"].nunique()
-    said = [*(("singular:16", kind) for kind in (PART, REST, SHORT)), *((part, PART) for part in ("scale:1", "visible"))]
-    assert {*parts[[*said, ("visible", REST)]]} == {3}
+    said = [("scale:1", PART), ("visible", PART), ("visible", REST)]
+    assert {*parts[[*said, *(("singular:16", kind) for kind in (PART, REST, SHORT))]]} == {3}
     arms = [("smollm2-bf16", FULL), ("smollm2-bf16", "offline"), ("smollm2-h100", FULL), ("smollm2-h100", "adamw-1e-4")]
     seeds = [len(study.runs(scale, [arm])) for scale, arm in arms]
     assert (min(seeds), max(seeds)) == (2, 6)
