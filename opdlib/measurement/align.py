@@ -120,8 +120,13 @@ def align(
 
 
 def read_delta(source: Checkpoint, trained: Checkpoint, match: Match, view: str) -> Delta:
-    """Read one parameter from both sides and put it in `view`: bf16 rounds to nearest, ties to even."""
-    before, after = view_of(match.source.read(source), view), view_of(match.trained.read(trained), view)
+    """Read one parameter from both sides and put it in `view`."""
+    return delta_of(match, match.source.read(source), match.trained.read(trained), view)
+
+
+def delta_of(match: Match, source: torch.Tensor, trained: torch.Tensor, view: str) -> Delta:
+    """Both sides of a parameter, as they are stored, in `view`: bf16 rounds to nearest, ties to even."""
+    before, after = view_of(source, view), view_of(trained, view)
     if before.dtype != after.dtype:
         before, after = before.float(), after.float()
     return Delta(match, before, after)

@@ -106,7 +106,7 @@ def memory(shape: tuple[int, ...], source: str, trained: tuple[str, ...], view: 
 
 def memory_of_sparsity(size: int, source: str, trained: str, view: str) -> int:
     """Bytes that the sparsity pass takes at most for a tensor of so many coordinates, by its stored dtypes: both sides
-    as they are read, once more for the nulls, and as they are seen."""
+    as they are read and as they are seen, and the differences of a bin while a cut is looked for."""
     sides = (source, trained)
     seen = sum((2 if view == "bf16" else 4 * (dtype == "F16")) for dtype in sides if dtype != "BF16")
-    return (2 * sum(ITEM[dtype] for dtype in sides) + seen) * size + (64 << 20)
+    return (sum(ITEM[dtype] for dtype in sides) + seen + 8) * size + (64 << 20)

@@ -8,7 +8,7 @@ dies costs its part and no more, and a part that is measured twice is the same b
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from opdlib.files import find
 from opdlib.measurement import cost
 from opdlib.measurement.align import Alignment, Match, align
 from opdlib.measurement.cores import over_cores
-from opdlib.measurement.geometry import Target, has_geometry, measure_matrix
+from opdlib.measurement.geometry import Target, has_geometry, measure_matrix, to_json
 from opdlib.measurement.ledger import Arrays, part_of
 from opdlib.measurement.sparsity import groups, measure_group, sparsity_key, to_ledger
 from opdlib.metrics.eigen import one_blas_thread
@@ -158,7 +158,7 @@ class Plan:
             chosen = [self.targets[number] for number in part.pairs]
             nulls = {"nulls", "draws"} & set(self.metrics)
             found = measure_matrix(self.source, chosen, part.tensors[0], self.view, torch.device(self.device), nulls)
-            return [([asdict(row) for row in found[n]], {}) for n in range(len(chosen))]
+            return [([to_json(row) for row in found[n]], {}) for n in range(len(chosen))]
         (number,) = part.pairs
         own = {m.name: m for m in self.alignments[number].matches}
         matches, scales = [own[name] for name in part.tensors], self.scales_of(number)

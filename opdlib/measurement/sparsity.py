@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opdlib.checkpoints.checkpoint import Checkpoint
-from opdlib.measurement.align import Alignment, Delta, Match, not_finite, read_delta
+from opdlib.measurement.align import Alignment, Delta, Match, delta_of, not_finite, read_delta
 from opdlib.measurement.ledger import Arrays
 from opdlib.measurement.nulls import Noise, noise
 from opdlib.metrics.histogram import DeltaHistogram, Finer, Members, NonFiniteError, Scan, scan, total
@@ -94,12 +94,11 @@ def measure_group(
     """
     results, histograms = [], []
     for match in matches:
-        delta = read_delta(source, trained, match, view)
-        seen = _scan(source, trained, delta, view)
+        stored = match.source.read(source), match.trained.read(trained)
+        seen = _scan(source, trained, delta_of(match, *stored, view), view)
         numbers = sparsity(seen.histogram, seen.members)
         own, visible = None, None
         if scales is not None and view == "bf16":
-            stored = match.source.read(source), match.trained.read(trained)
             own = noise(*stored, seen.histogram, scales.get(match.name))
             if not math.isnan(own.scale):
                 visible = visibility(seen.histogram.magnitude_bins, seen.histogram.magnitudes, own.scale, ABSOLUTE)

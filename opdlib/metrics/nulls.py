@@ -211,10 +211,14 @@ def visibility(
     exponents = bits >> 7
     return Visibility(
         scale,
-        int(counts.sum()) - math.fsum(expected),
-        {eps: math.fsum(counts * within_chance(bits, scale, eps)) for eps in thresholds},
-        {int(e): math.fsum(expected[exponents == e]) for e in np.unique(exponents)},
+        int(counts.sum()) - _sum(expected),
+        {eps: _sum(counts * within_chance(bits, scale, eps)) for eps in thresholds},
+        {int(e): _sum(expected[exponents == e]) for e in np.unique(exponents)},
     )
+
+
+def _sum(numbers: NDArray[np.float64]) -> float:
+    return math.fsum(numbers.tolist())  # three times as fast as over the array
 
 
 def by_magnitude(bits: NDArray[np.int64], chance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -294,7 +294,7 @@ def measure_slowly(source: Path, trained: Path, out: Path) -> None:
         return lambda *arguments: time.sleep(0.1) or function(*arguments)
 
     opdlib.measurement.sparsity.GROUP = 500
-    opdlib.measurement.sparsity.read_delta = pausing(opdlib.measurement.sparsity.read_delta)
+    opdlib.measurement.sparsity.delta_of = pausing(opdlib.measurement.sparsity.delta_of)
     opdlib.measurement.geometry.view_of = pausing(opdlib.measurement.geometry.view_of)
     measure_into(out, open_checkpoint(str(source)), open_checkpoint(str(trained)), name="pico")
 
