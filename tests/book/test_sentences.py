@@ -51,6 +51,8 @@ def test_the_rate_moves_more_than_who_samples() -> None:
     found = glued("07_matched")
     by_rate = found["slowest_exact_zero"] - found["fastest_exact_zero"]
     assert by_rate > 5 * abs(found["opd_exact_zero"] - found["offline_exact_zero"])
+    assert abs(found["fastest_exact_zero"] - found["fast_offline_exact_zero"]) < 0.02
+    assert 1 > found["seeds_cosine"] > found["offline_cosine"] > 0.9 * found["seeds_cosine"]
 
 
 def test_the_slow_run_learned_more_and_its_copy_shows_less() -> None:
@@ -93,8 +95,8 @@ def test_seeds_and_sizes_that_are_written_out() -> None:
     parts = surgery.parts("smollm2").query("arm == @FULL").groupby(["part", "kind"])["seed"].nunique()
     said = [("scale:1", PART), ("visible", PART), ("visible", REST)]
     assert {*parts[[*said, *(("singular:16", kind) for kind in (PART, REST, SHORT))]]} == {3}
-    arms = [("smollm2-bf16", FULL), ("smollm2-bf16", "offline"), ("smollm2-h100", FULL), ("smollm2-h100", "adamw-1e-4")]
-    seeds = [len(study.runs(scale, [arm])) for scale, arm in arms]
+    rate = sum(len(study.runs(scale, ["adamw-1e-4"])) for scale in ("smollm2", "smollm2-h100"))
+    seeds = [rate, *(len(study.runs(*of)) for of in (("smollm2", ["offline"]), ("smollm2-h100", [FULL])))]
     assert (min(seeds), max(seeds)) == (2, 6)
     small = study.runs("pico-bf16", [FULL, "mask-own", "mask-random", "adamw-3e-4", "sgd-3e-2"])
     assert set(small["arm"].value_counts()) == {5}
