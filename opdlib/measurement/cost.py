@@ -106,7 +106,9 @@ def memory(shape: tuple[int, ...], source: str, trained: tuple[str, ...], view: 
 
 def memory_of_sparsity(size: int, source: str, trained: str, view: str) -> int:
     """Bytes that the sparsity pass takes at most for a tensor of so many coordinates, by its stored dtypes: both sides
-    as they are read and as they are seen, and the differences of a bin while a cut is looked for."""
+    as they are read and, where that is something else, as they are seen (rounded, or two dtypes as float32), and one
+    float64: differences while a cut is looked for, or the delta of master weights."""
     sides = (source, trained)
-    seen = sum((2 if view == "bf16" else 4 * (dtype == "F16")) for dtype in sides if dtype != "BF16")
+    converted = [d for d in sides if (d != "BF16" if view == "bf16" else d != "F32" and sides != ("BF16", "BF16"))]
+    seen = (2 if view == "bf16" else 4) * len(converted)
     return (sum(ITEM[dtype] for dtype in sides) + seen + 8) * size + (64 << 20)

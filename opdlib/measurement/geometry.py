@@ -200,7 +200,7 @@ def has_geometry(shape: tuple[int, ...]) -> str:
 
 
 def to_json(result: MatrixResult) -> dict[str, Any]:
-    """What a ledger keeps of a matrix. Not by `asdict`, which copies every number and takes longer than the nulls."""
+    """What a ledger keeps of a matrix; `asdict` would copy every number of it, cell by cell."""
     nulls = {null: [vars(number) for number in numbers] for null, numbers in result.nulls.items()}
     return vars(result) | {"numbers": [vars(number) for number in result.numbers], "nulls": nulls}
 

@@ -46,11 +46,7 @@ class Pass:
 
 
 def whole(
-    source: Checkpoint,
-    trained: Checkpoint,
-    alignment: Alignment,
-    view: str,
-    parts: Sequence[tuple[Any, Mapping[str, Any]]],
+    source: Checkpoint, trained: Checkpoint, alignment: Alignment, view: str, parts: Sequence[tuple[Any, Arrays]]
 ) -> Pass:
     """Put together what `to_ledger` kept of every group, in their order."""
     results = [

@@ -218,7 +218,7 @@ def visibility(
 
 
 def _sum(numbers: NDArray[np.float64]) -> float:
-    return math.fsum(numbers.tolist())  # three times as fast as over the array
+    return math.fsum(numbers.tolist())  # nearly twice as fast as over the array
 
 
 def by_magnitude(bits: NDArray[np.int64], chance: NDArray[np.float64]) -> NDArray[np.float64]:

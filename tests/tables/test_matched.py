@@ -63,9 +63,10 @@ def test_without_the_long_arm_data_and_loss_stand_beside_the_papers_contrast(tmp
 
 def test_the_design_is_that_of_the_study() -> None:
     table = arms.design("pico")
-    assert list(table["arm"]) == ["opd", "opd-ce", "offline-rkl", "offline"]
+    assert list(table.index) == ["opd", "opd-ce", "offline-rkl", "offline"]
+    assert len(table.drop_duplicates()) == 1, "one line apart, which is none of these"
     there = [arm for arm in arms.CORNERS if arm in find_scale("smollm2-bf16").arms]
-    assert list(arms.design("smollm2-bf16")["arm"]) == there
+    assert list(arms.design("smollm2-bf16").index) == there
 
 
 def test_the_corners_are_what_the_objectives_are() -> None:

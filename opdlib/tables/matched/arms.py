@@ -40,15 +40,12 @@ BESIDE = {key: beside for key in DRAWN if find(beside := quantity(key).ceiling o
 
 
 def design(scale: str) -> pd.DataFrame:
-    """One row a corner that the scale has: arm, samples, loss, line (in which its recipe differs from OPD's), seeds,
-    and the lines that are equal: learning_rate, schedule, batch_size, steps, max_new_tokens."""
-    shared = ("learning_rate", "schedule", "batch_size", "steps", "max_new_tokens")
-    rows = []
-    for arm in (find_scale(scale).arms[name] for name in arms_of(scale, CORNERS)):
-        recipe = load_recipe(arm.recipe).model_dump()
-        own = "; ".join(f"{line}: {recipe[line]}" for line in arm.differs or ("objective",))
-        rows.append([arm.name, *CORNERS[arm.name], own, len(arm.seeds), *(recipe[line] for line in shared)])
-    return pd.DataFrame(rows, columns=["arm", "samples", "loss", "line", "seeds", *shared])
+    """One row a corner that the scale has: the lines of its recipe that all have in common, learning_rate, schedule,
+    batch_size, steps and max_new_tokens. The index is the arm."""
+    lines = ["learning_rate", "schedule", "batch_size", "steps", "max_new_tokens"]
+    recipes = {name: load_recipe(find_scale(scale).arms[name].recipe) for name in arms_of(scale, CORNERS)}
+    rows = [[getattr(recipe, line) for line in lines] for recipe in recipes.values()]
+    return pd.DataFrame(rows, index=[*recipes], columns=lines)
 
 
 def arms_of(scale: str, arms: Iterable[str]) -> list[str]:
