@@ -122,6 +122,11 @@ def embedding_of(names: Iterable[str]) -> str | None:
     return min(words, key=lambda name: EMBEDDINGS.index(words[name]), default=None)
 
 
+def bias_behind(name: str) -> str | None:
+    """The parameter that BERT and its kin store a second time under this name: the bias of the output head."""
+    return name.removesuffix(".decoder.bias") + ".bias" if name.endswith(".decoder.bias") else None
+
+
 def is_buffer(name: str, dimensions: int) -> bool:
     """Is a tensor of this name stored, but not trained? The mask of GPT-2's attention is called a bias."""
     last = name.rpartition(".")[2]

@@ -8,7 +8,7 @@ import torch
 
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.matrices import Place
-from opdlib.checkpoints.names import HEAD, bare, embedding_of, is_head, parse
+from opdlib.checkpoints.names import HEAD, bare, bias_behind, embedding_of, is_head, parse
 from opdlib.errors import AlignmentError
 
 
@@ -41,29 +41,33 @@ class Side:
     @cached_property
     def is_tied(self) -> bool:
         """Is there no head beside the embedding, or one of the same bytes?"""
-        return self.head is None or self._is_embedding(self.head)
+        return self.head is None or self.embedding is None or self._equal(self.head, self.embedding)
 
     @cached_property
-    def copies(self) -> dict[str, bool]:
-        """What lies outside the layers, is no head and has the embedding's shape, by its bare name (T5 stores its one
-        embedding three times) -> is it the same bytes?"""
-        if self.embedding is None:
-            return {}
-        shape = self._places[self.embedding].info.shape
-        alike = (name for name, place in self._places.items() if place.info.shape == shape and name != self.embedding)
-        return {bare(n): self._is_embedding(n) for n in alike if parse(n).layer is None and not is_head(n)}
+    def copies(self) -> dict[str, str]:
+        """What lies outside the layers, is no head and may be stored once more: the name -> the parameter that it may
+        be. T5 stores its one embedding three times, BERT the bias of its head twice."""
+        found = {}
+        for name, place in self._places.items():
+            behind = bias_behind(name) or self.embedding
+            known = None if behind is None or behind == name else self._places.get(behind)
+            if behind and known and known.info.shape == place.info.shape and parse(name).layer is None:
+                found[name] = behind
+        return {name: behind for name, behind in found.items() if not is_head(name)}
+
+    def is_copy(self, known: str) -> bool:
+        """Is what has this bare name the same bytes as what it may be, or not stored at all?"""
+        return all(name in self.copies and self._equal(name, self.copies[name]) for name in self.named(known))
 
     def named(self, known: str) -> list[str]:
         """Its names of this bare one."""
         return [name for name in self._places if bare(name) == known]
 
-    def _is_embedding(self, name: str) -> bool:
-        if self.embedding is None:
-            return True
-        own, embedding = self._places[name], self._places[self.embedding]
-        if own.info != embedding.info:
+    def _equal(self, name: str, other: str) -> bool:
+        places = self._places[name], self._places[other]
+        if places[0].info != places[1].info:
             return False
-        pair = own.read(self._checkpoint), embedding.read(self._checkpoint)
+        pair = [place.read(self._checkpoint) for place in places]
         return all(torch.equal(*(_bytes(t[:rows]) for t in pair)) for rows in (1, None))  # the first row decides often
 
 
@@ -76,7 +80,7 @@ def ties(source: Side, trained: Side, whole: bool) -> Ties:
 
     A head is the embedding where one side declares it and the other's does not differ; or, unless tensors are taken
     `whole`, where neither says anything and it does not differ on both; so is any other tensor that holds the embedding
-    once more. A declared one that differs on that very side is refused (AlignmentError).
+    or the head's bias once more. A declared one that differs on that very side is refused (AlignmentError).
     """
     found = Ties()
     sides = source, trained
@@ -102,9 +106,10 @@ def ties(source: Side, trained: Side, whole: bool) -> Ties:
             reason = f"equal to {source.embedding} wherever it is stored, though no config.json ties it: counted once"
             found.counted_once[head] = found.notes[head] = reason
     if not whole:
-        for known in source.copies | trained.copies:
-            if all(side.copies.get(known, not side.named(known)) for side in sides):
-                for name in (*source.named(known), *trained.named(known)):
-                    reason = f"equal to {source.embedding} wherever it is stored: counted once"
-                    found.counted_once[name] = found.notes[name] = reason
+        for known in dict.fromkeys(bare(name) for name in (*source.copies, *trained.copies)):
+            if all(side.is_copy(known) for side in sides):
+                for side in sides:
+                    for name in side.named(known):
+                        reason = f"equal to {side.copies[name]} wherever it is stored: counted once"
+                        found.counted_once[name] = found.notes[name] = reason
     return found

@@ -258,6 +258,18 @@ def test_an_embedding_that_is_stored_again_is_counted_once(aligned: Align, store
         assert again[0] in {m.name for m in aligned(*sides).matches}, "one that was trained apart is its own"
 
 
+def test_the_bias_of_a_head_that_is_stored_twice_is_counted_once(aligned: Align) -> None:
+    """As transformers writes BERT, whose head is tied as well."""
+    own, again = "cls.predictions.bias", "cls.predictions.decoder.bias"
+    source = with_head(pico_weights()) | {own: torch.arange(64.0)}
+    sides = [side | {again: side[own].clone()} for side in (source, moved(source))]
+    alignment = aligned(*sides)
+    assert {own, again} & {m.name for m in alignment.matches} == {own}
+    assert alignment.notes[again] == alignment.left_out[again]
+    sides[1][again] = sides[1][again] + 1
+    assert again in {m.name for m in aligned(*sides).matches}, "one that was trained apart is its own"
+
+
 def test_heads_that_part_in_training_are_compared(aligned: Align) -> None:
     source = with_head(pico_weights())
     trained = with_head(moved(source), source[HEAD] + 1)
