@@ -6,9 +6,14 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from opdlib.errors import CheckpointError
+from opdlib.foreign import read_value
 
-STEP = re.compile(r"(?:checkpoint|global_step|step)[-_]?(\d+)")
-"""How trainers call the folder of a step."""
+STEP = re.compile(r"(?:(?:checkpoint|global_step|step)[-_]?|steps/)(\d+)")
+"""How trainers call the folder of a step; `steps/10` is how `opd train` does."""
+COMPLETE = "complete.json"
+"""Written last into the folder of a run of `opd train`: it says of how many steps `bf16` beside it is."""
+END = "bf16"
+"""The trained checkpoint of such a run, of the kind that `steps` holds."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
 """Files that make a folder a checkpoint of its own."""
 
@@ -18,8 +23,8 @@ def listed(specs: Iterable[str], series: bool = False) -> list[str]:
 
     A pattern (`runs/*/checkpoint-*`) stands for what it matches, a training folder for its checkpoints; both by step,
     then by name. A training folder has folders such as `checkpoint-10` and no weights of its own, or, with `series`,
-    whether or not it has. Raises CheckpointError for a pattern that matches nothing, and with `series` for a folder
-    without checkpoints.
+    whether or not it has; a run of `opd train` has its kept steps and its end. Raises CheckpointError for a pattern
+    that matches nothing, and with `series` for a folder without checkpoints.
     """
     found: list[str] = []
     for spec in specs:
@@ -33,8 +38,12 @@ def step_of(spec: str) -> int | None:
     >>> step_of("runs/mine/checkpoint-500"), step_of("runs/mine/global_step_20/actor"), step_of("org/name")
     (500, 20, None)
     """
-    steps = [found[1] for part in Path(spec).parts if (found := STEP.fullmatch(part))]
-    return int(steps[-1]) if steps else None
+    path = Path(spec)
+    steps = [found for place in (path, *path.parents) if (found := _stepped(place)) is not None]
+    ended = path.expanduser().parent / COMPLETE
+    if not steps and path.name == END and ended.is_file():
+        return int(read_value(ended, CheckpointError, "train again, or name the checkpoints", "steps"))
+    return steps[0] if steps else None
 
 
 def names_of(specs: Sequence[str]) -> list[str]:
@@ -54,8 +63,15 @@ def names_of(specs: Sequence[str]) -> list[str]:
 def training_folder(spec: str) -> list[str]:
     """The checkpoints in the folder `spec`, by step; empty if it is none or has none."""
     folder = Path(spec).expanduser()
-    inside = folder.iterdir() if folder.is_dir() else ()
-    return _by_step(str(place) for place in inside if place.is_dir() and STEP.fullmatch(place.name))
+    inside = [*folder.iterdir(), *folder.glob("steps/*")] if folder.is_dir() else []
+    steps = [place for place in inside if place.is_dir() and _stepped(place) is not None]
+    ended = [folder / END] if steps and (folder / COMPLETE).is_file() and (folder / END).is_dir() else []
+    return _by_step(map(str, (*steps, *ended)))
+
+
+def _stepped(place: Path) -> int | None:
+    found = STEP.fullmatch(place.name) or STEP.fullmatch("/".join(place.parts[-2:]))
+    return int(found[1]) if found else None
 
 
 def _of_folder(spec: str, series: bool) -> list[str]:

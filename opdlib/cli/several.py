@@ -41,7 +41,7 @@ def trajectory(
     A table and figures of size, spectrum and directions, step by step.
 
     Args:
-        folder: a training folder with checkpoint-N in it
+        folder: a training folder with checkpoint-N in it, or a run of opd train that kept steps
         source: the checkpoint that the training started from
         trained: its checkpoints, instead of FOLDER: several, or a pattern; in the order of their steps
         name: what figures call the training (default: that of its folder)

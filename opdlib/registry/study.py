@@ -19,9 +19,6 @@ from opdlib.registry.weights import find_weights
 RUNS = Path("runs/train")
 """Where the weights of study runs lie that were run here: below it as their recipes do below data/recipes."""
 
-COMPLETE = "complete.json"
-"""Written last into the folder of a run."""
-
 FULL = "opd"
 """The arm that all others are compared with."""
 

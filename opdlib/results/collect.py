@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import RegistryError
 from opdlib.files import locked, write_together
 from opdlib.quantities import flat
 from opdlib.registry.recipes import PARENT, Recipe
-from opdlib.registry.study import COMPLETE, RUNS, Scale
+from opdlib.registry.study import RUNS, Scale
 from opdlib.results.flat import headline, null_rows, undefined, without_nulls
 from opdlib.results.layout import SUMMARY, check, csv_text, read_summary
 from opdlib.results.study import COLUMNS, KEYS, PLACE, cells_of

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import RegistryError
 from opdlib.foreign import foreign, read_object, read_text
 from opdlib.registry.recipes import Recipe, load_recipe, recipe_digest
-from opdlib.registry.study import COMPLETE
 from opdlib.results.known import check_fit
 from opdlib.results.study import CURVE
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import RegistryError
 from opdlib.foreign import read_object
 from opdlib.measurement.align import VIEWS
-from opdlib.registry.study import COMPLETE, RUNS, Scale
+from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import add_rows
 from opdlib.results.study import PLACE, StudyResults
 from opdlib.results.trajectory import is_measured, measure_last, trajectory

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import CheckpointError, RegistryError
 from opdlib.foreign import read_value
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import COMPLETE, RUNS, Scale
+from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import add_rows
 from opdlib.results.study import StudyResults
 from opdlib.train.evaluate import answers

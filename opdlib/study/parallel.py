@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.registry.recipes import check_recipe, load_recipe
-from opdlib.registry.study import COMPLETE, RUNS, Arm, Scale
+from opdlib.registry.study import RUNS, Arm, Scale
 from opdlib.results.collect import collect
 from opdlib.train.parents import Run, plan
 

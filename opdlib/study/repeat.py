@@ -14,10 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import CheckpointError, RegistryError
 from opdlib.foreign import read_value
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import COMPLETE, Arm, Scale
+from opdlib.registry.study import Arm, Scale
 from opdlib.results.study import open_study
 from opdlib.train import arithmetic
 

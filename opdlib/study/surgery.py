@@ -17,11 +17,12 @@ from typing import Any
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.names import parse
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import CheckpointError, RegistryError
 from opdlib.foreign import read_value
 from opdlib.measurement.edit import edit
 from opdlib.registry.recipes import load_recipe
-from opdlib.registry.study import COMPLETE, FULL, RUNS, Arm, Scale
+from opdlib.registry.study import FULL, RUNS, Arm, Scale
 from opdlib.results.collect import add_rows
 from opdlib.results.study import ENERGY, PART, REST, SHORT, SIZE, TURNED, StudyResults
 from opdlib.train.evaluate import answers, counted

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import CheckpointError, MissingDependencyError, RecipeError
 from opdlib.files import data_root
 from opdlib.registry.recipes import (
@@ -26,7 +27,7 @@ from opdlib.registry.recipes import (
     find_recipe,
     load_recipe,
 )
-from opdlib.registry.study import COMPLETE, run_folder
+from opdlib.registry.study import run_folder
 from opdlib.registry.tasks import GYM
 from opdlib.registry.weights import Weights, find_weights
 from opdlib.train.fresh import FRESH, find_architecture

@@ -29,11 +29,11 @@ from transformers import TrainerCallback
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import OutputError
 from opdlib.files import new_folder
 from opdlib.foreign import foreign, read_object
 from opdlib.registry.recipes import OpsdRecipe
-from opdlib.registry.study import COMPLETE
 from opdlib.train import arithmetic
 from opdlib.train.adapter import save_adapter, whole_state
 from opdlib.train.callbacks import Bar, Checkpoints, Keep, Look, Metrics, last_checkpoint, saved_or_explained

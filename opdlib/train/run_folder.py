@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
+from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import OutputError, RecipeError
 from opdlib.files import explained, new_folder, write_file
 from opdlib.foreign import foreign, read_object, read_text
 from opdlib.registry.recipes import Recipe, load_recipe
-from opdlib.registry.study import COMPLETE
 
 AGAIN = "remove the run folder and train again"
 """What to do where a run folder is damaged."""

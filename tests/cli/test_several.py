@@ -45,6 +45,19 @@ def test_weights_of_its_own_make_a_folder_a_checkpoint(tmp_path: Path) -> None:
     assert listed([str(run)], series=True) == [str(run / "checkpoint-5")]
 
 
+def test_a_run_of_ours_is_its_kept_steps_and_its_end(tmp_path: Path) -> None:
+    for place in ("steps/50", "steps/100", "bf16", "fp32"):
+        (tmp_path / "run" / place).mkdir(parents=True)
+    kept = [str(tmp_path / "run" / "steps" / step) for step in ("50", "100")]
+    assert listed([str(tmp_path / "run")], series=True) == kept, "one that still runs"
+    (tmp_path / "run" / "complete.json").write_text('{"steps": 150}')
+    assert listed([str(tmp_path / "run")], series=True) == [*kept, str(tmp_path / "run" / "bf16")]
+    assert [step_of(spec) for spec in listed([str(tmp_path / "run")])] == [50, 100, 150]
+    (tmp_path / "run" / "complete.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no steps in it"):
+        listed([str(tmp_path / "run")])
+
+
 def test_names_tell_checkpoints_apart() -> None:
     assert names_of(["/x/a/bf16", "y/b/bf16"]) == ["a-bf16", "b-bf16"]
     assert names_of(["org/name@v1", "org/name@v2"]) == ["name-v1", "name-v2"]
