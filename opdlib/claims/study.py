@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from opdlib.registry.claims import Claim
 from opdlib.registry.pairs import find_pair
 from opdlib.registry.study import FULL, find_scale
 from opdlib.results.layout import State, committed_folder, state_of
-from opdlib.results.study import open_study
+from opdlib.results.study import StudyResults, open_study
 from opdlib.stats import mean_interval
 from opdlib.tables import Results, study
 from opdlib.tables.optimizers import compared, sweep
@@ -120,9 +121,8 @@ def rivals(
     rate has the highest mean accuracy. Where both are at their best, neither may have a single rate, and the one that
     is behind may not be at an edge of its sweep: beyond, a better rate may lie.
     """
-    arms = sweep.arms(scale, root)
-    runs = sweep.labelled(study.runs(scale, root=root), arms)
-    chosen: dict[str, Any] = {row["optimizer"]: row for row in compared.best(runs, arms).to_dict("records")}
+    known = open_study(scale, root)
+    runs, chosen = _swept(known, root, known.written("runs", "curves"))
     wanted = [other] if operation == "minus best" else [one, other]
     missing = [optimizer for optimizer in wanted if optimizer not in chosen]
     if missing:
@@ -136,3 +136,11 @@ def rivals(
     if not single and chosen[behind]["edge"]:
         why = f"the best rate of {behind} at {scale} is the outermost that was tried"
     return runs, chosen[one]["arm"], second, why
+
+
+@lru_cache(maxsize=8)
+def _swept(known: StudyResults, root: Path | None, _: tuple[int, ...]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The runs of the sweep as they were at a time, and every optimizer at its best rate: many claims ask for them."""
+    arms = sweep.arms(known.scale, root)
+    runs = sweep.labelled(study.runs(known.scale, root=root), arms)
+    return runs, {row["optimizer"]: row for row in compared.best(runs, arms).to_dict("records")}

@@ -5,6 +5,7 @@ difference from `opd`. Shares are fractions in [0, 1]; intervals are Student's o
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, find_scale
+from opdlib.results.study import StudyResults, open_study
 from opdlib.tables import paper, study
 
 OPTIMIZERS: Mapping[Any, str] = {"adamw": "AdamW", "rmsprop": "RMSProp", "sgd": "SGD", "sgdm": "SGD, momentum"}
@@ -31,8 +33,16 @@ def arms(scale: str, root: Path | None = None) -> pd.DataFrame:
     `zero`), planned and finished (numbers of seeds), missing (the command for the rest), clipped (share of the updates
     whose gradient was longer than `clip`, over all runs; NaN of none).
     """
-    known = find_scale(scale).arms.values()
-    chosen = [a for a in known if a.name == FULL or (a.partner == FULL and set(a.differs) <= SWEPT)]
+    known = open_study(scale, root)
+    return _arms(known, root, known.written("runs", "curves")).copy()
+
+
+@lru_cache(maxsize=8)
+def _arms(known: StudyResults, root: Path | None, _: tuple[int, ...]) -> pd.DataFrame:
+    scale = known.scale
+    chosen = [
+        a for a in find_scale(scale).arms.values() if a.name == FULL or (a.partner == FULL and set(a.differs) <= SWEPT)
+    ]
     lines = ["optimizer", "learning_rate", "clip", "steps", "batch_size", "gradient"]
     rows = [{"arm": a.name} | load_recipe(a.recipe).model_dump(include={*lines}) for a in chosen]
     names = [a.name for a in chosen]
