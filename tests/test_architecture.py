@@ -100,6 +100,7 @@ def test_there_are_nine_floors_and_no_long_module() -> None:
         "import opdlib.registry.pairs, opdlib.results.layout, opdlib.results.open",
         "import opdlib.tables, opdlib.claims, opdlib.figures, opdlib.report.inputs, opdlib.report.make",
         "import opdlib.cli.main",
+        "from opdlib import notebook; notebook.load('smollm2-opd', view='stored')",
     ],
 )
 def test_needs_no_torch(statement: str) -> None:

@@ -22,7 +22,8 @@ import torch
 from opdlib.checkpoints import bf16
 from opdlib.checkpoints.checkpoint import Checkpoint, TensorInfo
 from opdlib.checkpoints.local import COMPANIONS, LocalCheckpoint
-from opdlib.checkpoints.patched import PatchedCheckpoint, PatchHeader, columns, flat_bits, read_header
+from opdlib.checkpoints.patch_header import PatchHeader, read_header
+from opdlib.checkpoints.patched import PatchedCheckpoint, columns, flat_bits
 from opdlib.errors import OutputError, PatchError
 from opdlib.files import new_file, new_folder
 

@@ -1,6 +1,6 @@
 """Results for a notebook: looked up by content, or measured on the spot. Nothing is ever silently stale.
 
-torch is imported only when a checkpoint or a patch must be read, so that committed results can be shown without it.
+torch is imported only when a checkpoint must be read, so that committed results can be shown without it.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from opdlib.checkpoints import short_name
+from opdlib.checkpoints.patch_header import read_header
 from opdlib.errors import CheckpointError, MissingDependencyError, ParameterError, PatchError, RegistryError
 from opdlib.files import find
 from opdlib.notebook.display import say
@@ -114,8 +115,6 @@ def _committed(pair: Pair, view: str, skip: list[str], metrics: Sequence[str]) -
         return None
     patch = find(Path((pair.trained or "").removeprefix("patch:")))
     if (pair.trained or "").startswith("patch:") and patch.is_file():
-        from opdlib.checkpoints.patched import read_header
-
         header = read_header(patch)
         wanted = {"source": header.source_digest} | ({"trained": header.result_digest} if view == "bf16" else {})
         for side, digest in wanted.items():

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import TensorInfo
 from opdlib.checkpoints.patch import apply, make, verify
-from opdlib.checkpoints.patched import read_header
+from opdlib.checkpoints.patch_header import read_header
 from opdlib.errors import CheckpointError, PatchError
 from tests.conftest import ODD, weights_with_oddities, write_checkpoint
 

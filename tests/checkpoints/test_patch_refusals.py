@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import TensorInfo
 from opdlib.checkpoints.patch import apply, make, verify, write_safetensors
-from opdlib.checkpoints.patched import PatchedCheckpoint, read_header
+from opdlib.checkpoints.patch_header import read_header
+from opdlib.checkpoints.patched import PatchedCheckpoint
 from opdlib.errors import PatchError
 from tests.conftest import ODD, Weights, write_checkpoint
 
