@@ -249,6 +249,8 @@ def test_opening_figure_is_that_of_the_notebook() -> None:
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 """Rules of axe-core that the pages are held to."""
+LEAN = {"resultTypes": ["violations"], "preload": False, "selectors": False}
+"""What axe-core need not find out."""
 THEIRS = {"exclude": [[".citation-list"], ["dl.py"]]}
 """What docutils and autodoc write, and no page of ours can change."""
 
@@ -292,7 +294,7 @@ def test_everyone_can_read_it(tab: Tab) -> None:
     """axe-core: labels, order of headings, alternatives of pictures, what a key reaches."""
     ours = ("color-contrast", "region", "empty-table-header")  # the next test; the theme's logo; empty corners
     off = {rule: {"enabled": False} for rule in ours}
-    options = {"runOnly": RULES, "resultTypes": ["violations"], "preload": False, "rules": off}
+    options = {"runOnly": RULES, "rules": off} | LEAN
     tab.set_viewport_size({"width": 1280, "height": 900})
     run = f"([context, options]) => axe.run(context, options).then((done) => ({REPORTED})(done.violations))"
     assert tab.evaluate(run, [THEIRS, options]) == {}
@@ -321,7 +323,7 @@ CONTRAST = f"""async ([theirs, options]) => {{
 def contrast(tab: Tab) -> tuple[int, dict[str, list[str]]]:
     """How many looks the page's texts have, and which are hard to read."""
     theirs = ", ".join(selector for (selector,) in THEIRS["exclude"])
-    options = {"runOnly": ["color-contrast"], "resultTypes": ["violations"], "preload": False}
+    options = {"runOnly": ["color-contrast"]} | LEAN
     looks, found = tab.evaluate(CONTRAST, [theirs, options])
     return looks, found
 
