@@ -9,7 +9,7 @@ Histograms of tensors add up to the histogram of a model, without loss.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from opdlib.metrics import kernels
-from opdlib.metrics.kernels import BINS, MAGNITUDES, OFFSET, TAIL_BITS, raw_bits, shift_of
+from opdlib.metrics.kernels import BINS, MAGNITUDES, OFFSET, TAIL_BITS, alike, steps_of
 
 _SPLIT = 1 << 17
-_PART = 1 << 22  # at most: counters of a part are uint32
+_PART = 1 << 22
 
 
 def bin_of(value: float) -> int:
@@ -172,8 +172,8 @@ class Finer:
 
     def add(self, source: torch.Tensor, trained: torch.Tensor) -> None:
         """Add the differences of one tensor; arguments as for `scan`."""
-        a, b = raw_bits(source), raw_bits(trained)
-        kernels.refine(a, b, shift_of(a), shift_of(b), self._slots, self._counts, self._energies)
+        a, b = alike(source, trained)
+        kernels.refine(a, b, *steps_of(a), self._slots, self._counts, self._energies)
 
     def members(self) -> dict[int, Members]:
         """What was added, by bin."""
@@ -202,7 +202,7 @@ class Scan:
         for source, trained, inexact in self.parts:
             out = np.empty(int(inexact[chosen].sum()))
             if out.size:
-                kernels.collect(source, trained, shift_of(source), shift_of(trained), wanted, out)
+                kernels.collect(source, trained, *steps_of(source), wanted, out)
                 found.append(out)
         values = np.sort(np.concatenate(found))[::-1] if found else np.empty(0)
         where = (values.view(np.uint64) >> np.uint64(TAIL_BITS)).astype(np.int64) - OFFSET
@@ -220,32 +220,52 @@ class NonFiniteError(ValueError):
 def scan(source: torch.Tensor, trained: torch.Tensor) -> Scan:
     """Histogram of `trained - source`, both of one shape and of dtype bf16, fp16 or float32.
 
-    The tensor is cut into parts that depend on its size alone, and their sums are added in order. Raises ValueError for
-    other shapes or dtypes, and NonFiniteError if either tensor holds NaN or Inf.
+    Two bf16 numbers are mostly few steps apart: a table of source by step then holds nearly all of a tensor, and what
+    is left is looked at one by one. Raises ValueError for other shapes or dtypes, and NonFiniteError if either tensor
+    holds NaN or Inf.
     """
     if source.shape != trained.shape:
         raise ValueError(f"shapes differ: source {tuple(source.shape)}, trained {tuple(trained.shape)}")
-    a, b = raw_bits(source), raw_bits(trained)
-    parts = max(2 if a.size >= _SPLIT else 1, math.ceil(a.size / _PART))
-    cuts = [a.size * i // parts for i in range(parts + 1)]
-    spans = list(pairwise(cuts))
-    counts, magnitudes = (np.zeros((parts, 2, bins), np.uint32) for bins in (BINS, MAGNITUDES))
-    inexact_energy = np.zeros((parts, BINS))
-
-    def count(part: int) -> tuple[float, int, int, float, float]:
-        i, j = spans[part]
-        found: tuple[int, int, float, float] = kernels.count(
-            a[i:j], b[i:j], shift_of(a), shift_of(b), *counts[part], inexact_energy[part], *magnitudes[part]
+    a, b = alike(source, trained)
+    shift, near, last = steps_of(a)
+    spans = [*pairwise(_cuts(a.size, bool(near)))]
+    counts, magnitudes = (np.zeros((len(spans), 2, bins), np.uint32) for bins in (BINS, MAGNITUDES))
+    inexact_energy = np.zeros((len(spans), BINS))
+    found = []
+    for part, (i, j) in enumerate(spans):
+        table, (exact, inexact), (before, updated) = (
+            np.zeros((MAGNITUDES, last + 1), np.uint32),
+            counts[part],
+            magnitudes[part],
         )
-        return kernels.energy(a[i:j], shift_of(a)), *found
-
-    energies, beyond, bad, sums, largest = zip(*map(count, range(parts)), strict=True)
-    source_energy = math.fsum(energies)
-    if any(bad) or not math.isfinite(source_energy):
+        far = exact, inexact, inexact_energy[part], updated
+        found += [
+            kernels.count(a[i:j], b[i:j], shift, near, last, table, *far),
+            kernels.spread(table, int(near), exact, before, updated),
+        ]
+    beyond, bad, sums, largest = zip(*found, strict=True)
+    if any(bad):
         raise _non_finite(source, trained)
-    scalars = a.size - sum(beyond), source_energy, math.fsum(sums), max(largest)
+    energy = 0.0 if near else math.fsum(kernels.energy(a[i:j]) for i, j in spans)
+    scalars = a.size - sum(beyond), energy, math.fsum(sums), max(largest)
     histogram = _merged(a.size, counts, inexact_energy.sum(axis=0), scalars, magnitudes)
+    if near:
+        histogram = replace(histogram, source_energy=_energy(histogram))
     return Scan(histogram, [(a[i:j], b[i:j], own[1]) for (i, j), own in zip(spans, counts, strict=True)])
+
+
+def _cuts(size: int, is_tabled: bool) -> list[int]:
+    """Where a tensor is cut. Sums over few coordinates lose less; what is tabled is summed without loss, and cut only
+    where counters of 32 bits could run over."""
+    least = math.ceil(size / (1 << 31 if is_tabled else _PART))
+    parts = max(least, 2 if size >= _SPLIT and not is_tabled else 1)
+    return [size * i // parts for i in range(parts + 1)]
+
+
+def _energy(histogram: DeltaHistogram) -> float:
+    """Sum of squares of a bf16 source, whose magnitudes are its values."""
+    values = (histogram.magnitude_bins.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    return math.fsum(histogram.magnitudes * values**2)
 
 
 def _non_finite(source: torch.Tensor, trained: torch.Tensor) -> NonFiniteError:

@@ -25,7 +25,12 @@ OFFSET = (1023 + SMALLEST_EXPONENT) << 7
 """What the leading bits of a float64 exceed its bin by."""
 FINE_BITS = 16
 """Bits of the finer bins that a cut of a whole model's ranking is looked up in."""
+NEAR = 3
+"""Steps from one bf16 number to another up to which the pair is only counted. Such a difference is exact, even across a
+power of two: at most 2 * NEAR of the smaller steps."""
 _TAIL = (1 << TAIL_BITS) - 1
+_INFINITE = 0x7F80
+"""Top 16 bits of an infinite float32 without the sign; those of NaN are larger."""
 _BLOCK = 2048
 
 
@@ -42,67 +47,81 @@ def raw_bits(tensor: torch.Tensor) -> NDArray[np.integer]:
     raise ValueError(f"dtype {tensor.dtype}: wanted bfloat16, float16 or float32")
 
 
+def alike(source: torch.Tensor, trained: torch.Tensor) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """The raw bits of both: uint16 if both are bf16, else uint32."""
+    a, b = raw_bits(source), raw_bits(trained)
+    if a.dtype == b.dtype:
+        return a, b
+    return a.astype(np.uint32) << shift_of(a), b.astype(np.uint32) << shift_of(b)
+
+
+def steps_of(bits: NDArray[np.integer]) -> tuple[np.uint32, np.integer, np.integer]:
+    """What the kernels are told of these bits: `shift_of`, the steps that are near, and the column of all others."""
+    near = NEAR if bits.dtype == np.uint16 else 0
+    return shift_of(bits), bits.dtype.type(near), bits.dtype.type(2 * near + 1)
+
+
 def shift_of(bits: NDArray[np.integer]) -> np.uint32:
     """Left shift by which these bits become those of a float32: 16 for bf16, 0 otherwise."""
     return np.uint32(16 if bits.dtype == np.uint16 else 0)
 
 
 @numba.njit(nogil=True, cache=True)
-def _differences(a, b, shift_a, shift_b, start, stop, old, new, difference):  # type: ignore[no-untyped-def]
-    """Pack the differing pairs of one block into `old` and `new` (bits) and abs(new - old) into `difference`."""
+def _far(x, y, shift, near, last, step, apart, old, new, difference):  # type: ignore[no-untyped-def]
+    """Of one block: the steps from `x` to `y` in `step`, counted from -near and at most `last`; the pairs that are
+    `last`, packed, in `old` and `new` (bits) and abs(new - old) in `difference`. Returns how many these are."""
+    for i in range(x.size):
+        step[i] = y[i] - x[i] + near  # wraps, as unsigned numbers do
+    for i in range(x.size):
+        step[i] = min(step[i], last)
     packed = 0
-    for i in range(start, stop):
-        old[packed] = np.uint32(a[i]) << shift_a
-        new[packed] = np.uint32(b[i]) << shift_b
-        packed += old[packed] != new[packed]
-    _subtract(old, new, packed, difference)
-    return packed
-
-
-@numba.njit(nogil=True, cache=True)
-def _subtract(old, new, packed, difference):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        apart[packed] = i
+        packed += step[i] == last
+    for j in range(packed):
+        old[j], new[j] = np.uint32(x[apart[j]]) << shift, np.uint32(y[apart[j]]) << shift
     before, after = old.view(np.float32), new.view(np.float32)
     for j in range(packed):
         difference[j] = abs(np.float64(after[j]) - np.float64(before[j]))
+    return packed
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
-def energy(a, shift):  # type: ignore[no-untyped-def]
-    """Sum of squares."""
-    buffer = np.empty(_BLOCK, np.uint32)
-    values = buffer.view(np.float32)
+def energy(bits):  # type: ignore[no-untyped-def]
+    """Sum of squares of float32 numbers."""
+    values = bits.view(np.float32)
     total = 0.0
-    for start in range(0, a.size, _BLOCK):
-        stop = min(start + _BLOCK, a.size)
-        for i in range(start, stop):
-            buffer[i - start] = np.uint32(a[i]) << shift
+    for start in range(0, values.size, _BLOCK):
         block = 0.0
-        for j in range(stop - start):
-            block += np.float64(values[j]) * np.float64(values[j])
+        for i in range(start, min(start + _BLOCK, values.size)):
+            block += np.float64(values[i]) * np.float64(values[i])
         total += block
     return total
 
 
 @numba.njit(nogil=True, cache=True)
-def count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, updated):  # type: ignore[no-untyped-def]
-    """Fill the histograms of one part; returns coordinates beyond ETA, differences that are NaN or Inf, and the sum and
-    the largest of the others."""
-    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
+def count(a, b, shift, near, last, table, exact, inexact, inexact_energy, updated):  # type: ignore[no-untyped-def]
+    """Count one part: every coordinate in `table`, and the differences that are far in the histograms.
+
+    `table` is (MAGNITUDES, last + 1): abs(source) by the steps from source to trained, -near to near, and in the last
+    column those that are farther. Returns, of these, coordinates beyond ETA, differences that are NaN or Inf, and the
+    sum and the largest of the others.
+    """
+    counters, columns, drop = table.reshape(-1), np.uint32(table.shape[1]), np.uint32(16) - shift
+    step, place, apart = np.empty(_BLOCK, a.dtype), np.empty(_BLOCK, np.uint32), np.empty(_BLOCK + 1, np.uint16)
+    old, new = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32)
     before, after = old.view(np.float32), new.view(np.float32)
     difference = np.empty(_BLOCK, np.float64)
     bits = difference.view(np.uint64)
     beyond_eta, bad = 0, 0
     summed, largest = 0.0, 0.0
     for start in range(0, a.size, _BLOCK):
-        stop = min(start + _BLOCK, a.size)
-        packed = 0
-        for i in range(start, stop):  # as `_differences`, in one loop with the magnitudes: half of the time is here
-            word = np.uint32(a[i]) << shift_a
-            magnitudes[(word >> np.uint32(16)) & np.uint32(0x7FFF)] += np.uint32(1)
-            old[packed] = word
-            new[packed] = np.uint32(b[i]) << shift_b
-            packed += word != new[packed]
-        _subtract(old, new, packed, difference)
+        x, y = a[start : start + _BLOCK], b[start : start + _BLOCK]
+        packed = _far(x, y, shift, near, last, step, apart, old, new, difference)
+        for i in range(x.size):
+            place[i] = ((x[i] >> drop) & np.uint32(0x7FFF)) * columns + step[i]
+        for i in range(x.size):
+            counters[place[i]] += np.uint32(1)
         for j in range(packed):
             beyond_eta += difference[j] > ETA * max(abs(np.float64(before[j])), abs(np.float64(after[j])))
         block = 0.0
@@ -127,6 +146,38 @@ def count(a, b, shift_a, shift_b, exact, inexact, inexact_energy, magnitudes, up
 
 
 @numba.njit(nogil=True, cache=True)
+def spread(table, near, exact, magnitudes, updated):  # type: ignore[no-untyped-def]
+    """Add what `count` left in its table, each difference once and times how often it occurs: of few steps, they are
+    all exact. Returns as `count` does."""
+    words = np.empty(2, np.uint32)
+    values = words.view(np.float32)
+    difference = np.empty(1, np.float64)
+    bits = difference.view(np.uint64)
+    beyond_eta, bad = np.int64(0), np.int64(0)
+    summed, largest = 0.0, 0.0
+    for top in range(MAGNITUDES):
+        for column in range(table.shape[1]):
+            times = np.int64(table[top, column])
+            if times == 0:
+                continue
+            magnitudes[top] += times
+            other = top + column - near
+            if column == table.shape[1] - 1:
+                continue
+            if max(top, other) >= _INFINITE or other < 0:
+                bad += times
+            elif other != top:
+                words[0], words[1] = np.uint32(top) << np.uint32(16), np.uint32(other) << np.uint32(16)
+                difference[0] = abs(np.float64(values[1]) - np.float64(values[0]))
+                beyond_eta += times * (difference[0] > ETA * max(np.float64(values[0]), np.float64(values[1])))
+                summed += times * difference[0]
+                largest = max(largest, difference[0])
+                updated[top] += times
+                exact[np.int64(bits[0] >> np.uint64(TAIL_BITS)) - OFFSET] += times
+    return beyond_eta, bad, summed, largest
+
+
+@numba.njit(nogil=True, cache=True)
 def merge(parts, occupied):  # type: ignore[no-untyped-def]
     """Sum the two counters of all parts and drop the places where both are empty: (places, counters of shape (2, k)).
 
@@ -147,140 +198,32 @@ def merge(parts, occupied):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def collect(a, b, shift_a, shift_b, wanted, out):  # type: ignore[no-untyped-def]
+def collect(a, b, shift, near, last, wanted, out):  # type: ignore[no-untyped-def]
     """Write the inexact differences of the `wanted` bins into `out`, which has just the right size."""
-    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
-    difference = np.empty(_BLOCK, np.float64)
+    step, apart = np.empty(_BLOCK, a.dtype), np.empty(_BLOCK + 1, np.uint16)
+    old, new, difference = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.float64)
     bits = difference.view(np.uint64)
     filled = 0
     for start in range(0, a.size, _BLOCK):
-        packed = _differences(a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference)
-        for j in range(packed):
+        x, y = a[start : start + _BLOCK], b[start : start + _BLOCK]
+        for j in range(_far(x, y, shift, near, last, step, apart, old, new, difference)):
             if bits[j] & np.uint64(_TAIL) != 0 and wanted[np.int64(bits[j] >> np.uint64(TAIL_BITS)) - OFFSET]:
                 out[filled] = difference[j]
                 filled += 1
 
 
 @numba.njit(nogil=True, cache=True)
-def refine(a, b, shift_a, shift_b, slots, counts, energies):  # type: ignore[no-untyped-def]
+def refine(a, b, shift, near, last, slots, counts, energies):  # type: ignore[no-untyped-def]
     """Add the inexact differences of some bins to finer ones: the next FINE_BITS bits. `slots`: bin -> row, or -1."""
-    old, new = np.empty(_BLOCK + 1, np.uint32), np.empty(_BLOCK + 1, np.uint32)
-    difference = np.empty(_BLOCK, np.float64)
+    step, apart = np.empty(_BLOCK, a.dtype), np.empty(_BLOCK + 1, np.uint16)
+    old, new, difference = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.float64)
     bits = difference.view(np.uint64)
     for start in range(0, a.size, _BLOCK):
-        packed = _differences(a, b, shift_a, shift_b, start, min(start + _BLOCK, a.size), old, new, difference)
-        for j in range(packed):
+        x, y = a[start : start + _BLOCK], b[start : start + _BLOCK]
+        for j in range(_far(x, y, shift, near, last, step, apart, old, new, difference)):
             if bits[j] & np.uint64(_TAIL) != 0:
                 row = slots[np.int64(bits[j] >> np.uint64(TAIL_BITS)) - OFFSET]
                 if row >= 0:
                     fine = (bits[j] >> np.uint64(TAIL_BITS - FINE_BITS)) & np.uint64((1 << FINE_BITS) - 1)
                     counts[row, fine] += 1
                     energies[row, fine] += difference[j] * difference[j]
-
-
-@numba.njit(nogil=True, cache=True)
-def count_magnitudes(bits, shift):  # type: ignore[no-untyped-def]
-    """Magnitudes by the top 16 bits of their float32 form, without the sign: (MAGNITUDES,) int64."""
-    counts = np.zeros(MAGNITUDES, np.int64)
-    for i in range(bits.size):
-        counts[((np.uint32(bits[i]) << shift) >> np.uint32(16)) & np.uint32(0x7FFF)] += 1
-    return counts
-
-
-@numba.njit(nogil=True, cache=True)
-def collect_magnitudes(bits, shift, wanted, size):  # type: ignore[no-untyped-def]
-    """The `size` magnitudes, as bits of float32, whose top 16 bits are `wanted`."""
-    out = np.empty(size, np.uint32)
-    filled = 0
-    for i in range(bits.size):
-        magnitude = (np.uint32(bits[i]) << shift) & np.uint32(0x7FFFFFFF)
-        if magnitude >> np.uint32(16) == wanted:
-            out[filled] = magnitude
-            filled += 1
-    return out
-
-
-@numba.njit(nogil=True, cache=True)
-def add_low_codes(bits, shift, cuts, codes, unit):  # type: ignore[no-untyped-def]
-    """Add unit * (levels * cuts below the magnitude + cuts up to it), with one level more than cuts.
-
-    Looked up by the top 16 bits, except where those do not tell on which side of a cut a magnitude lies.
-    """
-    table, untold = np.empty(MAGNITUDES, np.uint16), np.uint16(0xFFFF)
-    tail = np.uint32(0xFFFF) >> shift
-    for top in range(MAGNITUDES):
-        first = np.uint32(top) << np.uint32(16)
-        code = _low_code(first, cuts, unit)
-        table[top] = code if code == _low_code(first | tail, cuts, unit) else untold
-    for i in range(bits.size):
-        magnitude = (np.uint32(bits[i]) << shift) & np.uint32(0x7FFFFFFF)
-        code = table[magnitude >> np.uint32(16)]
-        codes[i] += code if code != untold else _low_code(magnitude, cuts, unit)
-
-
-@numba.njit(nogil=True, cache=True)
-def _low_code(magnitude, cuts, unit):  # type: ignore[no-untyped-def]
-    below, up_to = 0, 0
-    for c in range(cuts.size):
-        below += cuts[c] < magnitude
-        up_to += cuts[c] <= magnitude
-    return np.uint16(unit * ((cuts.size + 1) * below + up_to))
-
-
-@numba.njit(nogil=True, cache=True)
-def add_principal_codes(bits, cut, codes, unit):  # type: ignore[no-untyped-def]
-    """Add unit * (1 above the cut, 2 at it, 0 below), by magnitude; bits of float32."""
-    for i in range(bits.size):
-        magnitude = bits[i] & np.uint32(0x7FFFFFFF)
-        codes[i] += np.uint16(unit) * np.uint16((magnitude > cut) + 2 * (magnitude == cut))
-
-
-@numba.njit(nogil=True, cache=True)
-def tabulate(codes, table):  # type: ignore[no-untyped-def]
-    """Add the number of coordinates of each code, in two tables by turns: most codes follow one of their own kind."""
-    odd = np.zeros_like(table)
-    for i in range(1, codes.size, 2):
-        table[codes[i - 1]] += 1
-        odd[codes[i]] += 1
-    if codes.size % 2:
-        table[codes[-1]] += 1
-    table += odd
-
-
-@numba.njit(nogil=True, cache=True)
-def count_codes(a, b, shift_a, shift_b, codes, atols, tables):  # type: ignore[no-untyped-def]
-    """Count codes of the coordinates with abs(b - a) > atol, one row of `tables` for each atol."""
-    old, new = np.empty(1, np.uint32), np.empty(1, np.uint32)
-    before, after = old.view(np.float32), new.view(np.float32)
-    for i in range(codes.size):
-        old[0], new[0] = np.uint32(a[i]) << shift_a, np.uint32(b[i]) << shift_b
-        if old[0] != new[0]:
-            difference = abs(np.float64(after[0]) - np.float64(before[0]))
-            for k in range(atols.size):
-                tables[k, codes[i]] += difference > atols[k]
-
-
-@numba.njit(nogil=True, cache=True)
-def sum_chances(bits, shift, codes, chances, sums):  # type: ignore[no-untyped-def]
-    """Add to each code the chances, (MAGNITUDES, k), of its coordinates' magnitudes; `sums` is (codes, k)."""
-    for i in range(codes.size):
-        top = ((np.uint32(bits[i]) << shift) >> np.uint32(16)) & np.uint32(0x7FFF)
-        for k in range(chances.shape[1]):
-            sums[codes[i], k] += chances[top, k]
-
-
-@numba.njit(nogil=True, cache=True)
-def count_overlap(source, a, b, atol, found):  # type: ignore[no-untyped-def]
-    """Add to the row of each binade of abs(source), its exponent bits: coordinates, those updated in a, in b, in both,
-    in both with one sign. All are float32; `found` is (256, 5)."""
-    bits = source.view(np.uint32)
-    for i in range(source.size):
-        w = np.float64(source[i])
-        by_a, by_b = np.float64(a[i]) - w, np.float64(b[i]) - w
-        in_a, in_b = abs(by_a) > atol, abs(by_b) > atol
-        row = (bits[i] >> np.uint32(23)) & np.uint32(0xFF)
-        found[row, 0] += 1
-        found[row, 1] += in_a
-        found[row, 2] += in_b
-        found[row, 3] += in_a and in_b
-        found[row, 4] += in_a and in_b and (by_a > 0) == (by_b > 0)

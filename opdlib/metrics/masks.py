@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opdlib.metrics import kernels
+from opdlib.metrics import code_kernels
 from opdlib.metrics.gram import is_wide
 from opdlib.metrics.kernels import raw_bits, shift_of
 from opdlib.metrics.sparsity import count_of
@@ -71,7 +71,7 @@ def masks(source: torch.Tensor, basis: Basis) -> Masks:
     bits = raw_bits(_narrow(source))
     codes = np.zeros(count, np.uint16)
     cuts = np.sort(_cuts(bits, list(sizes.values())))
-    kernels.add_low_codes(bits, shift_of(bits), cuts, codes, _PRINCIPAL_CODES)
+    code_kernels.add_low_codes(bits, shift_of(bits), cuts, codes, _PRINCIPAL_CODES)
     rebuilt = torch.zeros(source.shape, dtype=torch.float32, device=source.device)
     tall = rebuilt.mT if is_wide(source) else rebuilt
     done = 0
@@ -83,9 +83,9 @@ def masks(source: torch.Tensor, basis: Basis) -> Masks:
             done = k
         bits = raw_bits(rebuilt)
         # The largest r are those that the smallest n - r leave.
-        kernels.add_principal_codes(bits, _cuts(bits, [count - sizes[share] + 1])[0], codes, 3**place)
+        code_kernels.add_principal_codes(bits, _cuts(bits, [count - sizes[share] + 1])[0], codes, 3**place)
     table = np.zeros(CODES, np.int64)
-    kernels.tabulate(codes, table)
+    code_kernels.tabulate(codes, table)
     return Masks(codes, table, sizes)
 
 
@@ -95,7 +95,7 @@ def _cuts(bits: NDArray[np.integer], ranks: list[int]) -> NDArray[np.uint32]:
     Without the sign, bits of float32 are in the order of the magnitudes. A bin of bf16 numbers holds a single one.
     """
     shift = shift_of(bits)
-    counts = kernels.count_magnitudes(bits, shift)
+    counts = code_kernels.count_magnitudes(bits, shift)
     below = np.cumsum(counts) - counts
     found = []
     for rank in ranks:
@@ -103,7 +103,7 @@ def _cuts(bits: NDArray[np.integer], ranks: list[int]) -> NDArray[np.uint32]:
         if shift:
             found.append(bin_ << 16)
             continue
-        members = kernels.collect_magnitudes(bits, shift, bin_, int(counts[bin_]))
+        members = code_kernels.collect_magnitudes(bits, shift, bin_, int(counts[bin_]))
         place = rank - 1 - int(below[bin_])
         found.append(np.partition(members, place)[place])
     return np.array(found, np.uint32)
@@ -134,7 +134,9 @@ def coverages(masks_: Masks, source: torch.Tensor, trained: torch.Tensor) -> dic
     """Coverage for each update mask of `UPDATE_ATOL`, from one pass over the pair; differences in float64."""
     before, after = raw_bits(_narrow(source)), raw_bits(_narrow(trained))
     tables = np.zeros((len(UPDATE_ATOL), CODES), np.int64)
-    kernels.count_codes(before, after, shift_of(before), shift_of(after), masks_.codes, np.array(UPDATE_ATOL), tables)
+    code_kernels.count_codes(
+        before, after, shift_of(before), shift_of(after), masks_.codes, np.array(UPDATE_ATOL), tables
+    )
     return {atol: _coverage(masks_, table) for atol, table in zip(UPDATE_ATOL, tables, strict=True)}
 
 
@@ -147,7 +149,7 @@ def expected_coverages(
     """
     bits = raw_bits(_narrow(source))
     sums = np.zeros((CODES, len(chances)))
-    kernels.sum_chances(bits, shift_of(bits), masks_.codes, np.stack(list(chances.values()), axis=1), sums)
+    code_kernels.sum_chances(bits, shift_of(bits), masks_.codes, np.stack(list(chances.values()), axis=1), sums)
     return {name: _coverage(masks_, table) for name, table in zip(chances, sums.T, strict=True)}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opdlib.metrics import kernels
+from opdlib.metrics import code_kernels
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def count(source: torch.Tensor, a: torch.Tensor, b: torch.Tensor, atol: float) -
     """
     arrays = [t.to(torch.float32).contiguous().flatten().numpy() for t in (source, a, b)]
     found = np.zeros((256, 5), np.int64)
-    kernels.count_overlap(*arrays, atol, found)
+    code_kernels.count_overlap(*arrays, atol, found)
     return [Counts(*map(int, row)) for row in found if row[0]]
 
 
