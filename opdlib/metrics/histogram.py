@@ -233,16 +233,9 @@ def scan(source: torch.Tensor, trained: torch.Tensor) -> Scan:
     inexact_energy = np.zeros((len(spans), BINS))
     found = []
     for part, (i, j) in enumerate(spans):
-        table, (exact, inexact), (before, updated) = (
-            np.zeros((MAGNITUDES, last + 1), np.uint32),
-            counts[part],
-            magnitudes[part],
-        )
-        far = exact, inexact, inexact_energy[part], updated
-        found += [
-            kernels.count(a[i:j], b[i:j], shift, near, last, table, *far),
-            kernels.spread(table, int(near), exact, before, updated),
-        ]
+        table, far = np.zeros((MAGNITUDES, last + 1), np.uint32), (*counts[part], inexact_energy[part])
+        found.append(kernels.count(a[i:j], b[i:j], shift, near, last, table, *far, magnitudes[part, 1]))
+        found.append(kernels.spread(table, int(near), counts[part, 0], *magnitudes[part]))
     beyond, bad, sums, largest = zip(*found, strict=True)
     if any(bad):
         raise _non_finite(source, trained)

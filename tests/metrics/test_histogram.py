@@ -1,4 +1,5 @@
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opdlib.metrics.histogram import Finer, NonFiniteError, bin_of, scan, total
-from opdlib.metrics.kernels import BINS
+from opdlib.metrics.kernels import BINS, NEAR
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -62,6 +63,31 @@ def test_agrees_with_float64_arithmetic_on_every_coordinate(dtype: torch.dtype, 
     np.add.at(counts, exponents, 1)
     if size <= 5000:
         assert histogram.counts.tolist() == counts[counts > 0].tolist()
+
+
+def test_every_step_between_two_bf16_numbers_counts_as_in_float32() -> None:
+    """Each number beside those around it, over powers of two and through zero: few steps are taken from a table, and in
+    float32 nothing is."""
+    words = torch.arange(0x7F80, dtype=torch.int32)
+    words = torch.cat([words, words - 0x8000]).to(torch.int16)
+    numbers = words[torch.argsort(words.view(torch.bfloat16).float(), stable=True)].view(torch.bfloat16)
+    for step in range(1, 2 * NEAR + 4):
+        source, trained = numbers[:-step], numbers[step:]
+        tabled, plain = (scan(*pair).histogram for pair in ((source, trained), (source.float(), trained.float())))
+        for field in fields(tabled):
+            ours, theirs = getattr(tabled, field.name), getattr(plain, field.name)
+            assert ours == pytest.approx(theirs, rel=1e-14, abs=0), (step, field.name)
+        assert step > NEAR or not tabled.inexact.any()
+
+
+@pytest.mark.parametrize("word", [0x7F80, 0x7F81, 0x7FFF, 0xFF80, 0xFFFF - 0x10000])
+@pytest.mark.parametrize("step", [0, 1, -1, 5])
+def test_no_step_hides_what_is_not_finite(word: int, step: int) -> None:
+    words = torch.tensor([word if word < 0x8000 else word - 0x10000, 1], dtype=torch.int16)
+    beside = words + torch.tensor([step, 0], dtype=torch.int16)
+    for pair in ((words, beside), (beside, words)):
+        with pytest.raises(NonFiniteError):
+            scan(*(side.view(torch.bfloat16) for side in pair))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
