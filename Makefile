@@ -31,8 +31,9 @@ test: check ## run the whole test suite: lint, types, tests, and the notebooks a
 	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		--nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks
 
-test-fast: install ## the inner loop: no trained model, page, picture or killed process
-	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not (slow or kill or notebook or gpu)' tests
+test-fast: install ## the inner loop: no trained model, page, picture, killed process, nothing of a second or more
+	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not (slow or kill or notebook or gpu)' \
+		--ignore tests/train --ignore tests/study tests
 
 check: install ## the fast part of it: lint, format and types
 	$(BIN)/ruff check

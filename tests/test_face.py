@@ -58,6 +58,7 @@ def test_measured_and_opened_are_one(here: Path) -> None:
     assert {p.name: p.read_bytes() for p in again.iterdir()} == {p.name: p.read_bytes() for p in Path("out").iterdir()}
 
 
+@pytest.mark.slow
 def test_save_writes_what_the_command_writes(here: Path) -> None:
     opdlib.measure("base", "trained").save("saved")
     assert main(["measure", "--source", "base", "--trained", "trained", "--out", "written"]) == 0

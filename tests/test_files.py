@@ -129,6 +129,7 @@ def test_the_folder_that_somebody_stands_in_is_not_replaced(tmp_path: Path, monk
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_old_or_the_new_is_whole_and_the_next_one_ends_it(tmp_path: Path) -> None:
     def one_file(to: Path, content: str) -> None:
         write_file(to / "a", content)

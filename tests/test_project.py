@@ -144,6 +144,7 @@ class TestCommands:
 
 
 class TestCommitted:
+    @pytest.mark.slow
     def test_no_path_of_this_machine_and_no_package_index(self) -> None:
         homes = ("home", "Users", "root", "work", "opt", "private", "mnt")
         wrong = re.compile(

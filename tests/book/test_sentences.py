@@ -68,6 +68,7 @@ def test_a_subnetwork_and_the_best_rates() -> None:
     assert rates["adamw_best"] > rates["sgd_best"]
 
 
+@pytest.mark.slow
 def test_what_survives_and_what_does_not() -> None:
     """The second paragraph of the front page, by clause."""
     records = pd.DataFrame(claims.records())

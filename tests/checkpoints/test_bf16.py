@@ -46,6 +46,7 @@ def test_key_is_a_bijection_that_keeps_the_order_of_numbers() -> None:
     assert bf16.key(np.array([0x8001, 0x8000, 0x0000, 0x0001], np.uint16)).tolist() == [-2, -1, 0, 1]
 
 
+@pytest.mark.slow
 @given(matrices())
 @settings(deadline=None, max_examples=300)
 def test_every_bit_pattern_comes_back(pair: tuple[Bits, Bits, int]) -> None:

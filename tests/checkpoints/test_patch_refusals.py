@@ -128,6 +128,7 @@ def test_a_truncated_patch_is_refused(patched: tuple[Path, Path, Path]) -> None:
             open_checkpoint(f"patch:{file}")
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unnoticed(patched: tuple[Path, Path, Path], tmp_path: Path) -> None:
     source, trained, file = patched
     whole = file.read_bytes()

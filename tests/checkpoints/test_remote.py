@@ -140,6 +140,7 @@ def left_over(tmp_path: Path) -> list[Path]:
     return [f for f in (tmp_path / "cache").rglob("*") if f.is_file() and f.name != "content"]
 
 
+@pytest.mark.slow
 def test_a_line_that_drops_changes_no_byte(hub: Hub, tmp_path: Path) -> None:
     source = pico_weights()
     pairs = {"source": source, "trained": moved(source)}

@@ -32,6 +32,7 @@ def complains(done: subprocess.CompletedProcess[str], *words: str) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 def test_measure_then_summary(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     done = opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -265,6 +266,7 @@ FULL = 1000
 """Bytes that a file may have in the test below: a ledger's marker fits, tables do not."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [64, FULL])
 def test_a_full_disk_leaves_results_whole_or_absent(
     opd: Command, tmp_path: Path, pico_pair: tuple[Path, Path], limit: int

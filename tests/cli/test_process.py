@@ -52,6 +52,7 @@ def test_what_an_interrupt_means_is_true_of_the_command(opd: Command, monkeypatc
     assert on in opd("measure", "--source", "a", "--trained", "b").stderr
 
 
+@pytest.mark.slow
 def test_nothing_of_the_user_is_written_over(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     source, trained = pico_pair
     weights = trained / "model.safetensors"

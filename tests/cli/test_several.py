@@ -66,6 +66,7 @@ def test_names_tell_checkpoints_apart() -> None:
     assert names_of([]) == []
 
 
+@pytest.mark.slow
 def test_all_are_measured_over_one_decomposition_of_the_source(
     opd: Command, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

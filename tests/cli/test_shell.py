@@ -39,6 +39,7 @@ def test_completion_is_installed_for_the_shell(opd: Command, tmp_path: Path) -> 
     assert "--overlaps" in scripts[0].read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_closed_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a shell expects: 130, and 141 without a word."""
     closed = subprocess.run(

@@ -59,6 +59,7 @@ def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(several.Ledger, "store", store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["bf16", "stored"])
 def test_a_trajectory_has_the_numbers_of_each_pair(training: Path, tmp_path: Path, view: str) -> None:
     source = open_checkpoint(str(training / "source"))
@@ -120,6 +121,7 @@ def test_a_comparison_has_the_numbers_of_each_overlap(training: Path, models: li
     assert f"{100 * table['jaccard'][0]:.2f}%" in drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["trajectory", "compare"])
 def test_killed_and_resumed_to_equal_bytes(
     opd: Command, training: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
@@ -148,6 +150,7 @@ def test_killed_and_resumed_to_equal_bytes(
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_names_that_differ_are_renamed(
     opd: Command, training: Path, models: list[Weights], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

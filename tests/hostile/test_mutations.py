@@ -57,6 +57,7 @@ def targets(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Targets:
     return Targets(place, tmp_path_factory.mktemp("mutated"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_only_errors_of_ours(targets: Targets, name: str) -> None:
     assert set(NAMES) == set(targets.all)

@@ -34,6 +34,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return pair
 
 
+@pytest.mark.slow
 def test_names_come_back_from_every_table(named: tuple[Path, Path], run: Run, tmp_path: Path) -> None:
     sides = ("--source", named[0], "--trained", named[1])
     code, out, error = run("measure", *sides, "--out", tmp_path / "out", "--name", "<b> $x$")

@@ -416,6 +416,7 @@ def test_an_option_without_sense_is_refused_before_anything_is_done(run: Run, pl
     assert {*place.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_what_is_asked_is_text_whatever_files_say(run: Run, place: Path, tmp_path: Path) -> None:
     keys = '{"return_dict_in_generate": true, "output_scores": true}'
     model, rows = made.changed(tmp_path / "m", place / "R", generation_config__json=keys), tmp_path / "rows.jsonl"

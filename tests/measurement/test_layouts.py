@@ -103,6 +103,7 @@ LAID_OUT = [(name, name) for name in LAYOUTS][1:]
 MIXED = ("each on its own", "experts and attention fused"), ("gate and up in turn, input by output", "each on its own")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layouts", [*LAID_OUT, *MIXED], ids=" | ".join)
 def test_no_number_depends_on_the_layout(tmp_path: Path, plain: dict[str, str], layouts: tuple[str, str]) -> None:
     source = model()
@@ -135,6 +136,7 @@ def test_blocks_of_a_model_with_experts(plain: dict[str, str]) -> None:
     assert blocks["mlp"]["parameters"] == LAYERS * EXPERTS * (3 * INNER * HIDDEN + 2 * INNER + HIDDEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restore", [False, True])
 def test_an_edit_takes_the_matrices_of_a_fused_tensor_one_by_one(tmp_path: Path, restore: bool) -> None:
     source = model()

@@ -68,12 +68,14 @@ def plan_of(pair: Folders) -> Plan:
     return Plan(source, [Job("pico", trained)], "bf16", ("sparsity", "geometry", "nulls"), "cpu")
 
 
+@pytest.mark.slow
 def test_an_executor_gives_the_bytes_of_one_process(pair: Folders, alone: dict[str, bytes], tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         measured = opdlib.measure(*pair, name="pico", executor=pool)
     assert written(measured.save(tmp_path / "out")) == alone
 
 
+@pytest.mark.slow
 def test_pairs_over_one_source_are_shared_out_together(pair: Folders, alone: dict[str, bytes], tmp_path: Path) -> None:
     source, first = map(open_checkpoint, map(str, pair))
     second = open_checkpoint(str(write_checkpoint(tmp_path / "second", moved(pico_weights(), seed=9))))
@@ -152,6 +154,7 @@ def test_dask_workers_may_die_and_come_late(
     assert written(tmp_path / "out") == alone
 
 
+@pytest.mark.slow
 def test_an_address_without_workers_is_refused_in_seconds() -> None:
     start = time.monotonic()
     with pytest.raises(ParameterError, match="no scheduler answers"), dask("tcp://127.0.0.1:1"):

@@ -54,6 +54,7 @@ def sides() -> tuple[Weights, Weights]:
     return source, trained | frozen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["bf16", "stored"])
 def test_the_summary_agrees_with_slow_definitions(tmp_path: Path, sides: tuple[Weights, Weights], view: str) -> None:
     source, trained = sides
@@ -115,6 +116,7 @@ def test_the_summary_agrees_with_slow_definitions(tmp_path: Path, sides: tuple[W
     json.dumps(summary, allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["bf16", "stored"])
 def test_the_second_block_is_the_median_of_slow_definitions(
     tmp_path: Path, sides: tuple[Weights, Weights], view: str
@@ -181,6 +183,7 @@ def test_only_sparsity_leaves_the_second_block_out(tmp_path: Path, pico_pair: tu
     assert not (tmp_path / "out" / "geometry.csv").exists()
 
 
+@pytest.mark.slow
 def test_pairs_over_one_source_are_measured_together_and_as_if_alone(
     tmp_path: Path, pico_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +241,7 @@ def tables(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
 
+@pytest.mark.slow
 def test_workers_and_sharding_change_no_byte(
     tmp_path: Path, sides: tuple[Weights, Weights], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +281,7 @@ def same(a: Measurement, b: Measurement) -> bool:
     return summarize(a) == summarize(b) and [t.sparsity for t in a.tensors] == [t.sparsity for t in b.tensors]
 
 
+@pytest.mark.slow
 def test_the_ledger_of_another_measurement_is_not_used(tmp_path: Path, sides: tuple[Weights, Weights]) -> None:
     source, trained = sides
     first = measure_pair(*checkpoints(tmp_path / "a", source, trained), name="x", ledger=tmp_path / "ledger")

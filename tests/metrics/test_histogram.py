@@ -138,6 +138,7 @@ def test_only_a_positive_number_has_a_bin(value: float) -> None:
         bin_of(value)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=60))
 @settings(max_examples=200)
 def test_any_finite_bf16_bits_are_counted_right_and_others_refused(bits: list[int]) -> None:

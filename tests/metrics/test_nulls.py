@@ -153,6 +153,7 @@ def test_the_chance_of_nonprincipal_or_low_is_its_size() -> None:
         assert found[share] == pytest.approx(1 - (principal * (1 - low)).mean(), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(120, 80), (80, 120), (90, 90)])
 def test_isotropic_noise_has_kappa_one(shape: tuple[int, int]) -> None:
     source = gaussian(shape)

@@ -41,6 +41,7 @@ def test_a_figure_is_shown_with_its_alt_text_and_closed() -> None:
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_a_figure_of_too_many_points_is_a_picture_of_them() -> None:
     def draw() -> None:
         ax = plt.figure().add_subplot()

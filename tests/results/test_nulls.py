@@ -82,6 +82,7 @@ CHANGED, LOW, PRINCIPAL = "changed", "coverage.low.0.1", "coverage.principal.0.1
 JOINT, TOP, STABLE = "projection.joint.0.1", "svd_energy.16", "stable_rank"
 
 
+@pytest.mark.slow
 @both
 def test_noise_is_explained(measured: Callable[..., dict[str, Any]], masters: bool) -> None:
     summary = measured(noise, masters)
@@ -95,6 +96,7 @@ def test_noise_is_explained(measured: Callable[..., dict[str, Any]], masters: bo
     json.dumps(summary, allow_nan=False)
 
 
+@pytest.mark.slow
 @both
 def test_planted_structure_is_seen(measured: Callable[..., dict[str, Any]], masters: bool) -> None:
     def said(update: Update, null: str = "visibility") -> dict[str, str]:
@@ -110,6 +112,7 @@ def test_planted_structure_is_seen(measured: Callable[..., dict[str, Any]], mast
         assert said(principal, "spectrum")[JOINT] == "above"
 
 
+@pytest.mark.slow
 @both
 def test_what_the_nulls_expect_is_what_slow_draws_give(measured: Callable[..., dict[str, Any]], masters: bool) -> None:
     """Draws from the definition at the scale that the noise was made with, at the median over the matrices."""
@@ -151,6 +154,7 @@ def test_every_number_has_a_record(measured: Callable[..., dict[str, Any]]) -> N
     assert [key for key, _ in flat(measured(noise, True)) if find(key) is None] == []
 
 
+@pytest.mark.slow
 def test_no_number_depends_on_the_workers_or_on_what_else_is_measured(tmp_path: Path) -> None:
     source, trained = pair(noise)
     few = {name: source[name] for name in NAMES[:3]}

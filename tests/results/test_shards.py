@@ -28,6 +28,7 @@ def measure(opd: Command, pico_pair: tuple[Path, Path]) -> Shard:
     return run
 
 
+@pytest.mark.slow
 def test_shards_are_merged_in_any_order(measure: Shard, opd: Command, tmp_path: Path) -> None:
     for number in (1, 2, 3):
         done = measure(f"s{number}", "--shard", f"{number}/3")

@@ -90,6 +90,7 @@ def test_the_command_answers_from_rows(capsys: pytest.CaptureFixture[str]) -> No
     assert "only runs of the study were measured on the way" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_needs_no_torch() -> None:
     answer = "from opdlib.results.layout import summary_of; summary_of('pico-bf16-opd-s1')"
     code = f"import sys; {answer}; print('torch' in sys.modules)"

@@ -67,6 +67,7 @@ def in_processes(*work: Callable[[], None]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
+@pytest.mark.slow
 def test_two_processes_never_mix(folders: Path, tmp_path: Path) -> None:
     draw = random.Random(0)
     wanted = {name: content(folders / f"results-{name}") for name in ("one", "two")}
@@ -88,6 +89,7 @@ def test_two_processes_never_mix(folders: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_next_run_ends_in_the_same_bytes(folders: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     wanted = content(folders / "results-one") | {"below/mine": b"mine"}
@@ -111,6 +113,7 @@ def test_killed_at_any_moment_the_next_run_ends_in_the_same_bytes(folders: Path,
     assert operations > 20
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_changes_is_noticed(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, files_of = opdlib.checkpoints.local.LocalCheckpoint.read, opdlib.results.measure.files_of
     draw, reads, change = random.Random(0), [0], [lambda: None]
@@ -153,6 +156,7 @@ def test_a_checkpoint_that_changes_is_noticed(folders: Path, tmp_path: Path, mon
         assert not (root / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["summary.json", "provenance.json", "tensors.csv", "curve.csv"])
 def test_what_is_torn_is_refused_by_name_and_measured_again(folders: Path, tmp_path: Path, file: str) -> None:
     whole = (folders / "results-one" / file).read_bytes()

@@ -137,6 +137,7 @@ def test_change_by_binade_and_what_rounding_alone_would_give(
         assert row.expected == pytest.approx(np.mean(np.abs(exact) >= row.half_ulp), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_expected_change_comes_out_where_change_is_independent_of_size(tmp_path: Path) -> None:
     """The null model holds exactly for noise that does not look at the weight."""
     generator = torch.Generator().manual_seed(0)

@@ -93,6 +93,7 @@ def test_every_pair_of_the_registry_opens_or_says_why_not(name: str) -> None:
     opens_or_tells(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", study())
 def test_runs_of_every_scale_have_numbers_and_open_or_say_why_not(scale: str) -> None:
     there = set(runs_of(scale)["arm"])
