@@ -97,7 +97,7 @@ def measure(
     from opdlib.cli.orders import named_pairs, orders_of
     from opdlib.cli.shares import bytes_of, executor_of, measure_shards, tell_forecasts
     from opdlib.registry.pairs import find_pair
-    from opdlib.results.measure import is_finished, measure_together
+    from opdlib.results.measure import is_finished, measure_together, settle
 
     given = source is not None or bool(trained)
     if bool(pairs) == given or (given and not (source and trained)):
@@ -128,6 +128,7 @@ def measure(
             with executor_of(dask) as executor:
                 measure_together(before, new, executor=executor, progress=None, **options)
         for (pair, order), finished in zip(together, there, strict=True):
+            settle(order.folder)
             done.append(_record(pair, order.folder, finished))
             if not json:
                 _tell(done[-1])

@@ -10,7 +10,7 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import opdlib
 from opdlib.checkpoints import open_checkpoint, short_name
 from opdlib.checkpoints.checkpoint import Checkpoint
+from opdlib.errors import OutputError
 from opdlib.files import beside, locked, write_together
+from opdlib.measurement.ledger import Ledger
 from opdlib.measurement.parts import Job
 from opdlib.measurement.schedule import METRICS, Measurement, identity, measure_all, measure_pair
 from opdlib.quantities import flat
@@ -141,6 +143,15 @@ def is_finished(source: Checkpoint, order: Order, view: str, metrics: Sequence[s
     """Whether the folder of `order` holds exactly this measurement, whole."""
     ours = identity(source.digest(), order.trained.digest(), view, order.skip, metrics, order.rename)
     return layout.holds(order.folder, ours)
+
+
+def settle(folder: Path) -> None:
+    """What a killed process left beside whole results goes, its lock and its ledger; nothing goes while another
+    process writes there, and nothing that no measurement wrote."""
+    place = folder.resolve()
+    if beside(place, "lock").exists() or ledger_of(place).exists():
+        with suppress(OutputError), locked(folder):
+            Ledger(ledger_of(place), None).clear()
 
 
 def measure_together(

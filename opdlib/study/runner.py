@@ -8,7 +8,7 @@ from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import collect
 from opdlib.results.layout import is_whole
-from opdlib.results.measure import Order, measure_into, measure_together, scales_of
+from opdlib.results.measure import Order, measure_into, measure_together, scales_of, settle
 from opdlib.train.parents import Run, plan
 from opdlib.train.run import source_of, train
 
@@ -40,6 +40,8 @@ def measure_run(recipe_path: Path, folder: Path, device: str = "auto") -> None:
     unmeasured = [order for order in orders if not is_whole(order.folder)]
     if unmeasured:
         measure_together(source, unmeasured, view="bf16", **options)
+    for place in (folder / "results/stored", *(order.folder for order in orders)):
+        settle(place)
 
 
 def run_arm(scale: Scale, arm: str, seed: int, out: Path, runs: Path = RUNS, from_scratch: bool = False) -> str:

@@ -17,9 +17,10 @@ import opdlib.measurement.sparsity
 import opdlib.results.measure
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, OutputError, RegistryError
+from opdlib.files import locked
 from opdlib.measurement.ledger import Ledger
 from opdlib.results.layout import check, is_whole, read_provenance
-from opdlib.results.measure import measure_into
+from opdlib.results.measure import measure_into, settle
 from opdlib.results.open import open_results
 from tests.conftest import moved, pico_weights, write_checkpoint
 from tests.killed import every_kill
@@ -221,3 +222,27 @@ def test_a_folder_that_is_no_ledger_is_left_alone(folders: Path, tmp_path: Path)
     with pytest.raises(OutputError, match="accounts: is in the way"):
         measure(folders, "one", tmp_path / "next")
     assert (tmp_path / ".next.ledger" / "accounts").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_beside_whole_results_goes(folders: Path, tmp_path: Path) -> None:
+    """A kill after one of several results was written: whoever finds that one whole does not measure it again."""
+    out = tmp_path / "out"
+    shutil.copytree(folders / "results-one", out)
+    Ledger(tmp_path / ".out.ledger", "of one").store("part", [], {})
+    (tmp_path / ".out.lock").write_text("process 1 of a machine that is off")
+    settle(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert content(out) == content(folders / "results-one")
+
+
+def test_what_no_measurement_wrote_and_what_another_one_holds_stays(folders: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(folders / "results-one", out)
+    mine = tmp_path / ".out.ledger" / "diary.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    settle(out)
+    assert mine.read_text() == "mine"
+    with locked(out, "somebody's"):
+        settle(out)
+        assert (tmp_path / ".out.lock").exists()
