@@ -19,6 +19,7 @@ import opdlib
 import opdlib.measurement.sparsity
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import MeasureError, ParameterError
+from opdlib.measurement import machines
 from opdlib.measurement.cores import memory_in_use, over_cores
 from opdlib.measurement.machines import dask
 from opdlib.measurement.parts import Job, Plan, measure_by_words
@@ -155,7 +156,9 @@ def test_dask_workers_may_die_and_come_late(
 
 
 @pytest.mark.slow
-def test_an_address_without_workers_is_refused_in_seconds() -> None:
+def test_an_address_without_workers_is_refused_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machines.PATIENCE <= 5
+    monkeypatch.setattr(machines, "PATIENCE", 1)
     start = time.monotonic()
     with pytest.raises(ParameterError, match="no scheduler answers"), dask("tcp://127.0.0.1:1"):
         pass
