@@ -32,6 +32,7 @@ def test_a_folder_and_a_pattern_stand_for_their_checkpoints_by_step(training: Pa
     assert listed([steps[1], str(training / "run")]) == [steps[1], steps[0], steps[2]], "each once"
     assert listed(["org/name", "wheel:a/b.gguf"]) == ["org/name", "wheel:a/b.gguf"]
     assert list(map(step_of, steps)) == [*STEPS]
+    assert step_of(f"runs/checkpoint-{'9' * 5000}") is None
     with pytest.raises(CheckpointError, match="matches nothing"):
         listed([str(training / "nothing-*")])
     with pytest.raises(CheckpointError, match="checkpoint-10"):
@@ -53,9 +54,15 @@ def test_a_run_of_ours_is_its_kept_steps_and_its_end(tmp_path: Path) -> None:
     (tmp_path / "run" / "complete.json").write_text('{"steps": 150}')
     assert listed([str(tmp_path / "run")], series=True) == [*kept, str(tmp_path / "run" / "bf16")]
     assert [step_of(spec) for spec in listed([str(tmp_path / "run")])] == [50, 100, 150]
-    (tmp_path / "run" / "complete.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="no steps in it"):
-        listed([str(tmp_path / "run")])
+    for content, wrong in {
+        "{}": "no steps in it",
+        '{"steps": "many"}': "'many'",
+        '{"steps": -1}': "-1",
+        "[": "not",
+    }.items():
+        (tmp_path / "run" / "complete.json").write_text(content)
+        with pytest.raises(CheckpointError, match=f"complete.json: .*{wrong}.*; train again, or name"):
+            listed([str(tmp_path / "run")])
 
 
 def test_names_tell_checkpoints_apart() -> None:
