@@ -123,7 +123,7 @@ def embedding_of(names: Iterable[str]) -> str | None:
 
 
 def bias_behind(name: str) -> str | None:
-    """The parameter that BERT and its kin store a second time under this name: the bias of the output head."""
+    """The bias of the output head, if this is the second name under which BERT and its kin store it; else None."""
     return name.removesuffix(".decoder.bias") + ".bias" if name.endswith(".decoder.bias") else None
 
 

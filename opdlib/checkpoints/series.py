@@ -12,7 +12,6 @@ STEP = re.compile(r"(?:(?:checkpoint|global_step|step)[-_]?|steps/)(\d{1,18})")
 """How trainers call the folder of a step; `steps/10` is how `opd train` does."""
 COMPLETE = "complete.json"
 """Written last into the folder of a run of `opd train`: it says of how many steps `bf16` beside it is."""
-INSTEAD = "train again, or name the checkpoints one by one"
 END = "bf16"
 """The trained checkpoint of such a run, of the kind that `steps` holds."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
@@ -43,9 +42,10 @@ def step_of(spec: str) -> int | None:
     steps = [found for place in (path, *path.parents) if (found := _stepped(place)) is not None]
     ended = path.expanduser().parent / COMPLETE
     if not steps and path.name == END and ended.is_file():
-        done = read_value(ended, CheckpointError, INSTEAD, "steps")
+        do = "train again, or name the checkpoints one by one"
+        done = read_value(ended, CheckpointError, do, "steps")
         if type(done) is not int or done < 0:
-            raise CheckpointError(f"{ended}: steps is {done!r:.60}, wanted a whole number from 0; {INSTEAD}")
+            raise CheckpointError(f"{ended}: steps is {done!r:.60}, wanted a whole number from 0; {do}")
         return done
     return steps[0] if steps else None
 

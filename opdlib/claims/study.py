@@ -122,7 +122,7 @@ def rivals(
     is behind may not be at an edge of its sweep: beyond, a better rate may lie.
     """
     known = open_study(scale, root)
-    runs, chosen = _swept(known, root, known.written("runs", "curves"))
+    runs, chosen = _swept(known, known.written("runs", "curves"))
     wanted = [other] if operation == "minus best" else [one, other]
     missing = [optimizer for optimizer in wanted if optimizer not in chosen]
     if missing:
@@ -139,8 +139,8 @@ def rivals(
 
 
 @lru_cache(maxsize=8)
-def _swept(known: StudyResults, root: Path | None, _: tuple[int, ...]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _swept(known: StudyResults, _: tuple[int, ...]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The runs of the sweep as they were at a time, and every optimizer at its best rate: many claims ask for them."""
-    arms = sweep.arms(known.scale, root)
-    runs = sweep.labelled(study.runs(known.scale, root=root), arms)
+    arms = sweep.arms(known.scale, known.folder.parent)
+    runs = sweep.labelled(study.runs(known.scale, root=known.folder.parent), arms)
     return runs, {row["optimizer"]: row for row in compared.best(runs, arms).to_dict("records")}

@@ -135,7 +135,7 @@ def best_pairs(runs: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
 
 def _unseen(own: pd.DataFrame) -> float:
     """Mean over seeds of the accuracy at the rate that is best on all other seeds, of rates that have them all."""
-    table = own.pivot(index="seed", columns="learning_rate", values="accuracy").dropna(axis="columns").to_numpy()  # noqa: PD010
+    table = study.by_seed(own, "accuracy", dict.fromkeys(own["arm"])).dropna(axis="columns").to_numpy()
     if len(table) < 2 or table.shape[1] == 0:
         return math.nan
     return float(np.mean([table[seed, np.delete(table, seed, 0).mean(0).argmax()] for seed in range(len(table))]))

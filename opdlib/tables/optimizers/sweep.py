@@ -34,15 +34,13 @@ def arms(scale: str, root: Path | None = None) -> pd.DataFrame:
     whose gradient was longer than `clip`, over all runs; NaN of none).
     """
     known = open_study(scale, root)
-    return _arms(known, root, known.written("runs", "curves")).copy()
+    return _arms(known, known.written("runs", "curves")).copy()
 
 
 @lru_cache(maxsize=8)
-def _arms(known: StudyResults, root: Path | None, _: tuple[int, ...]) -> pd.DataFrame:
-    scale = known.scale
-    chosen = [
-        a for a in find_scale(scale).arms.values() if a.name == FULL or (a.partner == FULL and set(a.differs) <= SWEPT)
-    ]
+def _arms(known: StudyResults, _: tuple[int, ...]) -> pd.DataFrame:
+    scale, root, every = known.scale, known.folder.parent, find_scale(known.scale).arms.values()
+    chosen = [a for a in every if a.name == FULL or (a.partner == FULL and set(a.differs) <= SWEPT)]
     lines = ["optimizer", "learning_rate", "clip", "steps", "batch_size", "gradient"]
     rows = [{"arm": a.name} | load_recipe(a.recipe).model_dump(include={*lines}) for a in chosen]
     names = [a.name for a in chosen]
