@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
+from transformers import PrinterCallback
 from trl import DistillationTrainer
 
 from opdlib.checkpoints import open_checkpoint
@@ -42,13 +43,15 @@ def bare(recipe: DistillRecipe, source: Checkpoint, teacher: Checkpoint, folder:
     args = build_trainer(recipe, load_model(source), tokenizer, load_model(teacher), folder, []).args
     model.generation_config.eos_token_id = end_tokens(find_task(recipe.task), tokenizer)
     problems = find_task(recipe.task).training(recipe.steps * recipe.batch_size, recipe.seed)
-    return DistillationTrainer(
+    trainer = DistillationTrainer(
         model=model,
         teacher_model=load_model(teacher),
         args=args,
         train_dataset=Dataset.from_list([{"prompt": problem.prompt} for problem in problems]),
         processing_class=tokenizer,
     )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def ours(recipe: DistillRecipe, source: Checkpoint, teacher: Checkpoint, folder: Path) -> Any:

@@ -51,8 +51,11 @@ def over_cores(
     with one_blas_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for name in ordered:
             while name not in done:
-                while len(running) < workers and (fits := next((n for n in waiting if needs.get(n, 0) <= room), None)):
-                    waiting.remove(fits)
+                while len(running) < workers:
+                    at = next((at for at, other in enumerate(waiting) if needs.get(other, 0) <= room), None)
+                    if at is None:
+                        break
+                    fits = waiting.pop(at)
                     room -= needs.get(fits, 0)
                     running[pool.submit(one, fits)] = fits
                 for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,11 @@ def test_what_runs_at_once_fits_into_the_memory(workers: int) -> None:
     assert most[0] <= room
     assert started[0] == order[0], "largest first"
     assert (started == order) == (workers == 1), "what does not fit is overtaken"
+
+
+@pytest.mark.parametrize("names", [[0, 1], ["", "x"], [(), (1,)]])
+def test_a_name_that_is_false_is_a_name(names: list[Hashable]) -> None:
+    assert list(over_cores(lambda name: name, dict.fromkeys(names, 1), 1)) == names
 
 
 def test_a_tensor_that_never_fits_is_refused_before_anything_is_measured() -> None:
