@@ -16,6 +16,9 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 run_notebook = echo "$(1)"; TQDM_DISABLE=1 $(BIN)/papermill --no-progress-bar --log-level ERROR "$(1)" "$(2)" \
 	2> >(grep --invert-match --fixed-strings 'Kernel is running over TCP' >&2)
 
+# Hundreds of processes load the same modules, so what is compiled is kept, even where the shell says not to.
+PYTEST := TQDM_DISABLE=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
@@ -28,12 +31,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test: check ## run the whole test suite: lint, types, tests, and the notebooks against their committed output
-	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
-		--nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks
+	$(PYTEST) --nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks
 
-test-fast: install ## the inner loop: no trained model, page, picture, killed process, nothing of a second or more
-	TQDM_DISABLE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not (slow or kill or notebook or gpu)' \
-		--ignore tests/train --ignore tests/study tests
+test-fast: install ## the inner loop: no trained model, page, picture, damaged file, killed process, nothing of a second or more
+	$(PYTEST) -m 'not (slow or kill or notebook or gpu)' $(addprefix --ignore tests/,book figures hostile report study train) tests
 
 check: install ## the fast part of it: lint, format and types
 	$(BIN)/ruff check

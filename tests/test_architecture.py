@@ -93,6 +93,7 @@ def test_there_are_nine_floors_and_no_long_module() -> None:
     assert sorted(lengths.values())[len(lengths) // 2] < 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

@@ -234,6 +234,7 @@ class Kernel:
             "import os",
             f"os.chdir({str(folder)!r}); os.environ['OPDLIB_CACHE'] = {str(folder / 'cache')!r}",
             "get_ipython().reset()",
+            "import gc; gc.freeze(); del gc  # the next reset looks for garbage, but not among what stays",
         ]
         self._execute(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(fresh))]))
         given = load_notebook_node(str(path))

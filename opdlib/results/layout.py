@@ -193,7 +193,10 @@ def check(folder: Path) -> dict[str, Any]:
 
 def holds(folder: Path, identity: Mapping[str, Any]) -> bool:
     """Whether the folder has results of exactly this measurement (`opdlib.measurement.schedule.identity`), whole."""
-    return is_whole(folder) and read_provenance(folder)["identity"] == identity
+    try:
+        return bool(read_provenance(folder)["identity"] == identity and check(folder))
+    except RegistryError:
+        return False
 
 
 def is_whole(folder: Path) -> bool:

@@ -7,8 +7,6 @@ a template only itself, and the evaluation does it with TRL's own function.
 
 from typing import Any
 
-from trl import prepare_multimodal_messages
-
 from opdlib.errors import CheckpointError, ParameterError
 from opdlib.train.models import transformers_on
 from opdlib.train.tasks import IMAGE, Problem, Task
@@ -79,6 +77,8 @@ def encode(problems: list[Problem], task: Task, reader: Any) -> dict[str, Any]:
         with transformers_on(reader.name_or_path, "tokenizer"):
             encoded = reader(prompts, return_tensors="pt", padding=True)
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    from trl import prepare_multimodal_messages  # two seconds, which no task without pictures waits for
+
     said = [prepare_multimodal_messages(conversation(problem), images=list(problem.images)) for problem in problems]
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
     with transformers_on(reader.tokenizer.name_or_path, "processor"):

@@ -11,7 +11,6 @@ from opdlib.registry.study import find_scale
 from opdlib.tables import study
 from opdlib.tables.matched import arms, margin, norm, paper, shown
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
-from opdlib.train.objectives import DISTILLATIONS
 from tests.tables.matched_runs import END, along, write_runs
 
 
@@ -67,14 +66,6 @@ def test_the_design_is_that_of_the_study() -> None:
     assert len(table.drop_duplicates()) == 1, "one line apart, which is none of these"
     there = [arm for arm in arms.CORNERS if arm in find_scale("smollm2-bf16").arms]
     assert list(arms.design("smollm2-bf16").index) == there
-
-
-def test_the_corners_are_what_the_objectives_are() -> None:
-    losses = {"divergence": "reverse KL", "cross-entropy": "cross-entropy"}
-    for arm, (samples, loss) in arms.CORNERS.items():
-        objective = DISTILLATIONS[arm]
-        assert (objective.samples, losses[objective.loss]) == (samples, loss)
-        assert objective.loss == "cross-entropy" or objective.beta == 1.0
 
 
 @pytest.fixture(scope="module")

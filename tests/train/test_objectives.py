@@ -12,6 +12,7 @@ import torch
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RecipeError
 from opdlib.registry.recipes import DistillRecipe, RlvrRecipe, load_recipe
+from opdlib.tables.matched.arms import CORNERS
 from opdlib.train.models import load_model, load_reader
 from opdlib.train.objectives import DISTILLATIONS, _distillation_config, _rlvr_config, _sampling, build_trainer
 from opdlib.train.processes import PATIENCE
@@ -295,3 +296,11 @@ def test_logits_that_change_after_the_head_are_refused_where_they_would_be_misse
         return
     with pytest.raises(RecipeError, match=r"its config has final_logit_softcapping 30\.0"):
         build_trainer(recipe, student, load_reader(source), teacher, tmp_path / "out", [])
+
+
+def test_the_corners_are_what_the_objectives_are() -> None:
+    losses = {"divergence": "reverse KL", "cross-entropy": "cross-entropy"}
+    for arm, (samples, loss) in CORNERS.items():
+        objective = DISTILLATIONS[arm]
+        assert (objective.samples, losses[objective.loss]) == (samples, loss)
+        assert objective.loss == "cross-entropy" or objective.beta == 1.0
