@@ -42,6 +42,7 @@ def test_examples(thing: object, here: Path) -> None:
     assert runner.failures == 0
 
 
+@pytest.mark.slow
 def test_measured_and_opened_are_one(here: Path) -> None:
     measured = opdlib.measure(Path("base"), opdlib.open_checkpoint("trained"), name="mine")
     opened = opdlib.open_results(measured.save("out"))

@@ -147,6 +147,7 @@ def test_dequantized_as_transformers_does(tmp_path: Path, architecture: str) -> 
     assert checkpoint.origin()["format"] == "GGUF, dequantized from Q8_0"
 
 
+@pytest.mark.slow
 def test_a_vocabulary_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, weights, read = gguf.GGMLQuantizationType.F32, random_weights("qwen2"), gguf.GGUFReader._get_str
     texts: list[int] = []

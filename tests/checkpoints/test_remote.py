@@ -182,6 +182,7 @@ def tensor(hub: Hub) -> tuple[RemoteCheckpoint, torch.Tensor]:
     return opened, weights["w"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [{"stall": 0.6}, {"longer": 100}, {"longer": -100}, {"elsewhere": 5}, {"busy": 3}, {"drops": [1, 1, 1]}],
@@ -202,6 +203,7 @@ def test_a_bad_line_is_asked_again(
     assert tensor[0].to_download() == 0
 
 
+@pytest.mark.slow
 def test_a_line_that_stays_bad_is_given_up(
     hub: Hub, tensor: tuple[RemoteCheckpoint, torch.Tensor], tmp_path: Path
 ) -> None:

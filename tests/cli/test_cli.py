@@ -54,6 +54,7 @@ def test_measure_then_summary(opd: Command, pico_pair: tuple[Path, Path], tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_the_tables_are_tidy_and_add_up(opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path) -> None:
     opd("measure", "--source", pico_pair[0], "--trained", pico_pair[1], "--out", tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -333,6 +334,7 @@ def test_float64_is_refused_by_name(opd: Command, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_training_prints_is_there_as_json(opd: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training itself is taken out: it has tests of its own."""
     told = json.loads(opd("study", "pico", "--list", "--arms", "opd", "--seeds", 0, "--json").stdout)

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.test_cli import complains
 from tests.conftest import Command, pico_weights, write_checkpoint
 
 
+@pytest.mark.slow
 def test_a_patch_makes_the_round_trip_and_is_measured_like_its_checkpoint(
     opd: Command, pico_pair: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ def test_the_process(opd_process: Command, pico_pair: tuple[Path, Path], tmp_pat
     complains(opd_process("summary", "nowhere/at/all"), "no pair")
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(opd_process: Command) -> None:
     done = opd_process("summary", "no-such-pair", "--debug")
     assert done.returncode == 1

@@ -30,12 +30,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 PROGRAM = """
 import json, sys
+import pytest
+
 from opdlib.cli.main import main
 codes = [main(["train", *words]) for words in json.loads(sys.argv[1])]
 print(json.dumps([codes, [name for name in ("torch", "transformers", "trl") if name in sys.modules]]))
 """
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     for name, (changes, _) in (REFUSED | {"good": ({}, "")}).items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(GOOD | changes), encoding="utf8")

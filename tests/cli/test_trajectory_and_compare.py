@@ -175,6 +175,7 @@ def test_names_that_differ_are_renamed(
     assert [results.summary["tensors"] for results in found] == [len(models[0]) + 1] * len(STEPS), "two experts in one"
 
 
+@pytest.mark.slow
 def test_what_they_refuse(opd: Command, training: Path, tmp_path: Path) -> None:
     source, run = training / "source", training / "run"
     complains(opd("trajectory", "--source", source), "FOLDER", "--trained")

@@ -259,6 +259,7 @@ def test_workers_and_sharding_change_no_byte(
     }
 
 
+@pytest.mark.slow
 def test_the_ledger_is_used_and_gives_the_same_numbers(
     tmp_path: Path, sides: tuple[Weights, Weights], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def test_what_the_nulls_expect_is_what_slow_draws_give(measured: Callable[..., d
     assert expected["projection"]["joint"]["0.1"] == pytest.approx(joint, rel=0.15)
 
 
+@pytest.mark.slow
 def test_every_number_has_a_record(measured: Callable[..., dict[str, Any]]) -> None:
     assert [key for key, _ in flat(measured(noise, True)) if find(key) is None] == []
 

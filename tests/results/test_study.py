@@ -38,6 +38,7 @@ def test_rows_and_complete_results_of_one_run_agree() -> None:
         assert json.dumps(rows) == json.dumps(summary_of("smollm2-opd", view))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", study().values(), ids=lambda scale: scale.name)
 def test_every_planned_run_is_there_in_order_and_once(scale: Scale) -> None:
     found = open_study(scale.name)

@@ -97,6 +97,7 @@ def test_what_nobody_measured_is_an_error(results: Results, tmp_path: Path) -> N
     assert not geometry.has_geometry(Results(tmp_path / "r"))
 
 
+@pytest.mark.slow
 def test_each_matrix_of_fused_experts_has_a_row_of_its_own(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     at = "model.layers.0.mlp.experts"

@@ -179,6 +179,7 @@ def test_deltas(five: Page) -> None:
     assert own.loc["nobody.measured", "seeds"] == 0
 
 
+@pytest.mark.slow
 def test_one_seed_decides_nothing(single: Page) -> None:
     assert set(compared.paired(single.runs)["verdict"]) == {study.UNDECIDED}
     assert set(compared.best_pairs(single.runs, single.arms)["verdict"]) == {study.UNDECIDED}
