@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.conftest import alone
@@ -30,8 +31,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 PROGRAM = """
 import json, sys
-import pytest
-
 from opdlib.cli.main import main
 codes = [main(["train", *words]) for words in json.loads(sys.argv[1])]
 print(json.dumps([codes, [name for name in ("torch", "transformers", "trl") if name in sys.modules]]))
