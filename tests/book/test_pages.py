@@ -21,7 +21,7 @@ from opdlib import claims, quantities
 from opdlib.registry.claims import clauses
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserContext
     from playwright.sync_api import Page as Tab
 
 ROOT = Path(__file__).parents[2]
@@ -249,6 +249,8 @@ def test_opening_figure_is_that_of_the_notebook() -> None:
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 """Rules of axe-core that the pages are held to."""
+STANDS_OUT = ["color-contrast", "link-in-text-block"]
+"""Those of them that look at colours: a text beside what is behind it, a link beside the text around it."""
 LEAN = {"resultTypes": ["violations"], "preload": False, "selectors": False}
 """What axe-core need not find out."""
 THEIRS = ".citation-list, dl.py"
@@ -257,12 +259,17 @@ THEIRS = ".citation-list, dl.py"
 
 @pytest.fixture(scope="module")
 def opened(build: tuple[Path, str], browser: Browser) -> Callable[..., AbstractContextManager[Tab]]:
-    """Opens a page; what it complains about, and what it asks the network for, fails the test."""
+    """Opens a page; what it complains about, and what it asks the network for, fails the test.
+
+    Pages of the same options share a profile: a new one for each would take a third of the time."""
+    profiles: dict[str, BrowserContext] = {}
 
     @contextmanager
     def open_page(name: str, **options: Any) -> Iterator[Tab]:
         faults: list[str] = []
-        tab = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
+        if repr(options) not in profiles:
+            profiles[repr(options)] = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        tab = profiles[repr(options)].new_page()
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         tab.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url))
@@ -299,8 +306,8 @@ OURS = f"""async (look) => {{
 @pytest.mark.browser
 def test_everyone_can_read_it(tab: Tab) -> None:
     """axe-core: labels, order of headings, alternatives of pictures, what a key reaches."""
-    ours = ("color-contrast", "region", "empty-table-header")  # the next test; the theme's logo; empty corners
-    off = {rule: {"enabled": False} for rule in ours}
+    # Those of the next test; the theme's logo; empty corners.
+    off = {rule: {"enabled": False} for rule in (*STANDS_OUT, "region", "empty-table-header")}
     tab.set_viewport_size({"width": 1280, "height": 900})
     options = {"runOnly": RULES, "rules": off} | LEAN
     assert tab.evaluate(f"(options) => ({OURS})(() => axe.run(options))", options) == {}
@@ -318,8 +325,15 @@ CONTRAST = f"""async (options) => {{
         const {{ backgroundColor, backgroundImage, opacity }} = getComputedStyle(behind);
         look.push(backgroundColor, backgroundImage, opacity);
       }}
+      const link = element.closest("a[href]");
+      if (link) {{
+        let block = link.parentElement;
+        while (getComputedStyle(block).display.startsWith("inline")) block = block.parentElement;
+        const beside = block.textContent.trim().length > link.textContent.trim().length;
+        look.push(getComputedStyle(link).textDecorationLine, getComputedStyle(block).color, beside);
+      }}
       const key = String(look.filter((value) => !["rgba(0, 0, 0, 0)", "none", "1"].includes(value)));
-      if (!looks.has(key)) looks.set(key, element);
+      if (!looks.has(key)) looks.set(key, link ?? element);
     }}
     return axe.run([...looks.values()], options);
   }});
@@ -330,7 +344,7 @@ CONTRAST = f"""async (options) => {{
 
 def contrast(tab: Tab) -> tuple[int, dict[str, list[str]]]:
     """How many looks the page's texts have, and which are hard to read."""
-    looks, found = tab.evaluate(CONTRAST, {"runOnly": ["color-contrast"]} | LEAN)
+    looks, found = tab.evaluate(CONTRAST, {"runOnly": STANDS_OUT} | LEAN)
     return looks, found
 
 
@@ -347,13 +361,16 @@ def test_every_text_stands_out(tab: Tab, mode: Literal["light", "dark"]) -> None
 
 @pytest.mark.browser
 def test_one_text_that_does_not_stand_out_is_found(opened: Callable[..., AbstractContextManager[Tab]]) -> None:
-    """Among hundreds that do: a cell in the middle of a table, of the page's own colours otherwise."""
+    """Among hundreds that do: a cell in the middle of a table, and links that look almost as the text around them."""
     from axe_playwright_python.base import AXE_SCRIPT
 
     with opened("notebooks/03_optimizers") as tab:
         tab.evaluate(f"{AXE_SCRIPT}; null")
         tab.add_style_tag(content="table.opd tr:nth-child(7) > td:nth-child(3) { opacity: 0.4 !important }")
-        assert "<td" in str(contrast(tab)[1]["color-contrast"])
+        tab.add_style_tag(content="article p > a.internal { color: #555 !important; text-decoration: none !important }")
+        found = contrast(tab)[1]
+        assert "<td" in str(found["color-contrast"])
+        assert "<a" in str(found["link-in-text-block"])
 
 
 @pytest.mark.browser
