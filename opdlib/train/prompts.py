@@ -77,7 +77,7 @@ def encode(problems: list[Problem], task: Task, reader: Any) -> dict[str, Any]:
         with transformers_on(reader.name_or_path, "tokenizer"):
             encoded = reader(prompts, return_tensors="pt", padding=True)
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
-    from trl import prepare_multimodal_messages  # two seconds, which no task without pictures waits for
+    from trl import prepare_multimodal_messages  # only now: a task without pictures does not wait for it
 
     said = [prepare_multimodal_messages(conversation(problem), images=list(problem.images)) for problem in problems]
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}

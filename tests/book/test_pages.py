@@ -259,9 +259,8 @@ THEIRS = ".citation-list, dl.py"
 
 @pytest.fixture(scope="module")
 def opened(build: tuple[Path, str], browser: Browser) -> Callable[..., AbstractContextManager[Tab]]:
-    """Opens a page; what it complains about, and what it asks the network for, fails the test.
-
-    Pages of the same options share a profile: a new one for each would take a third of the time."""
+    """Opens a page; what it complains about, and what it asks the network for, fails the test. Pages opened
+    with the same options share a profile, which takes long to make."""
     profiles: dict[str, BrowserContext] = {}
 
     @contextmanager
