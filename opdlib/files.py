@@ -27,6 +27,9 @@ import platformdirs
 
 from opdlib.errors import OutputError, RegistryError
 
+TRIES = 100
+"""To make a folder that others who are done with it remove."""
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -63,7 +66,8 @@ def locked(target: Path, work: str = "", wait: bool = False) -> Iterator[Path]:
     """The right to write `target`, a file or folder, until left; gives its real path.
 
     No other process or thread has it meanwhile. `work` is what others are told that ask for it: they wait for it with
-    `wait`, else OutputError names who has it, and since when. OutputError as well where nothing can be written.
+    `wait`, else OutputError names who has it, and since when. OutputError as well where nothing can be written. Folders
+    above it are made, and go again if nothing was written into them.
     """
     if "\0" in str(target):
         raise OutputError(f"{target}: is no name of a file; choose one without a null byte")
@@ -76,7 +80,7 @@ def locked(target: Path, work: str = "", wait: bool = False) -> Iterator[Path]:
             )
         if place.exists() and not (place.is_file() or place.is_dir()):
             raise OutputError(f"{target}: is a pipe or a device; choose a new file or folder")
-        place.parent.mkdir(parents=True, exist_ok=True)
+        made = [folder for folder in place.parents if not folder.exists()]
         for own in (beside(place, kind) for kind in ("lock", "part", "replaced")):
             if own.is_symlink():  # what it leads to is somebody's
                 raise OutputError(f"{own}: is in the way, a link that no writing left; remove it")
@@ -91,6 +95,8 @@ def locked(target: Path, work: str = "", wait: bool = False) -> Iterator[Path]:
                 _settle(place)
             with suppress(OSError):
                 beside(place, "lock").unlink()  # before it is let go, so that nobody locks what is gone
+                for folder in made:  # if they are empty, nothing was written
+                    folder.rmdir()
         finally:
             os.close(held)
 
@@ -167,8 +173,16 @@ def _bytes(content: str | bytes) -> bytes:
 
 def _lock(target: Path, lock: Path, work: str, wait: bool) -> int:
     """Take the lock, and write into it who has it; the open file that holds it."""
+    gone = 0
     while True:
-        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:  # its folder has just gone with the process that made it, or there can be none
+            gone += 1
+            if gone == TRIES:
+                raise
+            continue
         try:
             fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if _same(held, lock):

@@ -60,6 +60,35 @@ def test_files_that_belong_together(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "one.csv").read_text() == "3"
 
 
+def test_what_was_not_written_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for refused in (tmp_path / "a" / "b", tmp_path / "mine"):
+        with locked(refused / "one"), locked(refused / "two"):
+            pass
+    write_file(tmp_path / "c" / "written", "whole")
+    assert names(tmp_path) == ["c", "c/written", "mine"]
+
+
+def test_a_folder_that_goes_while_it_is_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that wrote nothing takes away what it made, between our mkdir and our lock."""
+    known, gone = os.open, []
+
+    def beside_others(path: Path, *arguments: int) -> int:
+        if not gone:
+            gone.append(path.parent.rmdir())
+        return known(path, *arguments)
+
+    monkeypatch.setattr(os, "open", beside_others)
+    write_file(tmp_path / "a" / "b", "whole")
+    assert gone
+    assert names(tmp_path) == ["a", "a/b"]
+
+
+def test_where_there_can_be_no_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"), locked(Path("/proc/none/out")):
+        pass
+
+
 def test_who_has_the_lock_is_named(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with locked(target, "pair mine"):

@@ -115,6 +115,16 @@ def test_names_of_several(opd: Command, training: Path, tmp_path: Path) -> None:
     complains(opd(*words, "--name", "one", "one"), "names that differ")
 
 
+def test_a_checkpoint_of_another_model_is_refused_before_anything_is_written(
+    opd: Command, training: Path, tmp_path: Path
+) -> None:
+    cut = {name: weight[:1] for name, weight in pico_weights().items()}
+    other = write_checkpoint(tmp_path / "checkpoint-99", cut)
+    words = "measure", "--source", training / "source", "--out", tmp_path / "new" / "out"
+    complains(opd(*words, "--trained", training / "run" / "checkpoint-10", other), "a delta needs equal shapes")
+    assert not (tmp_path / "new").exists()
+
+
 def test_quiet_prints_what_json_asks_for_and_errors(opd: Command, training: Path) -> None:
     words = "measure", "--source", training / "source", "--only", "sparsity", "--trained"
     done = opd(*words, training / "run" / "checkpoint-10", "--quiet")
