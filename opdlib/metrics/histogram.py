@@ -132,9 +132,18 @@ def _merged(
     scalars: tuple[int, float, float, float],
     magnitudes: NDArray[np.integer],
 ) -> DeltaHistogram:
-    bins, (exact, inexact) = kernels.merge(counts, True)
-    seen, (before, updated) = kernels.merge(magnitudes, False)
+    bins, (exact, inexact) = _occupied(counts)
+    seen, (before, updated) = _occupied(magnitudes)
     return DeltaHistogram(size, bins, exact, inexact, inexact_energy[bins], *scalars, seen, before, updated)
+
+
+def _occupied(parts: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places, (k,), that either counter of any part occupies, and the sums of both over the parts, (2, k).
+
+    `parts` is (parts, 2, places).
+    """
+    places = np.flatnonzero(parts.any(axis=(0, 1)))
+    return places, parts[:, :, places].sum(axis=0, dtype=np.int64)
 
 
 @dataclass(frozen=True)

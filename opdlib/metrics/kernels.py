@@ -156,14 +156,17 @@ def spread(table, near, exact, magnitudes, updated):  # type: ignore[no-untyped-
     beyond_eta, bad = np.int64(0), np.int64(0)
     summed, largest = 0.0, 0.0
     for top in range(MAGNITUDES):
+        held = np.int64(0)
         for column in range(table.shape[1]):
+            held += table[top, column]
+        if held == 0:
+            continue
+        magnitudes[top] += held
+        for column in range(table.shape[1] - 1):
             times = np.int64(table[top, column])
             if times == 0:
                 continue
-            magnitudes[top] += times
             other = top + column - near
-            if column == table.shape[1] - 1:
-                continue
             if max(top, other) >= _INFINITE or other < 0:
                 bad += times
             elif other != top:
@@ -175,26 +178,6 @@ def spread(table, near, exact, magnitudes, updated):  # type: ignore[no-untyped-
                 updated[top] += times
                 exact[np.int64(bits[0] >> np.uint64(TAIL_BITS)) - OFFSET] += times
     return beyond_eta, bad, summed, largest
-
-
-@numba.njit(nogil=True, cache=True)
-def merge(parts, occupied):  # type: ignore[no-untyped-def]
-    """Sum the two counters of all parts and drop the places where both are empty: (places, counters of shape (2, k)).
-
-    `parts` is (parts, 2, places); `occupied` tells whether the second counter alone occupies a place, too.
-    """
-    size = parts.shape[2]
-    places, counters = np.empty(size, np.int64), np.empty((2, size), np.int64)
-    kept = 0
-    for k in range(size):
-        first, second = np.int64(0), np.int64(0)
-        for p in range(parts.shape[0]):
-            first += parts[p, 0, k]
-            second += parts[p, 1, k]
-        places[kept], counters[0, kept], counters[1, kept] = k, first, second
-        if first > 0 or (occupied and second > 0):
-            kept += 1
-    return places[:kept].copy(), counters[:, :kept].copy()
 
 
 @numba.njit(nogil=True, cache=True)
