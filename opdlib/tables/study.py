@@ -189,7 +189,7 @@ def text_table(content: Sequence[Mapping[str, Any]] | Mapping[str, Any], index: 
     table = pd.DataFrame(columns, dtype=object)
     if table.empty:
         return headed(pd.DataFrame({"": ["no runs yet"]}, index=pd.Index([MISSING], name=index)))
-    return headed(table.fillna(MISSING).astype(str).astype(object).set_index(index))
+    return headed(table.where(table.notna(), MISSING).astype(str).astype(object).set_index(index))
 
 
 def below(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
