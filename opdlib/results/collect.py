@@ -20,6 +20,11 @@ from opdlib.results.study import COLUMNS, KEYS, PLACE, cells_of
 from opdlib.results.trained import Row, curve_of, facts_of, recipe_in, words
 
 CHECKED = ("runs", "steps", "undefined")
+HOW = (
+    *("training_seconds", "resumed", "seconds", "python", "platform", "device", "threads"),
+    *("git.", "packages.", "cpu.", "kernels."),
+)
+"""What the columns begin with that say how long, when, where and with what a run was trained."""
 
 Cells = dict[str, str]
 Tables = dict[str, list[Row]]
@@ -28,8 +33,9 @@ Tables = dict[str, list[Row]]
 def collect(scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple[str, int]] | None = None) -> list[str]:
     """Add every measured run of the scale (of `chosen`) that lies in `runs` to the tables in `out`/<scale>; their keys.
 
-    A run that has rows already may add cells and rows that they lack. Raises RegistryError, with nothing written, for a
-    number that is another than the one in the tables.
+    A run that has rows already may add cells and rows that they lack; how one that was trained again to the same
+    weights was made is not asked. Raises RegistryError, with nothing written, for a number that is another than the one
+    in the tables.
     """
     found: Tables = {}
     collected, parents = [], set()
@@ -53,8 +59,9 @@ def add_rows(scale: Scale, folder: Path, new: Tables, order: Callable[[Cells], A
         return
     with locked(folder, wait=True) as place:  # another process may add rows of its own
         old = {table: _stored(place / f"{table}.csv") for table in (*CHECKED, *new)}
+        again = {who for table in ("runs", "parents") for who in _trained_again(table, old, new)}
         merged = {
-            table: _merge(f"{scale.name}: {table}", KEYS[table], rows, new.get(table, ()))
+            table: _merge(f"{scale.name}: {table}", KEYS[table], rows, _without(again, table, new.get(table, ())))
             for table, rows in old.items()
         }
         _refuse_defined(scale, merged)
@@ -148,6 +155,29 @@ def _binades(magnitude: pd.DataFrame) -> Iterator[Row]:
     for low, coordinates, updated in magnitude[["magnitude", "coordinates", "updated"]].itertuples(index=False):
         counts = {"coordinates": int(coordinates), "updated": int(updated)}
         yield {"magnitude": float(low), **counts, "changed": int(updated) / int(coordinates)}
+
+
+def _trained_again(table: str, old: Mapping[str, Sequence[Cells]], new: Tables) -> Iterator[tuple[str, str]]:
+    """Who of a table was trained anew, later or elsewhere, and ended at the weights that are known."""
+    known = {_who(table, row): row for row in old.get(table, ())}
+    for row in new.get(table, ()):
+        before, digests = known.get(_who(table, row), {}), [column for column in row if column.startswith("digest.")]
+        alike = bool(before) and all(before[column] == row[column] for column in digests)
+        if alike and before["training_seconds"] != str(row["training_seconds"]):
+            yield _who(table, row)
+
+
+def _without(again: Collection[tuple[str, str]], table: str, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows, without `HOW` for who was trained again."""
+    for row in rows:
+        kept = _who(table, row) not in again
+        yield row if kept else {column: cell for column, cell in row.items() if not column.startswith(HOW)}
+
+
+def _who(table: str, row: Row) -> tuple[str, str]:
+    """Arm or recipe, and seed."""
+    name, seed = KEYS[table][:2]
+    return str(row[name]), str(row[seed])
 
 
 def _merge(name: str, key: Sequence[str], old: Sequence[Cells], new: Iterable[Row]) -> list[Cells]:

@@ -228,6 +228,23 @@ def test_what_contradicts_is_refused(runs: Path, tmp_path: Path, change: dict[st
     assert contents(tmp_path / "pico") == before, "nothing of any run was written"
 
 
+def test_a_run_that_was_made_again_elsewhere_is_the_same_run(runs: Path, tmp_path: Path) -> None:
+    """What it weighs and measures is held against the tables; how it was made stays as it was first."""
+    collect(SCALE, tmp_path, runs)
+    before = contents(tmp_path / "pico")
+    folder = runs / "pico-opd-s0"
+    shutil.rmtree(folder)
+    write_run(runs, "opd", 0, training_seconds=99.5)
+    environment = json.loads((folder / "environment.json").read_text())
+    write_json(folder / "environment.json", environment | {"cpu": {"model": "another", "instruction_sets": ["avx"]}})
+    collect(SCALE, tmp_path, runs)
+    assert contents(tmp_path / "pico") == before
+    lines = (folder / "metrics.jsonl").read_text().replace('"num_tokens": 10.0', '"num_tokens": 11.0')
+    (folder / "metrics.jsonl").write_text(lines)
+    with pytest.raises(RegistryError, match=r"num_tokens is 10\.0 in the tables and 11\.0"):
+        collect(SCALE, tmp_path, runs)
+
+
 @pytest.mark.parametrize(("before", "after"), [(None, 2.0), (2.0, None)])
 def test_a_number_does_not_become_undefined_nor_the_other_way(
     runs: Path, tmp_path: Path, before: float | None, after: float | None
