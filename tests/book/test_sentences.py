@@ -49,9 +49,9 @@ def test_the_spectrum_is_special_and_rounding_dilutes_it() -> None:
 
 def test_the_rate_moves_more_than_who_samples() -> None:
     found = glued("07_matched")
-    by_rate = found["opd_exact_zero"] - found["fastest_exact_zero"]
+    by_rate = found["opd_exact_zero"] - found["fast_exact_zero"]
     assert by_rate > 5 * abs(found["opd_exact_zero"] - found["offline_exact_zero"])
-    assert abs(found["fastest_exact_zero"] - found["fast_offline_exact_zero"]) < 0.02
+    assert abs(found["fast_exact_zero"] - found["fast_offline_exact_zero"]) < 0.02
     assert 1 > found["seeds_cosine"] > found["offline_cosine"] > 0.9 * found["seeds_cosine"]
 
 
@@ -86,19 +86,16 @@ def test_what_survives_and_what_does_not() -> None:
 
 
 def test_ten_times_the_rate_and_nothing_else() -> None:
-    fast, full = (load_recipe(find_scale("smollm2-h100").arms[arm].recipe) for arm in ("adamw-1e-4", FULL))
+    fast, full = (load_recipe(find_scale("smollm2").arms[arm].recipe) for arm in ("adamw-1e-4", FULL))
     assert fast.learning_rate == pytest.approx(10 * full.learning_rate)
 
 
 def test_seeds_and_sizes_that_are_written_out() -> None:
-    """Three to five seeds an arm in the larger model, three of the pair, five in the one of 0.8 million weights."""
-    assert len(study.runs("smollm2", [FULL])) == 3
+    """Three seeds an arm in the larger model, five in the one of 0.8 million weights."""
+    assert {len(study.runs("smollm2", [arm])) for arm in (FULL, "adamw-1e-4", "offline")} == {3}
     parts = surgery.parts("smollm2").query("arm == @FULL").groupby(["part", "kind"])["seed"].nunique()
     said = [("scale:1", PART), ("visible", PART), ("visible", REST)]
     assert {*parts[[*said, *(("singular:16", kind) for kind in (PART, REST, SHORT))]]} == {3}
-    rate = sum(len(study.runs(scale, ["adamw-1e-4"])) for scale in ("smollm2", "smollm2-h100"))
-    seeds = [rate, *(len(study.runs("smollm2", [arm])) for arm in (FULL, "offline"))]
-    assert (min(seeds), max(seeds)) == (3, 5)
     small = study.runs("pico-bf16", [FULL, "mask-own", "mask-random", "adamw-3e-4", "sgd-3e-2"])
     assert set(small["arm"].value_counts()) == {5}
     assert round(small["parameters"].iloc[0] / 1e6, 1) == 0.8
