@@ -157,7 +157,7 @@ def _binades(magnitude: pd.DataFrame) -> Iterator[Row]:
         yield {"magnitude": float(low), **counts, "changed": int(updated) / int(coordinates)}
 
 
-def _trained_again(table: str, old: Mapping[str, Sequence[Cells]], new: Tables) -> Iterator[tuple[str, str]]:
+def _trained_again(table: str, old: Mapping[str, Sequence[Cells]], new: Tables) -> Iterator[tuple[str, ...]]:
     """Who of a table was trained anew, later or elsewhere, and ended at the weights that are known."""
     known = {_who(table, row): row for row in old.get(table, ())}
     for row in new.get(table, ()):
@@ -167,17 +167,16 @@ def _trained_again(table: str, old: Mapping[str, Sequence[Cells]], new: Tables) 
             yield _who(table, row)
 
 
-def _without(again: Collection[tuple[str, str]], table: str, rows: Iterable[Row]) -> Iterator[Row]:
+def _without(again: Collection[tuple[str, ...]], table: str, rows: Iterable[Row]) -> Iterator[Row]:
     """The rows, without `HOW` for who was trained again."""
     for row in rows:
         kept = _who(table, row) not in again
         yield row if kept else {column: cell for column, cell in row.items() if not column.startswith(HOW)}
 
 
-def _who(table: str, row: Row) -> tuple[str, str]:
-    """Arm or recipe, and seed."""
-    name, seed = KEYS[table][:2]
-    return str(row[name]), str(row[seed])
+def _who(table: str, row: Row) -> tuple[str, ...]:
+    """Arm or recipe, and seed; of a table that has no runs, whatever its rows are told apart by."""
+    return tuple(str(row[column]) for column in KEYS[table][:2])
 
 
 def _merge(name: str, key: Sequence[str], old: Sequence[Cells], new: Iterable[Row]) -> list[Cells]:
