@@ -162,7 +162,7 @@ def _trained_again(table: str, old: Mapping[str, Sequence[Cells]], new: Tables) 
     known = {_who(table, row): row for row in old.get(table, ())}
     for row in new.get(table, ()):
         before, digests = known.get(_who(table, row), {}), [column for column in row if column.startswith("digest.")]
-        alike = bool(before) and all(before[column] == row[column] for column in digests)
+        alike = bool(digests) and all(before.get(column) == row[column] for column in digests)
         if alike and before["training_seconds"] != str(row["training_seconds"]):
             yield _who(table, row)
 

@@ -228,6 +228,14 @@ def test_what_contradicts_is_refused(runs: Path, tmp_path: Path, change: dict[st
     assert contents(tmp_path / "pico") == before, "nothing of any run was written"
 
 
+def test_a_run_without_digests_is_not_taken_for_one_that_was_made_again(runs: Path, tmp_path: Path) -> None:
+    collect(SCALE, tmp_path, runs)
+    shutil.rmtree(runs / "pico-opd-s0")
+    write_run(runs, "opd", 0, training_seconds=99.5, digests={})
+    with pytest.raises(RegistryError, match=r"training_seconds is 1\.5 in the tables and 99\.5"):
+        collect(SCALE, tmp_path, runs)
+
+
 def test_a_run_that_was_made_again_elsewhere_is_the_same_run(runs: Path, tmp_path: Path) -> None:
     """What it weighs and measures is held against the tables; how it was made stays as it was first."""
     collect(SCALE, tmp_path, runs)
