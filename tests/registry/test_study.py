@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.registry import entries, study
 from opdlib.registry.pairs import find_pair
 from opdlib.registry.recipes import load_recipe, recipe_digest
 from opdlib.registry.study import Arm, Scale, find_run, find_scale
+from opdlib.registry.weights import Weights, find_weights, weights
 from opdlib.results.study import open_study
 from opdlib.tables.matched.arms import ARITHMETIC
 
@@ -156,3 +158,11 @@ def test_committed_runs_are_of_the_committed_recipes(scale: Scale) -> None:
         recipe = load_recipe(scale.arms[arm].recipe)
         for seed, digests in own.groupby("seed")["recipe_sha256"]:
             assert set(digests) == {recipe_digest(recipe.model_copy(update={"seed": seed}))}, (arm, seed)
+
+
+@pytest.mark.parametrize("entry", weights().values(), ids=lambda entry: entry.run)
+def test_committed_weights_are_those_of_the_committed_recipes(entry: Weights) -> None:
+    name, seed = entry.run.rsplit("-s", 1)
+    recipe = load_recipe(data_root() / "recipes" / f"{name}.yaml").model_copy(update={"seed": int(seed)})
+    assert find_weights(recipe) == entry, "the recipe is another, or the file is missing"
+    assert open_checkpoint(entry.spec).digest() == entry.digest
