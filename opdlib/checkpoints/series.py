@@ -65,12 +65,22 @@ def names_of(specs: Sequence[str]) -> list[str]:
 
 
 def training_folder(spec: str) -> list[str]:
-    """The checkpoints in the folder `spec`, by step; empty if it is none or has none."""
+    """The checkpoints in the folder `spec`, by step; empty if it is none or has none. Raises CheckpointError for two of
+    one step."""
     folder = Path(spec).expanduser()
     inside = [*folder.iterdir(), *folder.glob("steps/*")] if folder.is_dir() else []
-    steps = [place for place in inside if place.is_dir() and _stepped(place) is not None]
+    steps: dict[int, Path] = {}
+    for place in sorted(inside):
+        if not place.is_dir() or (step := _stepped(place)) is None:
+            continue
+        if step in steps:
+            raise CheckpointError(
+                f"{spec}: {steps[step].relative_to(folder)} and {place.relative_to(folder)} are both step {step}; "
+                "wanted one folder a step: move one away, or name the checkpoints one by one"
+            )
+        steps[step] = place
     ended = [folder / END] if steps and (folder / COMPLETE).is_file() and (folder / END).is_dir() else []
-    return _by_step(map(str, (*steps, *ended)))
+    return _by_step(map(str, (*steps.values(), *ended)))
 
 
 def _stepped(place: Path) -> int | None:

@@ -9,7 +9,7 @@ from opdlib.figures.theme import GREY, INKS, OFFLINE, OPD, RLVR, figure, legend_
 from opdlib.quantities import label, quantity
 
 GROUPS = {"opd": (OPD, "o"), "opd-ce": (OPD, "v"), "offline-rkl": (OFFLINE, "s"), "offline": (OFFLINE, "^")}
-GROUPS |= {"OPD, any rate": (OPD, "o"), "other corners of the 2 x 2": (OFFLINE, "^"), "other regimes": (RLVR, "s")}
+GROUPS |= {"OPD, any rate": (OPD, "o"), "other regimes": (RLVR, "s")}
 GROUPS |= {"offline-1e-4": (OFFLINE, "P"), "offline-long": (OFFLINE, "D"), "paper": ("black", "+")}
 """Arm, or group of arms -> colour and marker: the student's samples have OPD's colour, the teacher's that of offline
 distillation, and the marker says which loss."""

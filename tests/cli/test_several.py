@@ -65,6 +65,14 @@ def test_a_run_of_ours_is_its_kept_steps_and_its_end(tmp_path: Path) -> None:
             listed([str(tmp_path / "run")])
 
 
+def test_two_folders_of_one_step_are_refused(tmp_path: Path) -> None:
+    """Which of them the training was at is not for us to say."""
+    for place in ("steps/2", "steps/0002", "checkpoint-10"):
+        (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="steps/0002 and steps/2 are both step 2; wanted one folder a step"):
+        listed([str(tmp_path)])
+
+
 def test_names_tell_checkpoints_apart() -> None:
     assert names_of(["/x/a/bf16", "y/b/bf16"]) == ["a-bf16", "b-bf16"]
     assert names_of(["org/name@v1", "org/name@v2"]) == ["name-v1", "name-v2"]

@@ -48,7 +48,9 @@ def test_they_draw_every_number(three: Path) -> None:
     ax, table = found["together"]
     assert set(table["group"]) == {
         "OPD, any rate",
-        "other corners of the 2 x 2",
+        "opd-ce",
+        "offline-rkl",
+        "offline",
         "offline-long",
         "other regimes",
         "paper",

@@ -11,8 +11,9 @@ import yaml
 
 from opdlib.cli.main import main
 from opdlib.errors import RegistryError
+from opdlib.files import data_root
 from opdlib.quantities import flat
-from opdlib.registry.study import Arm, Scale, find_scale
+from opdlib.registry.study import Arm, Scale
 from opdlib.results.collect import collect
 from opdlib.results.study import StudyResults
 from tests.conftest import reseal
@@ -33,8 +34,18 @@ SCALE = Scale(
 
 def write_run(runs: Path, arm: str, seed: int, norm: float = THIRD, **training: Any) -> Path:
     """A run folder as training and measuring leave it; adam-zero changed nothing."""
-    folder = runs / f"pico-{arm}-s{seed}"
-    recipe = yaml.safe_load(find_scale("pico").arms[arm].recipe.read_text()) | {"seed": seed}
+    folder = write_trained(runs, f"pico-{arm}", seed, **training)
+    for place, view, part in (("", "bf16", 1.0), ("stored", "stored", 1.0), ("steps/2", "bf16", 0.5)):
+        write_measurement(
+            folder / "results" / place, f"pico-{arm}-s{seed}", view, None if arm == "adam-zero" else norm * part
+        )
+    return folder
+
+
+def write_trained(runs: Path, name: str, seed: int, **training: Any) -> Path:
+    """A run folder of a recipe that opdlib has, as training leaves it."""
+    folder = runs / f"{name}-s{seed}"
+    recipe = yaml.safe_load((data_root() / "recipes" / f"{name}.yaml").read_text()) | {"seed": seed}
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     score = {"task": "sums", "seed": 0, "n": 1000, "correct": 400 + seed, "accuracy": 0.4, "interval": [0.37, THIRD]}
@@ -47,10 +58,6 @@ def write_run(runs: Path, arm: str, seed: int, norm: float = THIRD, **training: 
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     probe = {"step": 2, "distance": 0.5, "accuracy": 0.3, "interval": [0.2, 0.4], "n": 10, "unheard": 1}
     (folder / "probes.jsonl").write_text(json.dumps(probe) + "\n")
-    for place, view, part in (("", "bf16", 1.0), ("stored", "stored", 1.0), ("steps/2", "bf16", 0.5)):
-        write_measurement(
-            folder / "results" / place, f"pico-{arm}-s{seed}", view, None if arm == "adam-zero" else norm * part
-        )
     return folder
 
 
@@ -250,6 +257,21 @@ def test_a_run_that_was_made_again_elsewhere_is_the_same_run(runs: Path, tmp_pat
     lines = (folder / "metrics.jsonl").read_text().replace('"num_tokens": 10.0', '"num_tokens": 11.0')
     (folder / "metrics.jsonl").write_text(lines)
     with pytest.raises(RegistryError, match=r"num_tokens is 10\.0 in the tables and 11\.0"):
+        collect(SCALE, tmp_path, runs)
+
+
+def test_so_is_a_teacher_that_was_trained_again(runs: Path, tmp_path: Path) -> None:
+    teacher = write_trained(runs, "pico-teacher", 0)
+    collect(SCALE, tmp_path, runs)
+    before = contents(tmp_path / "pico")
+    assert "pico-teacher,0," in before["parents.csv"]
+    shutil.rmtree(teacher)
+    write_trained(runs, "pico-teacher", 0, training_seconds=99.5)
+    collect(SCALE, tmp_path, runs)
+    assert contents(tmp_path / "pico") == before
+    shutil.rmtree(teacher)
+    write_trained(runs, "pico-teacher", 0, digests={"source": "0" * 64, "fp32": "1e6", "bf16": "007"})
+    with pytest.raises(RegistryError, match=r"parents: pico-teacher 0: digest\.fp32 is 1e5 in the tables and 1e6"):
         collect(SCALE, tmp_path, runs)
 
 

@@ -43,10 +43,10 @@ def over_source(scale: str) -> pd.DataFrame:
 
 
 def drawn_together(along: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """The same of every arm with OPD's optimizer, by what it shares with OPD, and the paper's pairs as the group
-    `paper`: arm is the pair."""
-    group = dict.fromkeys(CORNERS, "other corners of the 2 x 2") | dict.fromkeys(rates(), "OPD, any rate")
-    group |= dict.fromkeys(REGIMES, "other regimes") | {arm: arm for arm in (FASTER[1], LONG)}
+    """The same of every arm with OPD's optimizer, and the paper's pairs as the group `paper`: arm is the pair. OPD at
+    any rate is one group, other regimes are one, every other arm is its own."""
+    group = {arm: arm for arm in (*CORNERS, FASTER[1], LONG)} | dict.fromkeys(rates(), "OPD, any rate")
+    group |= dict.fromkeys(REGIMES, "other regimes")
     ours = drawn(along, quantity, tuple(group))
     columns = [*dict.fromkeys(["rel_norm", quantity])]
     wide = paper.numbers().pivot_table("value", "pair", "quantity").reindex(columns=columns).dropna()
