@@ -20,7 +20,7 @@ import opdlib
 from opdlib import claims, quantities
 from opdlib.claims import verdict
 from opdlib.quantities import MISSING, PARAMETERS, Quantity, families
-from opdlib.registry.claims import clauses
+from opdlib.registry.claims import PAPER, clauses
 from opdlib.registry.pairs import DEFAULT, Pair, find_pair
 from opdlib.registry.study import find_run
 from opdlib.results.study import open_study
@@ -81,8 +81,12 @@ def _paper(record: dict[str, Any], text: dict[str, str]) -> str:
 
 
 def _here(record: dict[str, Any], text: dict[str, str]) -> str:
-    made = CLAIMS[record["id"]].subject != "paper" and record["seeds"]
-    return f"{text['ours']}<br>*seeds: {record['seeds']}*" if made else text["ours"]
+    claim = CLAIMS[record["id"]]
+    if claim.subject == PAPER or not record["seeds"]:
+        return text["ours"]
+    runs = "pairs of runs" if claim.quantity == "o1" else "seeds"
+    where = f", {record['scale']}" if record["scale"] else ""
+    return f"{text['ours']}<br>*{runs}: {record['seeds']}{where}*"
 
 
 CLAIMS = {claim.id: claim for claim in claims.load()}

@@ -20,6 +20,7 @@ from opdlib.tables import Results
 from opdlib.tables.optimizers import compared as rates
 from opdlib.tables.optimizers import sweep
 from opdlib.tables.paper import OPD_STYLE
+from opdlib.tables.study import ENOUGH
 from opdlib.tables.study import runs as study_runs
 
 GENERAL = "OPD-style pairs"
@@ -64,7 +65,8 @@ def records() -> list[dict[str, Any]]:
     """Every claim with both verdicts over all that there is, and who else passes, as `opd claims --json` prints it.
 
     Claims about OPD in general are judged by all runs of full OPD at the scale of the default pair, those about arms by
-    the arms of the scale that they name, the paper's own rows by what it prints. `passes` is whether the number of
+    the arms of the scale that they name or, where it has too few runs for the claim, of another one over that source
+    (`scale` says which); the paper's own rows by what it prints. `passes` is whether the number of
     somebody else is reproduced, too: null where it has none or was given it (`GIVEN`), and where the claim is not about
     OPD in general. Who has no runs at that scale is asked at the first other one over the same source.
     """
@@ -75,7 +77,8 @@ def records() -> list[dict[str, Any]]:
     others = _strangers(scale) | {NOISE: [stranger] if stranger else []}
     found = []
     for claim in load():
-        row = _row(claim, _ours(claim, own), scales[claim.scale or scale])
+        ours, where = _of_arms(claim) if claim.scale else (_ours(claim, own), scale)
+        row = _row(claim, ours, scales[where]) | {"scale": where if claim.scale else None}
         runs = {} if claim.subject != OPD else others | ({NOISE: []} if GIVEN.search(claim.quantity) else {})
         found.append(_record(claim, row, {who: _passes(claim, runs.get(who, [])) for who in (NOISE, *STRANGERS)}))
     return found
@@ -127,21 +130,30 @@ def _ours(claim: Claim, own: Sequence[Measured]) -> Found:
         return of_runs(claim, own)
     if claim.subject == PAPER:
         return Found(pd.Series([float(paper_rows(claim.quantity).min())]))
-    if claim.scale:
-        return of_scale(claim, claim.scale)
     pair = find_pair(claim.subject)
     if state_of(pair) is not State.COMPLETE:
         return Found(reason=_untested(claim))
     return of_runs(claim, [of_results(Results(committed_folder(pair)))])
 
 
+def _of_arms(claim: Claim) -> tuple[Found, str]:
+    """The number of a claim about arms, and whose it is: the scale that it names if that has `ENOUGH` runs for it, else
+    the one over its source that has, or comes nearest."""
+    found = [(of_scale(claim, scale), scale) for scale in _over_one_source(claim.scale)]
+    return max(found, key=lambda each: min(each[0].seeds, ENOUGH))
+
+
+def _over_one_source(scale: str) -> list[str]:
+    """This scale, and the others over its source."""
+    source = find_scale(scale).source
+    return list(dict.fromkeys([scale, *(name for name, other in study().items() if other.source == source)]))
+
+
 def _strangers(scale: str) -> dict[str, list[Measured]]:
     """Runs that are not OPD, by name: those of this scale, or where it has none of the first other one over the same
     source. Of SGD those at its best rate there."""
-    source = find_scale(scale).source
-    scales = [scale, *(name for name, other in study().items() if other.source == source and name != scale)]
     return {
-        name: next(filter(None, (measured(place, _chosen(place, arm)) for place in scales)), [])
+        name: next(filter(None, (measured(place, _chosen(place, arm)) for place in _over_one_source(scale))), [])
         for name, arm in STRANGERS.items()
     }
 
@@ -192,6 +204,7 @@ def _record(claim: Claim, row: Mapping[str, Any], passes: Mapping[str, bool | No
         "tolerance": claim.tolerance,
         "ours": None if known["ours"] is None else [*known.values()],
         "seeds": row["seeds"],
+        "scale": row["scale"],
         "number": row["verdict"],
         "control": row["control"],
         "control_kind": claim.control or None,

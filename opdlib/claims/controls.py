@@ -4,7 +4,8 @@
 | --- | --- |
 | `visibility`, `permutation`, `spectrum`, `chance` | what that null expects of the same run, from its summary; of the \
 paper's rows, from `opdlib.tables.paper_nulls` |
-| `parameters` | a block's share of the weights, beside its share of the energy |
+| `parameters` | a block's share of the weights beside its share of the energy: of the model, of what lies in the \
+layers (`inner`), or over the share of the next block (`lead`) |
 | `noise` | the number of Gaussian noise over the same source, at the norm of OPD's update (pair `noise`) |
 | `magnitude` | what independent choice among weights of one magnitude in a tensor expects two runs to share |
 | `averaging`, `unrelated` | what AdamW's state would be by averaging alone, or of gradients that are unrelated |
@@ -108,8 +109,8 @@ def _null(claim: Claim, own: Sequence[Measured]) -> Control:
 
 
 def _parameters(claim: Claim, beside: Beside) -> pd.Series:
-    size = claim.control_key.replace("energy_share", "parameters")
-    pairs = [(run.number(size) / run.number("parameters"), run.number(claim.control_key)) for run in beside.own]
+    size = claim.control_key.replace("energy_share", "parameter_share")
+    pairs = [(run.number(size), run.number(claim.control_key)) for run in beside.own]
     return pd.Series([null / (observed or math.nan) for null, observed in pairs], dtype=float)
 
 

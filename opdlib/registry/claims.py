@@ -5,7 +5,7 @@
 | `id`, `clause`, `finding` | its name, the clause of the abstract that it belongs to, the page that shows it |
 | `statement`, `locator` | in our words, and where the paper has it |
 | `subject` | `OPD`: updates of OPD in general; a key of pairs.yaml: that row of the paper; a scale of study.yaml: \
-arms of it; `paper`: the paper's own OPD-style rows |
+arms of it, or of one over the same source, where it has too few runs; `paper`: the paper's own OPD-style rows |
 | `arm` | of the scale: whose number it is, or, of an overlap, the run beside OPD |
 | `quantity`, `operation`, `other` | the number: a quantity, and what is done with it and another quantity or arm |
 | `low`, `high` | what the paper has: a range, open where a cell is empty |

@@ -92,11 +92,22 @@ def standing(scale: str, root: Path | None = None) -> pd.DataFrame:
 
 
 def beside(table: pd.DataFrame) -> pd.DataFrame:
-    """For the eye: a row for each part and kind of `over_seeds`, a column for each arm: the share of the gain."""
+    """For the eye: a row for each part and kind of `over_seeds` that more than one arm has, a column for each arm: the
+    share of the gain."""
     wide = table.pivot_table(index=["part", "called"], columns="arm", values="gain", sort=False)
+    wide = wide[wide.notna().sum(axis="columns") > 1]
     text = {"part": [*wide.index.get_level_values(0)], "what is kept": [*wide.index.get_level_values(1)]}
     text |= {called: [percent(x, 0) for x in wide[arm]] for arm, called in ARMS.items() if arm in wide}
     return study.text_table(text, "part")
+
+
+def sure(beyond: int, runs: int) -> str:
+    """In how many runs a difference is larger than the intervals, in words."""
+    if runs == 1:
+        return f"{'beyond' if beyond else 'within'} the intervals of the one run"
+    if beyond in (0, runs):
+        return f"{'beyond' if beyond else 'within'} the intervals in all {runs} runs"
+    return f"beyond the intervals in {beyond} of {runs} runs"
 
 
 def compared(table: pd.DataFrame, part: str, over: str, kind: str = PART) -> pd.DataFrame:

@@ -55,11 +55,10 @@ def test_the_rate_moves_more_than_who_samples() -> None:
     assert 1 > found["seeds_cosine"] > found["offline_cosine"] > 0.9 * found["seeds_cosine"]
 
 
-def test_the_slow_run_learned_more_and_its_copy_shows_less() -> None:
+def test_rounding_costs_the_slow_run_and_not_the_fast_one() -> None:
     solved = glued("09_surgery")
     assert solved["solved_in_float32"] - solved["solved_in_bf16"] > 0.1
     assert abs(solved["faster_in_float32"] - solved["faster_in_bf16"]) < 0.01
-    assert solved["solved_in_float32"] > solved["faster_in_float32"] > solved["solved_in_bf16"]
 
 
 def test_a_subnetwork_and_the_best_rates() -> None:
@@ -78,9 +77,12 @@ def test_what_survives_and_what_does_not() -> None:
         .pivot_table("size", "clause", "control", fill_value=0)
     )
     against = under[verdict.EXPLAINED] + under[verdict.OPPOSITE]
-    gone, stand, open_ = ["A3", "A10", "A11", "A12"], ["A9", "A5"], ["A7"]
+    gone, stand, open_ = ["A3", "A10", "A11", "A12"], ["A9"], ["A7"]
     assert (against[gone] > 0).all()
     assert (under[verdict.SURVIVES][gone] == 0).all()
+    assert against["A5"] > under[verdict.SURVIVES]["A5"], (
+        "of three, but for the embedding, which has less than its size"
+    )
     assert (under[verdict.SURVIVES][stand] > against[stand]).all()
     assert (under[verdict.SURVIVES][open_] + against[open_] == 0).all()
 

@@ -174,11 +174,19 @@ def test_sides() -> None:
 
 
 def test_a_share_of_the_weights_and_noise() -> None:
-    """A block of 0.6 of the weights that holds 0.7 of the energy; noise has the same concentration to 1%."""
-    summary = {"parameters": 10, "blocks": {"mlp": {"parameters": 6, "energy_share": 0.7}}, "svd_energy": {"8": 0.3}}
-    runs = [Measured(seed, summary) for seed in range(2)]
+    """An MLP of 0.6 of the weights of the layers that holds 0.7 of their energy, and of 0.5 of the model beside 0.25 in
+    the next block, as of its energy; noise has the same concentration to 1%."""
+    mlp = {"inner_parameter_share": 0.6, "inner_energy_share": 0.7, "parameter_share": 0.5, "energy_share": 0.5}
+    attention = {"parameter_share": 0.1, "energy_share": 0.25}
+    embedding = {"parameter_share": 0.25, "energy_share": 0.01}
+    blocks = {"mlp": mlp, "attention": attention, "embedding": embedding}
+    runs = [Measured(seed, {"blocks": blocks, "svd_energy": {"8": 0.3}}) for seed in range(2)]
     found = control(CLAIMS["L2"], Beside(runs))
     assert (found.verdict, found.value) == ("survives", pytest.approx(6 / 7))
+    found = control(CLAIMS["L1"], Beside(runs))
+    assert (found.verdict, found.value) == ("explained", pytest.approx(1))
+    found = control(CLAIMS["L4"], Beside(runs))
+    assert (found.verdict, found.value) == ("survives", pytest.approx(25))
     noise = Measured(0, {"svd_energy": {"8": 0.303}})
     assert control(CLAIMS["R2"], Beside(runs, noise=noise)).verdict == "explained"
     assert control(CLAIMS["R2"], Beside(runs)).verdict == "none"

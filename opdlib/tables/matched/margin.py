@@ -21,6 +21,8 @@ from opdlib.tables.matched.arms import present
 from opdlib.tables.study import OTHER, SAME, UNDECIDED
 
 COLUMNS = ["arm", "quantity", "seeds", "paired", "freedom", "factor", "low", "high", "margin", "p", "holm", "verdict"]
+WITHIN = "within the margin"
+"""The whole interval is: the difference is small, whether or not it is certain that there is one."""
 OPERATING = ["rule", "correlation", "seeds", "shift", SAME, OTHER, UNDECIDED]
 SHIFTS, SEEDS, CORRELATIONS = (0.0, 1.0, 2.0, 4.0), (3, 5, 10), (0.0, 0.85)
 
@@ -31,8 +33,8 @@ def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[s
     `table` is that of `opdlib.tables.study.runs`; all of its arms give the variance. Columns: arm, quantity, seeds (of
     the arm that count), paired (whether differences were taken within seeds), freedom (degrees of freedom of the pooled
     variance), factor, low, high (95%), margin (the factor up to which a difference is none; NaN where the paper has no
-    such number), p (two-sided, Student's), holm (for all tests of the table), verdict: `SAME` if the whole interval is
-    within the margin, `OTHER` if it is not and holm is below 5%, else `UNDECIDED`. NaN where nothing is known.
+    such number), p (two-sided, Student's), holm (for all tests of the table), verdict: `WITHIN` if the whole interval
+    is within the margin, `OTHER` if it is not and holm is below 5%, else `UNDECIDED`. NaN where nothing is known.
     """
     margins, rows = _margins(quantities), []
     there = [arm for arm in dict.fromkeys(table["arm"]) if arm != FULL]
@@ -58,7 +60,7 @@ def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[s
     known = pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("holm", "verdict")])
     known["holm"] = holm(known["p"].astype(float))
     alike = (1 / known["margin"] <= known["low"]) & (known["high"] <= known["margin"])
-    verdicts = np.select([alike, known["holm"] < LEVEL], [SAME, OTHER], UNDECIDED)
+    verdicts = np.select([alike, known["holm"] < LEVEL], [WITHIN, OTHER], UNDECIDED)
     return known.assign(verdict=verdicts)[COLUMNS]
 
 

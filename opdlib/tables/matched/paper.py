@@ -17,13 +17,13 @@ DISTILL, OPD = "Qwen-Math Distill", "DS-Qwen OPD"
 STEPS = {"data and loss": ("offline", FULL), "rate and length": (LONG, "offline"), "all of it": (LONG, FULL)}
 """What changes -> from which arm (second) to which (first)."""
 CROSSED = {
-    "teacher's samples, 1e-5": ("offline", FULL),
-    "teacher's samples, 1e-4": FASTER[::-1],
-    "ten times the rate, student's samples": (FASTER[0], FULL),
-    "ten times the rate, teacher's samples": (FASTER[1], "offline"),
+    "offline, 1e-5": ("offline", FULL),
+    "offline, 1e-4": FASTER[::-1],
+    "ten times the rate, OPD": (FASTER[0], FULL),
+    "ten times the rate, offline": (FASTER[1], "offline"),
 }
-"""The same of who samples and of the rate, each at both values of the other. With the teacher's samples comes the loss
-on them, cross-entropy."""
+"""The same of offline distillation (the teacher's samples and cross-entropy on them) and of the rate, each at both
+values of the other."""
 
 
 def rows(quantities: Sequence[str]) -> pd.DataFrame:
