@@ -78,7 +78,20 @@ def pooled_variance(groups: Iterable[pd.Series]) -> tuple[float, int]:
     return squares / freedom if freedom else math.nan, freedom
 
 
-def student(center: Any, square: Any, freedom: int) -> tuple[Any, Any, Any, Any]:
+def shared_freedom(sizes: Sequence[int]) -> float:
+    """Degrees of freedom of the pooled variance of differences that all have one term in common, such as each of
+    several arms minus OPD, seed by seed: those of groups of these sizes, less what the common term makes them share.
+
+    The differences of two arms then have a correlation of one half, their variances one of a quarter, and the pooled
+    variance that of a chi-squared with so many degrees (Satterthwaite, Biometrics Bulletin 2, 1946). 0 of no group of
+    two; of a single group its size - 1; at most four times that, however many there are.
+    """
+    freedoms = [size - 1 for size in sizes if size > 1]
+    common = sum(min(one, other) for i, one in enumerate(freedoms) for j, other in enumerate(freedoms) if i != j)
+    return sum(freedoms) ** 2 / (sum(freedoms) + common / 4) if freedoms else 0.0
+
+
+def student(center: Any, square: Any, freedom: float) -> tuple[Any, Any, Any, Any]:
     """A mean, its 95% interval and its two-sided p value: center, low, high, p.
 
     `square` is the squared standard error, known with `freedom`; numbers or arrays of them. NaN where it is unknown,

@@ -18,6 +18,7 @@ from opdlib.stats import (
     paired_bootstrap,
     pooled_variance,
     scaled,
+    shared_freedom,
     student,
     verdict,
     wilson,
@@ -135,3 +136,11 @@ def test_the_paired_bootstrap_draws_problems_and_keeps_seeds() -> None:
     opposite = paired_bootstrap([each, [-x for x in each]])
     assert opposite == (0, 0, 0)
     assert all(math.isnan(x) for x in paired_bootstrap([]))
+
+
+def test_arms_that_share_the_runs_they_are_compared_with() -> None:
+    assert shared_freedom([3]) == 2, "nothing is shared"
+    assert shared_freedom([3, 3]) == pytest.approx(16 / 5)
+    assert 7.9 < shared_freedom([3] * 1000) < 8, "at most four times that of one arm"
+    assert shared_freedom([3, 1]) == 2, "an arm of one seed adds none"
+    assert shared_freedom([]) == shared_freedom([1, 1]) == 0

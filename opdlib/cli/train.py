@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -44,7 +44,7 @@ def evaluate(
         found, whole = evaluate.evaluate(checkpoint, task=tasks, seed=seed), None
     else:
         said, first = evaluate.answers(checkpoint, task=tasks, seed=seed), evaluate.EVALUATED
-        found, whole = (evaluate.counted(part, tasks, seed) for part in (said[:first], said))
+        found, whole = (evaluate.counted(part, evaluate.asked_task(tasks).name, seed) for part in (said[:first], said))
         rows = [{"evaluated": int(i < first), **asdict(a), "correct": int(a.correct)} for i, a in enumerate(said)]
         write_file(answers, csv_text(rows))
     if json:
@@ -154,8 +154,15 @@ def study(
         raise ParameterError(f"--parallel {parallel}; wanted a number of runs from 1 up")
     if parallel is not None and along:
         raise ParameterError("--along with --parallel: these runs are made one at a time; leave --parallel out")
+    asked = {"--collect": collect, "--overlaps": overlaps, "--repeat": repeat, "--score": score, "--surgery": surgery}
+    made = {"--list": list, "--along": along, "--parallel": parallel, "--from-scratch": from_scratch and not repeat}
+    _one_thing([option for option, on in asked.items() if on], [option for option, on in made.items() if on])
+    if (overlaps or repeat) and (arms or seeds):
+        raise ParameterError(
+            f"{'--overlaps' if overlaps else '--repeat'} takes no --arms and no --seeds; leave them out"
+        )
     if collect or overlaps:
-        said = _collected(chosen, out, overlaps)
+        said = _collected(chosen, out, overlaps, arms, seeds)
     elif repeat:
         from opdlib.study import repeat as repeating
 
@@ -171,7 +178,14 @@ def study(
         print(line, flush=True)
 
 
-def _collected(scale: Scale, out: Path, overlaps: bool) -> Iterator[str]:
+def _one_thing(asked: Sequence[str], made: Sequence[str]) -> None:
+    """Raises ParameterError for options that exclude each other."""
+    if len(asked) > 1 or (asked and made):
+        first, second = (*asked, *made)[:2]
+        raise ParameterError(f"{first} with {second}: a command does one of them; leave one out")
+
+
+def _collected(scale: Scale, out: Path, overlaps: bool, arms: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[str]:
     """Take in what was measured, or write what runs have in common."""
     if overlaps:
         from opdlib.study.overlaps import write_overlaps
@@ -180,8 +194,10 @@ def _collected(scale: Scale, out: Path, overlaps: bool) -> Iterator[str]:
         yield f"{scale.name}: overlaps and masks in {out / scale.name}"
     else:
         from opdlib.results.collect import collect
+        from opdlib.results.missing import chosen
 
-        yield f"{scale.name}: {len(collect(scale, out))} runs in {out / scale.name}"
+        taken = collect(scale, out, chosen=chosen(scale, arms, seeds))
+        yield f"{scale.name}: {len(taken)} runs in {out / scale.name}"
 
 
 def _made(
@@ -243,10 +259,14 @@ def _asked(scale: Scale, out: Path, surgery: bool, arms: tuple[str, ...], seeds:
     """Write the scale's answers or its surgery, with the kernels of full OPD, of the arms that compute with these."""
     from opdlib.registry.recipes import load_recipe
     from opdlib.registry.study import FULL
+    from opdlib.results.missing import chosen
     from opdlib.train import arithmetic
 
+    runs = chosen(scale, arms, seeds)
     kernels = {name: load_recipe(arm.recipe).kernels for name, arm in scale.arms.items()}
     alike = {name: arm for name, arm in scale.arms.items() if kernels[name] == kernels[FULL]}
+    if others := [*dict.fromkeys(arm for arm, _ in runs if arm not in alike)]:
+        yield f"{scale.name}: left out, with other kernels than {FULL}: {', '.join(others)}"
     scale = scale.model_copy(update={"arms": alike})
     arithmetic.choose(kernels[FULL])  # before torch is loaded
     if surgery:
@@ -257,4 +277,5 @@ def _asked(scale: Scale, out: Path, surgery: bool, arms: tuple[str, ...], seeds:
     else:
         from opdlib.study.answers import write_answers
 
-        yield f"{scale.name}: {len(write_answers(scale, out))} runs asked; answers in {out / scale.name}"
+        done = write_answers(scale, out, chosen=[run for run in runs if run[0] in alike])
+        yield f"{scale.name}: {len(done)} runs asked; answers in {out / scale.name}"

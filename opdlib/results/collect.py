@@ -12,8 +12,9 @@ from opdlib.checkpoints.series import COMPLETE
 from opdlib.errors import RegistryError
 from opdlib.files import locked, write_together
 from opdlib.quantities import flat
-from opdlib.registry.recipes import PARENT, Recipe
+from opdlib.registry.recipes import PARENT, Recipe, load_recipe
 from opdlib.registry.study import RUNS, Scale
+from opdlib.results.compare import GEOMETRY_TOLERANCE
 from opdlib.results.flat import headline, null_rows, undefined, without_nulls
 from opdlib.results.layout import SUMMARY, check, csv_text, read_summary
 from opdlib.results.study import COLUMNS, KEYS, PLACE, cells_of
@@ -22,9 +23,11 @@ from opdlib.results.trained import Row, curve_of, facts_of, recipe_in, words
 CHECKED = ("runs", "steps", "undefined")
 HOW = (
     *("training_seconds", "resumed", "seconds", "python", "platform", "device", "threads"),
-    *("git.", "packages.", "cpu.", "kernels."),
+    *("git.", "packages.", "cpu.", "kernels.", "parents.", "measured."),
 )
-"""What the columns begin with that say how long, when, where and with what a run was trained."""
+"""What the columns begin with that say how long, when, where and with what a run was trained and measured."""
+WHAT = ("measured.source", "measured.trained")
+"""Columns that begin so and are digests of weights."""
 
 Cells = dict[str, str]
 Tables = dict[str, list[Row]]
@@ -34,8 +37,8 @@ def collect(scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple
     """Add every measured run of the scale (of `chosen`) that lies in `runs` to the tables in `out`/<scale>; their keys.
 
     A run that has rows already may add cells and rows that they lack; how one that was trained again to the same
-    weights was made is not asked. Raises RegistryError, with nothing written, for a number that is another than the one
-    in the tables.
+    weights was made is not asked, and its numbers may differ as two machines' do (`opdlib.results.compare`). Raises
+    RegistryError, with nothing written, for a number that is another than the one in the tables.
     """
     found: Tables = {}
     collected, parents = [], set()
@@ -44,7 +47,7 @@ def collect(scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple
         measured = (folder / COMPLETE).is_file() and (folder / "results" / SUMMARY).is_file()
         if measured and (chosen is None or (arm.name, seed) in chosen):
             _extend(found, _of_run(arm.name, seed, folder))
-            parents |= _parents(recipe_in(folder), folder.parent)
+            parents |= _parents(recipe_in(folder), arm.recipe, folder.parent)
             collected.append(arm.key(seed))
     for folder in sorted(parents):
         _extend(found, _of_parent(folder))
@@ -61,7 +64,7 @@ def add_rows(scale: Scale, folder: Path, new: Tables, order: Callable[[Cells], A
         old = {table: _stored(place / f"{table}.csv") for table in (*CHECKED, *new)}
         again = {who for table in ("runs", "parents") for who in _trained_again(table, old, new)}
         merged = {
-            table: _merge(f"{scale.name}: {table}", KEYS[table], rows, _without(again, table, new.get(table, ())))
+            table: _merge(f"{scale.name}: {table}", KEYS[table], rows, _without(again, table, rows, new.get(table, ())))
             for table, rows in old.items()
         }
         _refuse_defined(scale, merged)
@@ -112,11 +115,14 @@ def _of_parent(folder: Path) -> Tables:
     return {"parents": [run | facts_of(folder)], "parent_curves": [run | row for row in curve_of(folder)]}
 
 
-def _parents(recipe: Recipe, runs: Path) -> set[Path]:
-    """The folders of the complete runs that this one started from or was taught by, where they are here."""
+def _parents(recipe: Recipe, path: Path, runs: Path) -> set[Path]:
+    """The folders of the complete runs that this one, of the recipe at `path`, started from or was taught by, where
+    they are here. A parent is run with the seed of its own recipe, which lies beside."""
     specs = [str(getattr(recipe, role, "")) for role in ("student", "teacher")]
-    names = [spec.removeprefix(PARENT) for spec in specs if spec.startswith(PARENT)]
-    return {done.parent for name in names for done in runs.glob(f"{name}-s[0-9]*/{COMPLETE}")}
+    named = [path.with_name(f"{spec.removeprefix(PARENT)}.yaml") for spec in specs if spec.startswith(PARENT)]
+    theirs = [load_recipe(place) for place in named if place.is_file()]
+    folders = {runs / f"{parent.name}-s{parent.seed}" for parent in theirs}
+    return {folder for folder in folders if (folder / COMPLETE).is_file()}
 
 
 def _measured(known: Mapping[str, Any]) -> Row:
@@ -167,11 +173,23 @@ def _trained_again(table: str, old: Mapping[str, Sequence[Cells]], new: Tables) 
             yield _who(table, row)
 
 
-def _without(again: Collection[tuple[str, ...]], table: str, rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows, without `HOW` for who was trained again."""
+def _without(
+    again: Collection[tuple[str, ...]], table: str, old: Sequence[Cells], rows: Iterable[Row]
+) -> Iterator[Row]:
+    """The rows; of who was trained again without `HOW`, and without numbers that are those of the old row but for
+    another machine's last digits."""
+    known = {tuple(row[column] for column in KEYS[table]): row for row in old} if again else {}
     for row in rows:
-        kept = _who(table, row) not in again
-        yield row if kept else {column: cell for column, cell in row.items() if not column.startswith(HOW)}
+        if _who(table, row) not in again:
+            yield row
+            continue
+        before = known.get(tuple(str(row[column]) for column in KEYS[table]), {})
+        told = {column: cell for column, cell in row.items() if column in WHAT or not column.startswith(HOW)}
+        yield {column: cell for column, cell in told.items() if not _alike(cell, before.get(column, ""))}
+
+
+def _alike(cell: object, known: str) -> bool:
+    return isinstance(cell, float) and known != "" and math.isclose(cell, float(known), rel_tol=GEOMETRY_TOLERANCE)
 
 
 def _who(table: str, row: Row) -> tuple[str, ...]:
@@ -227,8 +245,9 @@ def _refuse_defined(scale: Scale, tables: Mapping[str, Sequence[Cells]]) -> None
 
 
 def _place(arms: Sequence[str], row: Cells) -> tuple[int, str, int, int, int]:
-    """Where a row stands: by arm, parent, seed, view and step; rows of one measurement stay as they came."""
-    arm, parent = arms.index(row["arm"]) if "arm" in row else 0, row.get("recipe", "")
+    """Where a row stands: by arm (one that the plan no longer has is last), parent, seed, view and step; rows of one
+    measurement stay as they came."""
+    arm, parent = [*arms, row["arm"]].index(row["arm"]) if "arm" in row else 0, row.get("recipe", "")
     return arm, parent, int(row["seed"]), int(row.get("view") == "stored"), int(row.get("step", 0))
 
 

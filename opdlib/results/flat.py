@@ -58,8 +58,8 @@ def from_null_rows(rows: Iterable[Mapping[Any, Any]]) -> dict[str, Any]:
         if not math.isnan(row["expected"]):
             nulls.setdefault(row["null"], {})[row["key"]] = row["expected"]
         if row["verdict"]:
-            interval = [None if math.isnan(end) else end for end in (row["low"], row["high"])]
-            known = {"ratio": row["ratio"], "interval": interval, "verdict": row["verdict"]}
+            ratio, *interval = (None if math.isnan(row[name]) else row[name] for name in ("ratio", "low", "high"))
+            known = {"ratio": ratio, "interval": interval, "verdict": row["verdict"]}
             explained.setdefault(row["null"], {})[row["key"]] = known
     return {"nulls": {null: nest(numbers) for null, numbers in nulls.items()}, "explained": explained} if nulls else {}
 

@@ -69,9 +69,11 @@ def run_along(
 def _measure(source: Checkpoint, weights: Path) -> None:
     """Measure the weights of a step, and drop those that no later step is compared with."""
     run, step = weights.parents[1], int(weights.name)
+    for later in (number for number, _ in _kept(run) if number > step):  # of a run that was killed, and goes on before
+        shutil.rmtree(run / "steps" / str(later))
     if not is_measured(run / "along", step):
         with threads(None):  # measuring leaves torch with one
-            measure_last(source, [kept for kept in _kept(run) if kept[0] <= step], run / "along")
+            measure_last(source, _kept(run), run / "along")
     for old, _ in _kept(run)[:-2]:
         shutil.rmtree(run / "steps" / str(old))
 

@@ -1,6 +1,6 @@
 """Which held-out problems each run of a scale answers: every one that the task has, with those of the recipes first."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,19 @@ from opdlib.train.evaluate import answers
 from opdlib.train.run import threads
 
 
-def write_answers(scale: Scale, out: Path, runs: Path = RUNS) -> list[str]:
-    """Ask every complete run in `runs` that has no column in `answers` of `out`/<scale> yet; their keys.
+def write_answers(
+    scale: Scale, out: Path, runs: Path = RUNS, chosen: Collection[tuple[str, int]] | None = None
+) -> list[str]:
+    """Ask every complete run in `runs` (of `chosen`: arm and seed) that has no column in `answers` of `out`/<scale>;
+    their keys.
 
     A model answers as it did when its training ended: in float32, on the recipe's threads, in the same batches. The
     table is written after each run. Raises CheckpointError if there is no complete run; RegistryError if one answers
     another number of its recipe's problems than when it ended (or did, by the table), and for another table's problems.
     """
-    here = [run for run in _planned(scale, runs) if (run[2] / COMPLETE).is_file()]
+    wanted = None if chosen is None else {scale.arms[arm].key(seed) for arm, seed in chosen}
+    planned = [run for run in _planned(scale, runs) if wanted is None or run[0] in wanted]
+    here = [run for run in planned if (run[2] / COMPLETE).is_file()]
     if not here:
         raise CheckpointError(f"scale {scale.name}: no complete run in {runs}; run: opd study {scale.name}")
     asked = []

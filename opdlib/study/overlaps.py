@@ -38,10 +38,12 @@ def write_overlaps(scale: Scale, out: Path, runs: Path = RUNS) -> None:
     source = open_checkpoint(scale.source_spec(runs))
     masks = [_mask_row(arm, seed, source, scale, runs) for arm, seed in _masked(scale, here, runs)]
     add_rows(scale, out / scale.name, {"masks": masks})
-    planned = [*_planned(scale)]
+    place = {key: number for number, key in enumerate(_planned(scale))}
 
-    def order(row: Mapping[str, str]) -> int:
-        return planned.index(tuple(row[column] for column in KEYS["overlaps"]))
+    def order(row: Mapping[str, str]) -> tuple[int, tuple[str, ...]]:
+        """Rows that the plan no longer has are last."""
+        key = tuple(row[column] for column in KEYS["overlaps"])
+        return place.get(key, len(place)), key
 
     add_rows(scale, out / scale.name, {"overlaps": [*_overlap_rows(scale, here, source, runs)]}, order)
 

@@ -6,7 +6,6 @@ study's priorities. What a process prints goes to a log beside its run folder.
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,9 +23,8 @@ Command = Callable[[Run], Sequence[str]]
 
 
 def trained_and_measured(run: Run) -> Sequence[str]:
-    """`opd train` in this interpreter."""
-    options = "--out", str(run.folder), "--seed", str(run.recipe.seed), "--resume", "--device", "cpu"
-    return [sys.executable, "-m", "opdlib", "train", str(run.path), *options]
+    """`opd train`, on the CPU where it measures."""
+    return run.command("--device", "cpu")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from opdlib.checkpoints import open_checkpoint
+from opdlib.checkpoints.series import COMPLETE
+from opdlib.errors import RegistryError
+from opdlib.foreign import read_value
 from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import RUNS, Scale
 from opdlib.results.collect import collect
@@ -11,13 +14,14 @@ from opdlib.results.layout import is_whole
 from opdlib.results.measure import Order, measure_into, measure_together, scales_of, settle
 from opdlib.train.parents import Run, plan
 from opdlib.train.run import source_of, train
+from opdlib.train.run_folder import AGAIN
 
 MASTERS = "float32 master weights of our own run: not re-measurable from the patch"
 
 
 def measure_run(recipe_path: Path, folder: Path, device: str = "auto") -> None:
     """Measure the complete run in `folder` against its source, whatever is not measured yet, on a device of
-    `opdlib.measurement.schedule.measure_all`.
+    `opdlib.measurement.schedule.measure_all`. Raises RegistryError if the source is not what it was trained from.
 
     | folder in it | what is measured |
     | --- | --- |
@@ -27,6 +31,12 @@ def measure_run(recipe_path: Path, folder: Path, device: str = "auto") -> None:
     """
     run = planned_run(recipe_path, folder)
     source, name = source_of(run), f"{run.recipe.name}-s{run.recipe.seed}"
+    began = read_value(folder / COMPLETE, RegistryError, AGAIN, "digests", "source")
+    if (found := source.digest()) != began:
+        raise RegistryError(
+            f"{folder}: was trained from weights {began[:12]}, and {source.spec} has {found[:12]}; put the former "
+            "back, or train the run again"
+        )
     options: dict[str, Any] = {"device": device, "progress": None}
     if not is_whole(folder / "results" / "stored"):
         masters = open_checkpoint(str(folder / "fp32"))

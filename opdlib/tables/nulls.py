@@ -57,8 +57,8 @@ def verdicts(results: Results) -> pd.DataFrame:
             known = "exact_zero" if key == "changed" else key
             pair = [results.numbers.get(known), results.numbers.get(f"nulls.{null}.{known}")]
             numbers = [math.nan if n is None else 1 - n if key == "changed" else n for n in pair]
-            low, high = (math.nan if end is None else end for end in ratios[key]["interval"])
-            ends = {"ratio": ratios[key]["ratio"], "low": low, "high": high, "verdict": ratios[key]["verdict"]}
+            told = (math.nan if n is None else n for n in (ratios[key]["ratio"], *ratios[key]["interval"]))
+            ends = {**dict(zip(("ratio", "low", "high"), told, strict=True)), "verdict": ratios[key]["verdict"]}
             rows.append({"null": null, "quantity": key, "observed": numbers[0], "expected": numbers[1], **ends})
     columns = ["null", "quantity", "observed", "expected", "ratio", "low", "high", "verdict"]
     return results.labelled(pd.DataFrame(rows, columns=columns))

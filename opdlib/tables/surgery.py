@@ -80,7 +80,7 @@ def asking(table: pd.DataFrame, question: str) -> pd.DataFrame:
 
 
 def standing(scale: str, root: Path | None = None) -> pd.DataFrame:
-    """For the eye: each arm that is taken apart, its runs and rows, and the command that makes what is missing."""
+    """For the eye: each arm that is taken apart, its runs and rows, and the command that makes what may be missing."""
     table = open_study(scale, root).surgery
     command = f"opd study {scale} --surgery --out data/study"
     rows = [

@@ -34,7 +34,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
 
     def __init__(self, path: Path) -> None:
         self.log = StepLog(path)
-        self.began = 0.0
+        self.began = self.seconds = 0.0
         self.uncounted = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -47,6 +47,10 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.began = time.perf_counter()
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Here a step ends: what comes before the log is looking on, evaluating and saving."""
+        self.seconds = round(time.perf_counter() - self.began, 3)
+
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write what TRL logged, and the seconds. Raises RecipeError if the run has diverged."""
         logs = kwargs["logs"]
@@ -58,9 +62,8 @@ class Metrics(TrainerCallback):  # type: ignore[misc]  # transformers is Any to 
                     f"{self.log.path.parent.name}: {name} is {logs[name]} at step {state.global_step}; "
                     "wanted a finite number; try a smaller learning_rate"
                 )
-        seconds = round(time.perf_counter() - self.began, 3)
         tokens = logs["num_tokens"] + self.uncounted
-        self.log.append({"step": state.global_step, **logs, "num_tokens": tokens, "seconds": seconds})
+        self.log.append({"step": state.global_step, **logs, "num_tokens": tokens, "seconds": self.seconds})
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy

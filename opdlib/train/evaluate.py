@@ -55,7 +55,7 @@ def evaluate(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int |
     >>> f"{found.accuracy:.0%} of {found.n} problems, {found.interval[0]:.0%} to {found.interval[1]:.0%}"
     '0% of 20 problems, 0% to 16%'
     """
-    chosen = _chosen(task)
+    chosen = asked_task(task)
     asked = _asked(spec, chosen, n)
     chosen.held_out(asked, seed)  # a wrong number is told before a model is loaded
     return evaluate_model(*_opened(spec, chosen), chosen, seed, asked)
@@ -67,12 +67,13 @@ def answers(spec: str | Path, task: str = "arithmetic", seed: int = 0, n: int | 
     The first answers are those that `evaluate` counts where `n` is a multiple of what the task asks at once, as it is
     in every recipe. Raises what `evaluate` raises.
     """
-    chosen = _chosen(task)
+    chosen = asked_task(task)
     problems = chosen.all_held_out(_asked(spec, chosen, n), seed)
     return answer_model(*_opened(spec, chosen), chosen, problems)
 
 
-def _chosen(task: str) -> Task:
+def asked_task(task: str) -> Task:
+    """The task of this name, or of the recipe at this path."""
     return task_of(load_recipe(Path(task))) if task.endswith(".yaml") else find_task(task)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,11 @@ class Run:
             return parent.weights.spec if parent.weights else str(parent.folder / "bf16")
         named = names(self.recipe)[role]
         return None if named is None or named.startswith(FRESH) else named
+
+    def command(self, *options: str) -> list[str]:
+        """The command line that trains and measures it in this interpreter, or goes on with it."""
+        chosen = "--out", str(self.folder), "--seed", str(self.recipe.seed), "--resume", *options
+        return [sys.executable, "-m", "opdlib", "train", str(self.path), *chosen]
 
     def commits(self) -> dict[str, str]:
         """What the run has from the Hub, models and data, and the commits that it came in; its parents are complete."""

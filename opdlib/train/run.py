@@ -16,6 +16,7 @@
 """
 
 import shutil
+import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -30,8 +31,8 @@ from transformers import TrainerCallback
 from opdlib.checkpoints import open_checkpoint
 from opdlib.checkpoints.checkpoint import Checkpoint
 from opdlib.checkpoints.series import COMPLETE
-from opdlib.errors import OutputError
-from opdlib.files import new_folder
+from opdlib.errors import OutputError, RecipeError
+from opdlib.files import locked, new_folder
 from opdlib.foreign import foreign, read_object
 from opdlib.registry.recipes import OpsdRecipe
 from opdlib.train import arithmetic
@@ -44,7 +45,7 @@ from opdlib.train.models import load_model, load_reader, save_state, scoring_dev
 from opdlib.train.objectives import build_trainer
 from opdlib.train.parents import Run, prepared
 from opdlib.train.probes import Probes
-from opdlib.train.processes import check_processes, first, first_alone, meet
+from opdlib.train.processes import check_processes, count, first, first_alone, meet
 from opdlib.train.run_folder import AGAIN, StepLog, prepare, write_json
 from opdlib.train.tasks import task_of
 
@@ -73,9 +74,15 @@ def train(
     somebody who looks at it. Everything is checked before a model is loaded. Raises RecipeError, OutputError,
     MissingDependencyError, ParameterError for a task without problems, or CheckpointError for a model that cannot be
     opened.
+
+    One process trains in a folder: another waits for what it stands on, and is refused with OutputError for its own
+    run. What it stands on and computes with other kernels is trained by a process of its own.
     """
     given = {"steps": max_steps, "seed": seed, "keep_every": keep[0] if keep else None}
     run = prepared(recipe, out, given, resume, from_scratch)
+    for each in run.ancestors():
+        if not (each.folder / COMPLETE).exists() and count() == 1 and not arithmetic.computes_with(each.recipe.kernels):
+            _apart(each)
     for each in (*run.ancestors(), run):
         if not (each.folder / COMPLETE).exists():
             arithmetic.choose(each.recipe.kernels)
@@ -84,9 +91,12 @@ def train(
         each.check_problems()
         each.check_weights()
     meet()  # nothing is written before every process has looked
-    for each in (*run.ancestors(), run):
-        with threads(each.recipe.threads):
-            _train(each, score or each is not run, keep[1] if keep and each is run else None)
+    with _alone(run, wait=False):
+        for each in run.ancestors():
+            with _alone(each, wait=True), threads(each.recipe.threads):
+                _train(each)
+        with threads(run.recipe.threads):
+            _train(run, score, keep[1] if keep else None)
     return run.folder
 
 
@@ -106,7 +116,23 @@ def threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(run: Run, score: bool, look: Look | None) -> None:
+def _apart(run: Run) -> None:
+    """Train and measure a run in a process of its own, which can choose its kernels before it loads torch. What that
+    prints to stdout is left out. Raises RecipeError where it fails, after it has said why."""
+    if code := subprocess.run(run.command(), stdout=subprocess.DEVNULL, check=False).returncode:
+        raise RecipeError(f"{run.folder}: its training ended with status {code}, for the reason above")
+
+
+@contextmanager
+def _alone(run: Run, wait: bool) -> Iterator[None]:
+    """No other process trains this run meanwhile, but for those that share it."""
+    place = run.folder.with_name(f"{run.folder.name}.training")
+    with locked(place, f"run {run.folder.name}", wait) if first() else nullcontext():
+        meet()  # what another process has made by now is there for all that share this run
+        yield
+
+
+def _train(run: Run, score: bool = True, look: Look | None = None) -> None:
     """Train, save, evaluate; every stage that is already there is skipped."""
     folder, init = run.folder, run.folder / "init"
     complete = (folder / COMPLETE).exists()

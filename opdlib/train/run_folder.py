@@ -15,6 +15,8 @@ from opdlib.registry.recipes import Recipe, load_recipe
 
 AGAIN = "remove the run folder and train again"
 """What to do where a run folder is damaged."""
+WHENCE = {"committed": "that travels with opdlib", "here": "that was trained here"}
+"""Origin of a parent, as environment.json has it -> in words."""
 
 
 def check_existing(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -42,7 +44,7 @@ def prepare(folder: Path, recipe: Recipe, **origins: Mapping[str, str]) -> None:
     `hub`, the commits of what it gave; `parents`, whose weights were taken.
 
     Where it exists, an environment that has changed since is added under `resumed`. Raises
-    OutputError if the folder cannot be created.
+    OutputError if the folder cannot be created, RecipeError if a parent would be another.
     """
     from opdlib.train.environment import environment  # with torch, which checking a folder does not need
 
@@ -57,6 +59,15 @@ def prepare(folder: Path, recipe: Recipe, **origins: Mapping[str, str]) -> None:
         resumed = started.pop("resumed", [])
         if not isinstance(resumed, list):
             raise OutputError(f"{folder / 'environment.json'}: resumed is {resumed!r}, wanted a list; {AGAIN}")
+        parents = started.get("parents", {})
+        if not isinstance(parents, dict):
+            raise OutputError(f"{folder / 'environment.json'}: parents is {parents!r:.60}, wanted an object; {AGAIN}")
+        for role, origin in parents.items():
+            if origin != origins.get("parents", {}).get(role):
+                raise RecipeError(
+                    f"{folder}: began with a {role} {WHENCE.get(origin, origin)}, and would go on with another; put "
+                    f"that back, or {AGAIN}"
+                )
         if now != [started, *resumed][-1]:
             write_json(folder / "environment.json", started | {"resumed": [*resumed, now]})
 

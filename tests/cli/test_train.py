@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from opdlib.cli.main import main
 from tests.conftest import alone
 from tests.registry.recipe_files import recipe_content
 
@@ -60,3 +61,26 @@ def test_what_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         assert line.startswith("opd: ")
         assert wanted in line
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--collect", "--overlaps"], "--collect with --overlaps: a command does one of them"),
+        (["--score", "--list"], "--score with --list: a command does one of them"),
+        (["--surgery", "--parallel", "2"], "--surgery with --parallel: a command does one of them"),
+        (["--overlaps", "--arms", "opd"], "--overlaps takes no --arms and no --seeds"),
+        (["--repeat", "pico-opd-s0", "--seeds", "0"], "--repeat takes no --arms and no --seeds"),
+        (["--arms", "opd", "--seeds", "99"], "scale pico: no run with seed 99; choose among: 0, 1, 2, 3, 4"),
+        (["--collect", "--arms", "nosuch"], "scale pico: no arm 'nosuch'; choose among: opd, "),
+        (["--score", "--seeds", "99"], "scale pico: no run with seed 99"),
+        (["--surgery", "--arms", "nosuch"], "scale pico: no arm 'nosuch'"),
+        (["--list", "--along", "--arms", "nosuch"], "scale pico: no arm 'nosuch'"),
+    ],
+)
+def test_a_study_refuses_what_it_would_not_heed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["study", "pico", "--out", str(tmp_path / "out"), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -260,6 +260,48 @@ def test_a_run_that_was_made_again_elsewhere_is_the_same_run(runs: Path, tmp_pat
         collect(SCALE, tmp_path, runs)
 
 
+def test_another_machine_may_have_other_last_digits_versions_and_parents(runs: Path, tmp_path: Path) -> None:
+    collect(SCALE, tmp_path, runs)
+    before = contents(tmp_path / "pico")
+    for norm, same in ((THIRD * (1 + 1e-12), True), (THIRD * (1 + 1e-4), False)):
+        shutil.rmtree(runs / "pico-opd-s0")
+        folder = write_run(runs, "opd", 0, norm, training_seconds=99.5)
+        environment = json.loads((folder / "environment.json").read_text())
+        write_json(folder / "environment.json", environment | {"parents": {"teacher": "committed"}})
+        for file in folder.rglob("provenance.json"):
+            known = json.loads(file.read_text())
+            write_json(file, known | {"device": "cuda", "versions": {"python": "3.12", "torch": "2.11"}})
+            reseal(file.parent)
+        if same:
+            collect(SCALE, tmp_path, runs)
+        else:
+            with pytest.raises(RegistryError, match=r"rel_norm is 0\.30000000000000004 in the tables and 0\.30003"):
+                collect(SCALE, tmp_path, runs)
+        assert contents(tmp_path / "pico") == before
+
+
+def test_rows_of_an_arm_that_is_no_longer_planned_are_last(runs: Path, tmp_path: Path) -> None:
+    collect(SCALE, tmp_path, runs)
+    less = SCALE.model_copy(
+        update={"arms": {"adam-zero": SCALE.arms["adam-zero"].model_copy(update={"partner": None})}}
+    )
+    write_run(runs, "adam-zero", 1)
+    more = less.model_copy(update={"arms": {"adam-zero": less.arms["adam-zero"].model_copy(update={"seeds": (0, 1)})}})
+    collect(more, tmp_path, runs)
+    arms = [line.partition(",")[0] for line in contents(tmp_path / "pico")["runs.csv"].splitlines()[1:]]
+    assert arms == ["adam-zero"] * 4 + ["opd"] * 2
+
+
+def test_only_the_run_that_taught_is_a_parent(runs: Path, tmp_path: Path) -> None:
+    write_trained(runs, "pico-teacher", 0)
+    write_trained(runs, "pico-teacher", 7)
+    shutil.copytree(runs / "pico-teacher-s0", runs / "pico-teacher-s0.old")
+    collect(SCALE, tmp_path, runs)
+    header, *rows = contents(tmp_path / "pico")["parents.csv"].splitlines()
+    assert header.startswith("recipe,seed,")
+    assert [row.split(",")[:2] for row in rows] == [["pico-teacher", "0"]]
+
+
 def test_so_is_a_teacher_that_was_trained_again(runs: Path, tmp_path: Path) -> None:
     teacher = write_trained(runs, "pico-teacher", 0)
     collect(SCALE, tmp_path, runs)

@@ -100,6 +100,34 @@ def test_the_run_itself_step_by_step(small: Scale, tmp_path: Path, monkeypatch: 
     assert missing_along(small, out) == []
 
 
+def test_a_run_that_goes_on_before_its_last_weights_compares_the_same_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last checkpoint is older than the weights that were measured before it was killed."""
+    compared: list[list[int]] = []
+
+    def seen(source: Any, steps: Any, folder: Path) -> None:
+        compared.append([number for number, _ in steps][-3:])
+        if len(compared) == 4:
+            raise KeyboardInterrupt
+        (folder / str(compared[-1][-1])).mkdir(parents=True)
+
+    monkeypatch.setattr(along, "open_checkpoint", str)
+    monkeypatch.setattr(along, "measure_last", seen)
+    monkeypatch.setattr(along, "is_measured", lambda folder, step: (folder / str(step)).is_dir())
+
+    def go_on() -> None:
+        for step in range(1, 6):
+            place = tmp_path / "steps" / str(step)
+            place.mkdir(parents=True, exist_ok=True)
+            along._measure(None, place)  # type: ignore[arg-type]  # it is handed on
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    go_on()
+    assert compared == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4], [3, 4, 5]]
+
+
 def test_another_training_is_refused(small: Scale, tmp_path: Path) -> None:
     out, runs = tmp_path / "study", tmp_path / "runs" / "train"
     table = out / "pico" / "runs.csv"

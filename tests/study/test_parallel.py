@@ -1,9 +1,12 @@
 """Several runs at once, with a stub in place of the training: in order, never too many, each with its log."""
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -88,18 +91,26 @@ def test_what_stands_on_a_failed_run_does_not_begin(small: Scale, tmp_path: Path
     assert {"pico-opd-s0", "pico-mask-own-s0"} <= set(after)
 
 
-def test_processes_end_when_it_is_left(small: Scale, tmp_path: Path) -> None:
-    def command(run: Run) -> list[str]:
-        return [
-            sys.executable,
-            "-S",
-            "-c",
-            STUB.replace("0.1", "0 if 'source' in folder.name else 60"),
-            str(run.folder),
-            str(tmp_path / "log"),
-        ]
+def test_processes_end_when_it_is_left(small: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher would take a minute, what stands on the source alone takes no time."""
+    started, start = {}, parallel._start
 
-    going = run_parallel(small, [("opd", 0)], tmp_path / "study", 1, tmp_path / "runs", command=command)
-    assert next(going).name == "pico-source-s0"
-    going.close()
-    assert not (tmp_path / "runs" / "pico-teacher-s0" / "complete.json").exists()
+    def command(run: Run) -> list[str]:
+        stub = STUB.replace("0.1", "60 if 'teacher' in folder.name else 0")
+        return [sys.executable, "-S", "-c", stub, str(run.folder), str(tmp_path / "log")]
+
+    def kept(run: Run, *others: Any) -> subprocess.Popen[bytes]:
+        started[run.folder.name] = start(run, *others)
+        return started[run.folder.name]
+
+    monkeypatch.setattr(parallel, "_start", kept)
+    chosen = [("opd", 0), ("rlvr", 0)]
+    going = run_parallel(small, chosen, tmp_path / "study", 2, tmp_path / "runs", command=command)
+    try:
+        assert [next(going).name for _ in range(2)] == ["pico-source-s0", "pico-rlvr-s0"]
+        assert started["pico-teacher-s0"].poll() is None
+        going.close()
+        assert started["pico-teacher-s0"].poll() == -signal.SIGTERM
+    finally:
+        for process in started.values():
+            process.kill()

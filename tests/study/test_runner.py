@@ -1,6 +1,7 @@
 """Recipes as they are shipped, through the real command; a small study from nothing to tables."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from opdlib.registry.study import Arm, Scale, find_scale
 from opdlib.results.layout import read_summary
 from opdlib.results.missing import missing
 from opdlib.results.study import StudyResults
-from opdlib.study.runner import planned_run, run_arm
+from opdlib.study.runner import measure_run, planned_run, run_arm
 from opdlib.train.run import source_of, train
 
 SHORT = {"steps": 2, "save_every": 2, "batch_size": 16, "evaluation_size": 4}
@@ -84,6 +85,17 @@ def small(recipes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sca
     place = {"scale": "pico", "recipes": f"{recipes.name}/pico", "seeds": 2}
     arms = {name: Arm(name=name, partner=partner, **place) for name, partner in partners.items()}
     return Scale(name="pico", source="recipe:pico-source", arms=arms)
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_against_what_it_was_trained_from(recipes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pico-opd-s0"
+    train(recipes / "pico-opd.yaml", out, max_steps=2)
+    shutil.rmtree(tmp_path / "pico-source-s0" / "bf16")
+    shutil.copytree(out / "bf16", tmp_path / "pico-source-s0" / "bf16")
+    with pytest.raises(RegistryError, match=r"was trained from weights \w{12}, and .*pico-source-s0/bf16 has \w{12}"):
+        measure_run(recipes / "pico-opd.yaml", out)
+    assert not (out / "results").exists()
 
 
 @pytest.mark.slow

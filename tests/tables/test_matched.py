@@ -3,9 +3,10 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import studentized_range
+from scipy.stats import studentized_range, t
 
 from opdlib.registry.study import find_scale
 from opdlib.tables import study
@@ -152,28 +153,33 @@ def test_a_fixed_margin_with_pooled_variance() -> None:
     )
     found = margin.against_opd(table, ["offline", "sft", "rlvr"], ["stable_rank"]).set_index("arm")
     assert found["margin"].tolist() == pytest.approx([(82.74 / 9.97) ** 0.05] * 3)
-    assert found["paired"].all(), "seeds differ far more than arms within a seed"
-    assert (found["freedom"] == 4).all()
+    assert found["paired"].all()
+    assert found["freedom"].tolist() == pytest.approx([16 / 5] * 3), "two arms of three seeds share the seeds of OPD"
     logs = [math.log(1.01), 0.0, math.log(0.99)]
     thrice = [math.log(3), math.log(3), math.log(121 / 40)]
     square = (sum((x - sum(logs) / 3) ** 2 for x in logs) + sum((x - sum(thrice) / 3) ** 2 for x in thrice)) / 4
-    half = 2.7764451051977987 * math.sqrt(square / 3)
+    half = t.ppf(0.975, 16 / 5) * math.sqrt(square / 3)
     assert math.log(found.loc["offline", "high"]) == pytest.approx(sum(logs) / 3 + half)
     assert found["verdict"].tolist() == [WITHIN, OTHER, WITHIN], "one seed has the pooled interval"
     assert found.loc["sft", "holm"] == pytest.approx(3 * found.loc["sft", "p"])
     shown_ = shown.margins(found.reset_index())
-    assert shown_.loc["stable rank", "degrees of freedom"] == "4, paired"
+    assert shown_.loc["stable rank", "degrees of freedom"] == "3.2, paired"
     assert shown_.loc["stable rank", "sft (3)"].startswith("different: 3.0")
     assert shown_.loc["stable rank", "rlvr (1)"].startswith("1 ("), "no verdict of one seed"
 
 
-def test_unrelated_seeds_are_not_paired_and_shares_take_odds() -> None:
+def test_shares_take_odds_and_arms_without_a_seed_in_common_are_not_paired() -> None:
     table = arms_of({"opd": [0.50, 0.52, 0.48], "offline": [0.91, 0.89, 0.90]}, "exact_zero")
     found = margin.against_opd(table, ["offline"], ["exact_zero"]).iloc[0]
-    assert not found["paired"]
-    assert found["freedom"] == 4
+    assert found["paired"]
+    assert found["freedom"] == 2
     assert found["factor"] == pytest.approx(9.0, rel=0.02)
     assert found["verdict"] == OTHER
+    table.loc[table["arm"] == "offline", "seed"] += 3
+    apart = margin.against_opd(table, ["offline"], ["exact_zero"]).iloc[0]
+    assert not apart["paired"]
+    assert apart["freedom"] == 4
+    assert apart["factor"] == pytest.approx(9.0, rel=0.02)
     unknown = margin.against_opd(arms_of({"opd": [1.0], "offline": [2.0]}), ["offline"], ["stable_rank"]).iloc[0]
     assert unknown["verdict"] == UNDECIDED, "nothing says how large chance is"
     assert math.isnan(unknown["low"])
@@ -185,6 +191,19 @@ def test_a_share_that_is_whole_everywhere_has_no_odds() -> None:
     assert math.isnan(found["factor"])
     assert math.isnan(found["margin"])
     assert found["verdict"] == UNDECIDED
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.9])
+def test_the_pooled_interval_holds_what_is_true_as_often_as_it_says(alike: float) -> None:
+    """Arms that do not differ: 19 of 20 intervals hold 1, whatever seeds have in common."""
+    rng, held = np.random.default_rng(5), []
+    arms_ = ("opd", *(f"a{number}" for number in range(8)))
+    for _ in range(150):
+        seeds = rng.normal(size=3)
+        runs = {arm: np.exp(0.1 * (alike * seeds + math.sqrt(1 - alike**2) * rng.normal(size=3))) for arm in arms_}
+        found = margin.against_opd(arms_of({arm: [*own] for arm, own in runs.items()}), arms_[1:], ["stable_rank"])
+        held += [*((found["low"] <= 1) & (found["high"] >= 1))]
+    assert 0.93 < np.mean(held) < 0.975, "of 1,200, with what arms of one table have in common"
 
 
 def test_how_often_the_rules_are_right() -> None:

@@ -8,7 +8,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from opdlib.train import callbacks, run
+from opdlib.train import callbacks, objectives, run
+from opdlib.train.tasks import Task
 
 
 def die() -> None:
@@ -57,7 +58,17 @@ REPLACED: dict[str, tuple[str, object]] = {
 """Moment -> the name in opdlib.train.run that is replaced, and by what."""
 
 
+def rewarded(_: Task) -> Callable[..., list[float]]:
+    """A reward that random answers get as well: no random answer is ever right, and nothing would be learned."""
+
+    def even(completions: list[str], **others: Any) -> list[float]:
+        return [float(len(said) % 2 == 0) for said in completions]
+
+    return even
+
+
 def start(moment: str, recipe: Path, out: Path) -> None:
+    objectives._reward = rewarded
     name, replacement = REPLACED[moment]
     setattr(run, name, replacement)
     run.train(recipe, out=out)

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from opdlib.train import run
+from opdlib.train import objectives, run
 from opdlib.train.evaluate import evaluate
 from opdlib.train.probes import of_state, of_weights
 from opdlib.train.run import train
+from tests.train.killed import rewarded
 
 pytestmark = pytest.mark.slow
 
@@ -27,12 +28,15 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("objective", ["opd", "sft", "rlvr"])
 def test_a_run_with_probes_ends_in_the_same_bits(
-    tmp_path: Path, write_recipe: Callable[..., Path], objective: str
+    tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, objective: str
 ) -> None:
+    monkeypatch.setattr(objectives, "_reward", rewarded)
     plain = train(write_recipe(tmp_path, objective), out=tmp_path / "plain")
     probed = train(write_recipe(tmp_path, objective, **ALL), out=tmp_path / "probed")
     files = [folder / "fp32" / "model.safetensors" for folder in (plain, probed)]
     assert files[0].read_bytes() == files[1].read_bytes()
+    ends = json.loads((plain / "complete.json").read_text())["digests"]
+    assert ends["fp32"] != ends["source"], "else the same bits say nothing"
     assert not (plain / "probes.jsonl").exists()
     assert [row["step"] for row in rows(probed)] == [1, 2, 3, 4, 6]
     assert sorted(path.name for path in (probed / "steps").iterdir()) == ["2", "4"]

@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,17 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from opdlib.checkpoints import open_checkpoint
 from opdlib.errors import CheckpointError, MissingDependencyError, OutputError, RecipeError
+from opdlib.files import locked
 from opdlib.registry import weights
 from opdlib.registry.recipes import load_recipe, recipe_digest
 from opdlib.registry.weights import Weights
-from opdlib.train import run
+from opdlib.train import objectives, parents, run
 from opdlib.train.evaluate import evaluate
 from opdlib.train.fresh import ARCHITECTURES, write_fresh
 from opdlib.train.parents import plan
 from opdlib.train.run import train
-from tests.train.killed import train_until
+from opdlib.train.run_folder import prepare
+from tests.train.killed import rewarded, train_until
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +53,9 @@ def strings(content: object) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory, write_recipe: Callable[..., Path]) -> dict[str, Path]:
     """One uninterrupted run of each objective."""
     folder = tmp_path_factory.mktemp("whole")
-    return {x: train(write_recipe(folder, x), out=folder / x) for x in OBJECTIVES}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(objectives, "_reward", rewarded)
+        return {x: train(write_recipe(folder, x), out=folder / x) for x in OBJECTIVES}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -68,15 +74,15 @@ def test_a_run_folder_describes_itself(whole: dict[str, Path], pico: Path, other
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert {row["learning_rate"] for row in rows} == {0.001}
     assert all(row["num_tokens"] > 0 for row in rows)
-    if objective != "rlvr":  # no random answer is right, so there is nothing to reinforce
-        assert all(row["grad_norm"] > 0 for row in rows)
+    enough = any if objective == "rlvr" else all  # a group that is right as a whole has nothing to reinforce
+    assert enough(row["grad_norm"] > 0 for row in rows)
 
     source = load_file(pico / "model.safetensors")
     masters = load_file(folder / "fp32" / "model.safetensors")
     rounded = load_file(folder / "bf16" / "model.safetensors")
     assert masters.keys() == rounded.keys() == source.keys()
     assert all(torch.equal(rounded[k], masters[k].to(torch.bfloat16)) for k in masters)
-    assert any(not torch.equal(masters[k], source[k]) for k in masters) == (objective != "rlvr")
+    assert any(not torch.equal(masters[k], source[k]) for k in masters)
 
     scores = json.loads((folder / "evaluation.json").read_text())
     assert list(scores) == ["source", *(["teacher"] if objective not in ("sft", "opsd", "rlvr") else []), "student"]
@@ -149,13 +155,19 @@ def test_checkpointed_activations_change_no_bit(
     ],
 )
 def test_a_killed_run_resumes_to_the_same_bits(
-    whole: dict[str, Path], tmp_path: Path, write_recipe: Callable[..., Path], objective: str, moment: str
+    whole: dict[str, Path],
+    tmp_path: Path,
+    write_recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+    moment: str,
 ) -> None:
     recipe, folder = write_recipe(tmp_path, objective), tmp_path / "killed"
     assert train_until(moment, recipe, folder) == -signal.SIGKILL
     assert not (folder / "complete.json").exists()
     with pytest.raises(OutputError, match="an unfinished run, which --resume continues"):
         train(recipe, out=folder)
+    monkeypatch.setattr(objectives, "_reward", rewarded)
     train(recipe, out=folder, resume=True)
     assert steps(folder) == steps(whole[objective])
     for form in ("fp32", "bf16"):
@@ -184,6 +196,55 @@ def test_the_teacher_is_trained_first_and_reused(
     write_recipe(tmp_path, "sft", steps=3, seed=3)
     with pytest.raises(RecipeError, match=r"pico-sft-s3: was run with steps 2, the recipe says 3"):
         train(recipe, max_steps=2, seed=2)
+
+
+def test_one_process_trains_in_a_folder(
+    tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another is refused, and waits for what its run stands on."""
+    write_recipe(tmp_path, "sft", steps=1, seed=3)
+    recipe, taken = write_recipe(tmp_path, "opd", teacher="recipe:pico-sft"), []
+    with (
+        locked(tmp_path / "run.training", "run run"),
+        pytest.raises(OutputError, match=r"run\.training: is being written by process \d+ .*\(run run\); wait"),
+    ):
+        train(recipe, out=tmp_path / "run", max_steps=1)
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "pico-sft-s3").exists()
+
+    def seen(place: Path, work: str, wait: bool) -> AbstractContextManager[Path]:
+        taken.append((place.name, wait))
+        return locked(place, work, wait)
+
+    monkeypatch.setattr(run, "locked", seen)
+    train(recipe, out=tmp_path / "run", max_steps=1)
+    assert taken == [("run.training", False), ("pico-sft-s3.training", True)]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_parent_with_other_kernels_is_trained_by_another_process(
+    tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recipe(tmp_path, "sft", steps=1, seed=3, kernels="any-x86")
+    recipe = write_recipe(tmp_path, "opd", teacher="recipe:pico-sft")
+    with monkeypatch.context() as patched:
+        patched.setattr(parents.Run, "command", lambda _: [sys.executable, "-c", "raise SystemExit(3)"])
+        with pytest.raises(RecipeError, match="its training ended with status 3"):
+            train(recipe, out=tmp_path / "run", max_steps=1)
+    folder = train(recipe, out=tmp_path / "run", max_steps=1)
+    made = [json.loads((x / "environment.json").read_text())["kernels"] for x in (tmp_path / "pico-sft-s3", folder)]
+    assert made[0] != made[1]
+    assert (tmp_path / "pico-sft-s3" / "results" / "summary.json").is_file()
+
+
+def test_a_run_goes_on_with_the_parents_that_it_began_with(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, "opd"))
+    prepare(tmp_path / "run", recipe, parents={"teacher": "committed"})
+    prepare(tmp_path / "run", recipe, parents={"teacher": "committed"})
+    with pytest.raises(
+        RecipeError, match="began with a teacher that travels with opdlib, and would go on with another"
+    ):
+        prepare(tmp_path / "run", recipe, parents={"teacher": "here"})
 
 
 def test_weights_that_travel_are_taken_instead(

@@ -2,9 +2,10 @@
 
 The rule's margin is the range of the data, which grows with the number of seeds: the more runs, the larger a difference
 may be and still be none. The other margin is 5% of the paper's own contrast (`opdlib.tables.matched.paper`), on the
-scale of logarithms, or of logits for a share. Differences are taken on that scale. Their variance is pooled over arms:
-that of differences from OPD within a seed, if it is smaller than that of two unrelated runs (pairing helps), else that
-of runs within an arm. So an arm of a single seed has an interval, too, if others have more.
+scale of logarithms, or of logits for a share. Differences are taken on that scale, from OPD within a seed. Their
+variance is pooled over arms, so that an arm of a single seed has an interval, too, if others have more; all of them
+share the runs of OPD, which leaves it fewer degrees of freedom (`opdlib.stats.shared_freedom`). Arms without a seed of
+OPD's are compared as unrelated runs, by the variance within arms.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from opdlib.registry.study import FULL
-from opdlib.stats import LEVEL, MARGIN, holm, pooled_variance, scaled, student
+from opdlib.stats import LEVEL, MARGIN, holm, pooled_variance, scaled, shared_freedom, student
 from opdlib.tables import study
 from opdlib.tables.matched import paper
 from opdlib.tables.matched.arms import present
@@ -31,10 +32,11 @@ def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[s
     """Each of `arms` over OPD in each number, as factors: of odds where the number is a share.
 
     `table` is that of `opdlib.tables.study.runs`; all of its arms give the variance. Columns: arm, quantity, seeds (of
-    the arm that count), paired (whether differences were taken within seeds), freedom (degrees of freedom of the pooled
-    variance), factor, low, high (95%), margin (the factor up to which a difference is none; NaN where the paper has no
-    such number), p (two-sided, Student's), holm (for all tests of the table), verdict: `WITHIN` if the whole interval
-    is within the margin, `OTHER` if it is not and holm is below 5%, else `UNDECIDED`. NaN where nothing is known.
+    the arm that count), paired (whether it has seeds in common with OPD, as arms with several have), freedom (degrees
+    of freedom of the pooled variance), factor, low, high (95%), margin (the factor up to which a difference is none;
+    NaN where the paper has no such number), p (two-sided, Student's), holm (for all tests of the table), verdict:
+    `WITHIN` if the whole interval is within the margin, `OTHER` if it is not and holm is below 5%, else `UNDECIDED`.
+    NaN where nothing is known.
     """
     margins, rows = _margins(quantities), []
     there = [arm for arm in dict.fromkeys(table["arm"]) if arm != FULL]
@@ -44,9 +46,10 @@ def against_opd(table: pd.DataFrame, arms: Sequence[str], quantities: Sequence[s
         logs = logs.replace([math.inf, -math.inf], math.nan)
         differences = logs[there].sub(logs[FULL], axis="index")
         within, freedom = pooled_variance(logs[arm].dropna() for arm in logs)
-        between, freedom_between = pooled_variance(differences[arm].dropna() for arm in there)
-        paired = freedom_between > 0 and between < 2 * within
+        between, _ = pooled_variance(differences[arm].dropna() for arm in there)
+        freedom_between = shared_freedom([int(differences[arm].count()) for arm in there])
         for arm in [arm for arm in arms if arm in there]:
+            paired = freedom_between > 0 and bool(differences[arm].notna().any())
             own = differences[arm].dropna() if paired else logs[arm].dropna()
             center = float(own.mean()) - (0.0 if paired else float(logs[FULL].mean()))
             share = 1 / len(own) if len(own) else math.nan

@@ -84,8 +84,8 @@ def margins(table: pd.DataFrame) -> pd.DataFrame:
         cells = [f"{said[key]}{_factor('', rows.loc[key].rename({'factor': 'value'}))}" for key in keys]
         columns[f"{arm} ({int(own['seeds'].max())})"] = [MISSING if text.endswith(MISSING) else text for text in cells]
     columns["margin"] = [MISSING if math.isnan(x) else f"{1 / x:.3g} to {x:.3g}" for x in first["margin"]]
-    how = zip(first["freedom"], first["paired"], strict=True)
-    columns["degrees of freedom"] = [f"{freedom}, {'paired' if paired else 'unpaired'}" for freedom, paired in how]
+    how = table["freedom"].map("{:.3g}, ".format) + table["paired"].map({True: "paired", False: "unpaired"})
+    columns["degrees of freedom"] = ["; ".join(dict.fromkeys(how[table["quantity"] == key])) for key in keys]
     name = f"number (seeds), {int(table['p'].notna().sum())} tests"
     return text_table({name: [*map(label, keys)]} | columns if len(keys) else {}, name)
 
