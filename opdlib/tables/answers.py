@@ -11,8 +11,11 @@ from opdlib.stats import holm, mcnemar, paired_bootstrap
 from opdlib.tables import study
 from opdlib.tables.written import interval, percent, points, probability
 
-AGAINST_FULL = ("mask-own", "mask-magnitude", "mask-random", "sgd-3e-2", "adamw-3e-5", "adamw-1e-4", "offline-1e-4")
-"""Arms that are laid beside OPD problem by problem: masks, SGD, raised rates."""
+AGAINST_FULL = (
+    *("mask-own", "mask-magnitude", "mask-random", "sgd-3e-2", "adamw-3e-5", "adamw-1e-4", "offline-1e-4"),
+    *("offline", "rlvr"),
+)
+"""Arms that are laid beside OPD problem by problem: masks, SGD, raised rates, other regimes."""
 PAIRED = [
     *("arm", "partner", "seeds", "problems", "accuracy", "partner_accuracy", "difference", "low", "high"),
     *("ahead", "behind", "p", "p_holm"),
