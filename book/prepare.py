@@ -112,7 +112,8 @@ SYMBOLS = {"good": "✓", "part": "◐", "bad": "✗", "open": "○"}
 
 def clause_grid(records: Sequence[dict[str, Any]]) -> str:
     """Markdown: one row a clause of the abstract, failures first: how many of its tested claims have the paper's
-    number, what is left under control, and how many of them noise and offline distillation pass, too."""
+    number, the fewest runs that one of them rests on where these are too few for a verdict, what is left under control,
+    and how many of them noise and others pass, too."""
     rows = []
     for clause, says in clauses().items():
         own = [record for record in records if record["clause"] == clause and not _about_a_pair(record)]
@@ -120,7 +121,9 @@ def clause_grid(records: Sequence[dict[str, Any]]) -> str:
         come = sum(record["number"] == verdict.REPRODUCED for record in tested)
         under = Counter(record["control"] for record in own if record["control"] != verdict.NONE)
         stand, against = under[verdict.SURVIVES], under[verdict.EXPLAINED] + under[verdict.OPPOSITE]
-        number = _cell(f"{come} of {len(tested)}", come, len(tested) - come)
+        fewest = min((r["seeds"] for r in tested if CLAIMS[r["id"]].subject != PAPER), default=study.ENOUGH)
+        few = f" (runs: {fewest})" if fewest < study.ENOUGH else ""
+        number = _cell(f"{come} of {len(tested)}{few}", come, len(tested) - come)
         told = ", ".join(f"{under[word]} {word}" for word in verdict.CONTROL if under[word])
         passes = [_share(tested, who) for who in ("noise", "offline", "rlvr", "sgd")]
         order = (come / len(tested) if tested else 2.0, stand / (stand + against) if stand + against else 1.0)
