@@ -4,7 +4,7 @@ Both need the weights of the runs, which stay where the runs were made; two smal
 `overlaps` of `opdlib.results.study`.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from opdlib.errors import CheckpointError
 from opdlib.measurement.overlap import ATOL, overlap
 from opdlib.registry.recipes import PARENT, Mask, load_recipe
 from opdlib.registry.study import FULL, RUNS, Arm, Scale
+from opdlib.registry.weights import find_weights
 from opdlib.results.collect import add_rows
 from opdlib.results.study import BASELINES, KEYS, SHARES
 from opdlib.train.masks import training_masks
@@ -25,18 +26,22 @@ OWN = "mask-own"
 OTHERS = ("rlvr", "offline", "offline-rkl", "opd-ce", "sft", "opsd", "opd-other-teacher")
 """Arms whose changes are laid beside those of full OPD."""
 Row = dict[str, Any]
+Here = Mapping[tuple[str, int], str]
+"""Arm and seed -> the spec of the run's rounded weights, of all that are here."""
 
 
 def write_overlaps(scale: Scale, out: Path, runs: Path = RUNS) -> None:
-    """Add both tables' rows of every run whose weights lie in `runs` to the tables in `out`/<scale>.
+    """Add both tables' rows of every run whose weights lie in `runs`, beside those that travel with opdlib, to the
+    tables in `out`/<scale>.
 
     Raises CheckpointError if there are no weights of any run, or none of the source.
     """
-    here = {(arm.name, s) for arm in scale.arms.values() for s in arm.seeds if _weights(arm, s, runs).is_dir()}
-    if not here:
+    every = [(arm.name, seed) for arm in scale.arms.values() for seed in arm.seeds]
+    here = {(arm, seed): spec for arm, seed in every if (spec := _of(scale.arms[arm], seed, runs))}
+    if not any(scale.arms[arm].folder(seed, runs).is_dir() for arm, seed in here):
         raise CheckpointError(f"scale {scale.name}: no weights of its runs in {runs}; run: opd study {scale.name}")
     source = open_checkpoint(scale.source_spec(runs))
-    masks = [_mask_row(arm, seed, source, scale, runs) for arm, seed in _masked(scale, here, runs)]
+    masks = [_mask_row(arm, seed, source, scale, here, runs) for arm, seed in _masked(scale, here, runs)]
     add_rows(scale, out / scale.name, {"masks": masks})
     place = {key: number for number, key in enumerate(_planned(scale))}
 
@@ -65,14 +70,14 @@ def thresholds(scale: Scale) -> list[float]:
     return sorted({0.0, ATOL, *own})
 
 
-def _overlap_rows(scale: Scale, here: Set[tuple[str, int]], source: Checkpoint, runs: Path) -> Iterator[Row]:
+def _overlap_rows(scale: Scale, here: Here, source: Checkpoint, runs: Path) -> Iterator[Row]:
     for (arm_a, seed_a), (arm_b, seed_b) in comparisons(scale):
         sides = (arm_a, seed_a), (arm_b, seed_b)
-        if not set(sides) <= here:
+        if not {*sides} <= here.keys():
             continue
-        folders = [_weights(scale.arms[arm], seed, runs) for arm, seed in sides]
-        masters = [folder.with_name("fp32") for folder in folders]
-        a, b = map(open_checkpoint, masters if all(folder.is_dir() for folder in masters) else folders)
+        masters = [scale.arms[arm].folder(seed, runs) / "fp32" for arm, seed in sides]
+        whole = all(folder.is_dir() for folder in masters)
+        a, b = (open_checkpoint(str(spec)) for spec in (masters if whole else (here[side] for side in sides)))
         for atol in thresholds(scale):
             found = overlap(source, a, b, atol=atol)
             yield {
@@ -84,20 +89,20 @@ def _overlap_rows(scale: Scale, here: Set[tuple[str, int]], source: Checkpoint, 
             }
 
 
-def _masked(scale: Scale, here: Set[tuple[str, int]], runs: Path) -> Iterator[tuple[Arm, int]]:
+def _masked(scale: Scale, here: Here, runs: Path) -> Iterator[tuple[Arm, int]]:
     """Every run inside a mask whose weights are here with those of the mask's owner and of full OPD."""
     for arm in scale.arms.values():
         if load_recipe(arm.recipe).mask is None:
             continue
         for seed in arm.seeds:
-            if {(arm.name, seed), (FULL, seed)} <= here and _owners(arm, seed, runs).is_dir():
+            if {(arm.name, seed), (FULL, seed)} <= here.keys() and _owner(arm, seed, runs)[1]:
                 yield arm, seed
 
 
-def _mask_row(arm: Arm, seed: int, source: Checkpoint, scale: Scale, runs: Path) -> Row:
+def _mask_row(arm: Arm, seed: int, source: Checkpoint, scale: Scale, here: Here, runs: Path) -> Row:
     mask, own = _mask(arm), _mask(scale.arms[OWN]) if OWN in scale.arms else None
-    places = _owners(arm, seed, runs), _weights(scale.arms[FULL], seed, runs), _weights(arm, seed, runs)
-    owner, full, run = (open_checkpoint(str(place)) for place in places)
+    named, spec = _owner(arm, seed, runs)
+    owner, full, run = map(open_checkpoint, (spec, here[FULL, seed], here[arm.name, seed]))
     masks = training_masks(mask, source, owner, seed)
     energy = 0.0, 0.0
     sums = dict.fromkeys(("inside", "owner_inside", "own_inside", "in_own", "moved_inside", "moved_outside"), 0)
@@ -117,7 +122,7 @@ def _mask_row(arm: Arm, seed: int, source: Checkpoint, scale: Scale, runs: Path)
         "arm": arm.name,
         "seed": seed,
         "kind": mask.kind,
-        "owner": _owners(arm, seed, runs).parent.name,
+        "owner": named,
         "threshold": mask.threshold,
         "parameters": sum(inside.numel() for inside in masks.values()),
         **sums,
@@ -135,13 +140,24 @@ def _mask(arm: Arm) -> Mask:
     return mask
 
 
-def _owners(arm: Arm, seed: int, runs: Path) -> Path:
-    """The weights that the mask is made of: those of the recipe's run with the seed of the run inside it."""
-    return arm.folder(seed, runs).with_name(f"{_mask(arm).of.removeprefix(PARENT)}-s{seed}") / "bf16"
+def _owner(arm: Arm, seed: int, runs: Path) -> tuple[str, str]:
+    """The name and the weights of the run that the mask is made of: the recipe's, with the seed of the run inside."""
+    name = _mask(arm).of.removeprefix(PARENT)
+    folder = arm.folder(seed, runs).with_name(f"{name}-s{seed}")
+    return folder.name, _weights(arm.recipe.with_name(f"{name}.yaml"), seed, folder)
 
 
-def _weights(arm: Arm, seed: int, runs: Path) -> Path:
-    return arm.folder(seed, runs) / "bf16"
+def _of(arm: Arm, seed: int, runs: Path) -> str:
+    return _weights(arm.recipe, seed, arm.folder(seed, runs))
+
+
+def _weights(path: Path, seed: int, folder: Path) -> str:
+    """The spec of the rounded weights of a recipe's run: those in its `folder`, or else those that travel with opdlib;
+    empty where there are none."""
+    if (folder / "bf16").is_dir():
+        return str(folder / "bf16")
+    known = find_weights(load_recipe(path).model_copy(update={"seed": seed}))
+    return known.spec if known else ""
 
 
 def _planned(scale: Scale) -> Iterator[tuple[str, ...]]:

@@ -11,7 +11,10 @@ from opdlib.checkpoints import open_checkpoint
 from opdlib.cli.main import main
 from opdlib.errors import CheckpointError
 from opdlib.measurement.overlap import overlap
+from opdlib.registry import weights
+from opdlib.registry.recipes import load_recipe, recipe_digest
 from opdlib.registry.study import find_scale
+from opdlib.registry.weights import Weights as Travelling
 from opdlib.results.study import MASKS, OVERLAPS, open_study
 from opdlib.study.overlaps import comparisons, thresholds, write_overlaps
 from opdlib.tables.subnetwork.overlap import cosines, latent_error
@@ -130,6 +133,19 @@ def test_a_mask_and_the_run_inside_it(written: Path) -> None:
     changed = torch.cat([(run.read(n) != source.read(n)).flatten() for n in source.tensors])
     assert int(row["moved_inside"]) == int(changed.sum()) > 0
     assert row["moved_outside"] == "0"
+
+
+def test_weights_that_travel_stand_for_a_run_that_is_not_here(
+    written: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner of the mask, which is full OPD, too: the rows are those that the run itself would give."""
+    recipe = load_recipe(PICO.arms["opd"].recipe)
+    place = shutil.move(runs / "pico-opd-s0", tmp_path / "elsewhere") / "bf16"
+    known = Travelling(run="pico-opd-s0", recipe=recipe_digest(recipe), checkpoint=str(place), digest="")
+    monkeypatch.setattr(weights, "weights", lambda: {known.run: known})
+    write_overlaps(PICO, tmp_path / "out", runs)
+    for name in ("masks", "overlaps"):
+        assert table(tmp_path / "out", name) == table(written / "out", name)
 
 
 def test_a_run_that_left_its_mask_shows(runs: Path, tmp_path: Path) -> None:
