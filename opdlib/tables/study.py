@@ -16,6 +16,7 @@ import pandas as pd
 
 from opdlib.quantities import MISSING
 from opdlib.registry.pairs import Pair
+from opdlib.registry.recipes import load_recipe
 from opdlib.registry.study import FULL, find_run, find_scale
 from opdlib.results.study import StudyResults, open_study
 from opdlib.stats import mean_interval
@@ -52,10 +53,12 @@ def runs(scale: str, arms: Sequence[str] = (), view: str = "bf16", root: Path | 
     """One row a run of the scale (of `arms`, if given), in the order of study.yaml.
 
     Columns: those of `runs` in `opdlib.results.study` in this view, but for the student's accuracy, low, high (Wilson's
-    95% interval) and n (held-out problems), which go by these names, and source_accuracy.
+    95% interval) and n (held-out problems), which go by these names, source_accuracy, and accuracy_unrounded: of the
+    same problems by the float32 weights, as the run asked them after its last step; NaN where it did not, or computed
+    in bf16, which rounds weights as it goes.
     """
     known = open_study(scale, root)
-    return _named(_runs(known, view, known.written("runs")), arms)
+    return _named(_runs(known, view, known.written("runs", "curves")), arms)
 
 
 @lru_cache(maxsize=16)
@@ -64,7 +67,19 @@ def _runs(known: StudyResults, view: str, _: tuple[int, ...]) -> pd.DataFrame:
     order costs as much as reading them."""
     table = known.runs.rename(columns=CALLED)
     table = table.reindex(columns=[*dict.fromkeys([*table, *CALLED.values()])])
+    table = table.assign(accuracy_unrounded=_unrounded(known, table))
     return of_arms(table[table["view"] == view], known.scale)
+
+
+def _unrounded(known: StudyResults, runs: pd.DataFrame) -> pd.Series:
+    """What the curves say of the last step of each of `runs` that computed in float32."""
+    arms, curves = find_scale(known.scale).arms, known.curves
+    whole = {name for name, arm in arms.items() if load_recipe(arm.recipe).precision == "fp32"}
+    columns = ["arm", "seed", "step", "accuracy"]
+    asked = curves.reindex(columns=columns).dropna().itertuples(index=False, name=None)
+    found = {(arm, seed, step): accuracy for arm, seed, step, accuracy in asked if arm in whole}
+    ends = runs.reindex(columns=["arm", "seed", "steps"]).itertuples(index=False, name=None)
+    return pd.Series([found.get(end, math.nan) for end in ends], runs.index, dtype=float)
 
 
 def repeats(pair: Pair | None, quantity: str, view: str = "bf16") -> pd.Series:

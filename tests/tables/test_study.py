@@ -117,3 +117,12 @@ def test_repeats_of_a_run_are_the_seeds_of_its_arm() -> None:
     values = repeats(find_pair("pico-bf16-opd-s2"), "exact_zero")
     assert list(values) == list(runs_of("pico-bf16", ["opd"])["exact_zero"])
     assert len(repeats(find_pair("ds-qwen-opd"), "exact_zero")) == len(repeats(None, "exact_zero")) == 0
+
+
+def test_the_accuracy_of_weights_that_were_not_rounded_is_that_of_the_last_step() -> None:
+    curves = study.curves("smollm2", ["opd"]).set_index(["seed", "step"])["accuracy"]
+    table = study.runs("smollm2", ["opd"])
+    ends = dict(zip(table["seed"], table["accuracy_unrounded"], strict=True))
+    assert len(ends) == 3
+    assert all(found == curves[seed, 150] for seed, found in ends.items())
+    assert study.runs("smollm2-bf16")["accuracy_unrounded"].isna().all(), "they compute in bf16"

@@ -25,10 +25,10 @@ TRAINS = {
 """Arm -> what it trains."""
 RUN = ["arm", "seed"]
 RUNS = [
-    *(*RUN, "accuracy", "source_accuracy", "gain", "density", "in_own", "own_energy", "changed"),
+    *(*RUN, "accuracy", "accuracy_unrounded", "source_accuracy", "gain", "density", "in_own", "own_energy", "changed"),
     *("rel_norm", "distance", "moved_outside"),
 ]
-MEANS = ["gain", "density", "in_own", "own_energy", "changed", "rel_norm", "distance"]
+MEANS = ["accuracy_unrounded", "gain", "density", "in_own", "own_energy", "changed", "rel_norm", "distance"]
 ALONG = [*RUN, "step", "distance", "accuracy"]
 PUBLISHED = {
     "full-OPD mask": OWN,
@@ -50,13 +50,16 @@ def masks(scale: str, root: Path | None = None) -> pd.DataFrame:
 def runs(scale: str, root: Path | None = None) -> pd.DataFrame:
     """One row a finished run of full OPD or inside a mask.
 
-    Columns: arm, seed, accuracy, source_accuracy, gain (their difference), density (of the mask: 1 for full OPD, NaN
-    where it was not counted), in_own (share of the mask that lies in the own mask), own_energy (share of full OPD's
-    squared delta that lies inside), changed (share of all weights that differ in bf16), rel_norm, distance (NaN without
-    a curve), moved_outside (weights that moved outside of the mask).
+    Columns: arm, seed, accuracy (after rounding to bf16), accuracy_unrounded, source_accuracy, gain (the first minus
+    the last), density (of the mask: 1 for full OPD, NaN where it was not counted), in_own (share of the mask that lies
+    in the own mask), own_energy (share of full OPD's squared delta that lies inside), changed (share of all weights
+    that differ in bf16), rel_norm, distance (NaN without a curve), moved_outside (weights that moved outside of the
+    mask).
     """
     measured = study.runs(scale, [*TRAINS], root=root)
-    measured = measured.reindex(columns=[*RUN, "accuracy", "source_accuracy", "rel_norm", "exact_zero"])
+    measured = measured.reindex(
+        columns=[*RUN, "accuracy", "accuracy_unrounded", "source_accuracy", "rel_norm", "exact_zero"]
+    )
     ends = study.curves(scale, [*TRAINS], root).dropna(subset=["distance"]).groupby(RUN)["distance"].last()
     table = measured.merge(masks(scale, root), how="left", on=RUN).merge(ends.reset_index(), how="left", on=RUN)
     full = table["arm"] == FULL
@@ -71,8 +74,8 @@ def runs(scale: str, root: Path | None = None) -> pd.DataFrame:
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """One row an arm of `runs`: arm, trains, seeds, accuracy, low, high (95%, NaN of a single seed), kept (its gain
-    over full OPD's, of the seeds that both have), then means: gain, density, in_own, own_energy, changed, rel_norm,
-    distance."""
+    over full OPD's, of the seeds that both have), then means: accuracy_unrounded, gain, density, in_own, own_energy,
+    changed, rel_norm, distance."""
     full = table[table["arm"] == FULL].set_index("seed")["gain"]
     table = table.assign(whole=table["seed"].map(full))
     rows = []

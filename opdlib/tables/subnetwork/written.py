@@ -19,6 +19,7 @@ MASKS: study.Columns = {
     "full OPD's energy inside": (percent, "own_energy"),
     "changed in bf16": (percent, "changed"),
     "accuracy": (with_interval, "accuracy", "low", "high"),
+    "not rounded": (percent, "accuracy_unrounded"),
     "of full OPD's gain": (WHOLE, "kept"),
 }
 """Of `masked.over_seeds`: what a mask holds, what the run changed, and what is kept of the gain."""
