@@ -23,6 +23,7 @@ from opdlib.tables.study import (
     verdict,
 )
 from opdlib.tables.study import along as along_of
+from opdlib.tables.study import curves as curves_of
 from opdlib.tables.study import runs as runs_of
 from opdlib.tables.written import interval
 from tests.tables.matched_runs import LOSS, along, runs
@@ -120,9 +121,9 @@ def test_repeats_of_a_run_are_the_seeds_of_its_arm() -> None:
 
 
 def test_the_accuracy_of_weights_that_were_not_rounded_is_that_of_the_last_step() -> None:
-    curves = study.curves("smollm2", ["opd"]).set_index(["seed", "step"])["accuracy"]
-    table = study.runs("smollm2", ["opd"])
+    curves = curves_of("smollm2", ["opd"]).set_index(["seed", "step"])["accuracy"]
+    table = runs_of("smollm2", ["opd"])
     ends = dict(zip(table["seed"], table["accuracy_unrounded"], strict=True))
     assert len(ends) == 3
     assert all(found == curves[seed, 150] for seed, found in ends.items())
-    assert study.runs("smollm2-bf16")["accuracy_unrounded"].isna().all(), "they compute in bf16"
+    assert runs_of("smollm2-bf16")["accuracy_unrounded"].isna().all(), "they compute in bf16"
