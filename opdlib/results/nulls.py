@@ -92,20 +92,13 @@ def _columns(rows: Sequence[Values]) -> dict[str, list[float]]:
 
 
 def _explained(pairs: Sequence[tuple[Values, Values]]) -> dict[str, Any]:
-    """Key -> ratio null / observed, its interval over the matrices, verdict. `changed` is the density. The ratio of a
-    matrix that has nothing of what the null expects is infinite; None is infinite or undefined."""
+    """Key -> ratio null / observed, its interval over the matrices, verdict. `changed` is the density."""
     found = {}
-    rows = [{k: _ratio(e[k], o[k]) for k in e if k in o and (o[k] or e[k])} for o, e in pairs]
-    for key, ratios in _columns(rows).items():
+    for key, ratios in _columns([{k: e[k] / o[k] for k in e if o.get(k)} for o, e in pairs]).items():
         ratio, low, high = median_interval(ratios)
-        interval = [end if math.isfinite(end) else None for end in (low, high)]
-        known = {"ratio": ratio if math.isfinite(ratio) else None, "interval": interval}
+        known = {"ratio": ratio, "interval": [None, None] if math.isnan(low) else [low, high]}
         found["changed" if key == "density" else key] = known | {"verdict": verdict(low, high)}
     return found
-
-
-def _ratio(expected: float, observed: float) -> float:
-    return expected / observed if observed else math.inf
 
 
 def refused(measurement: Measurement) -> dict[str, str]:

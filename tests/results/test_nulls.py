@@ -17,7 +17,6 @@ from opdlib.measurement.schedule import EVERYTHING, METRICS, measure_all, measur
 from opdlib.metrics import nulls
 from opdlib.quantities import find, flat
 from opdlib.results.measure import files_of, scales_of
-from opdlib.results.nulls import _explained as explained_by
 from opdlib.results.summarize import summarize
 from tests.conftest import Weights, write_checkpoint
 from tests.metrics import geometry_reference as reference
@@ -152,15 +151,6 @@ def test_what_the_nulls_expect_is_what_slow_draws_give(measured: Callable[..., d
 
 
 @pytest.mark.slow
-def test_a_matrix_that_has_none_of_what_is_expected_counts() -> None:
-    """Six matrices as the null has them and six that have nothing: not explained, and no end that is infinite."""
-    alike, empty, both = ({"coverage.low.0.1": x} for x in (0.3, 0.0, 0.0))
-    found = explained_by([(alike, alike)] * 6 + [(empty, alike)] * 6)["coverage.low.0.1"]
-    assert found == {"ratio": None, "interval": [1.0, None], "verdict": "undecided"}
-    assert explained_by([(empty, alike)] * 12)["coverage.low.0.1"]["verdict"] == "below"
-    assert explained_by([(both, empty)] * 12) == {}, "nothing of nothing says nothing"
-
-
 def test_every_number_has_a_record(measured: Callable[..., dict[str, Any]]) -> None:
     assert [key for key, _ in flat(measured(noise, True)) if find(key) is None] == []
 
