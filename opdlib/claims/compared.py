@@ -14,9 +14,10 @@ from opdlib.claims.ours import Measured, of_results
 from opdlib.claims.study import Found, measured, of_runs, of_scale
 from opdlib.registry.claims import OPD, PAPER, Claim, load
 from opdlib.registry.pairs import DEFAULT, find_pair
-from opdlib.registry.study import FULL, find_run, find_scale, study
+from opdlib.registry.study import FULL, find_run, study
 from opdlib.results.layout import State, committed_folder, state_of
 from opdlib.tables import Results
+from opdlib.tables.matched.arms import same_source
 from opdlib.tables.optimizers import compared as rates
 from opdlib.tables.optimizers import sweep
 from opdlib.tables.paper import OPD_STYLE
@@ -139,21 +140,15 @@ def _ours(claim: Claim, own: Sequence[Measured]) -> Found:
 def _of_arms(claim: Claim) -> tuple[Found, str]:
     """The number of a claim about arms, and whose it is: the scale that it names if that has `ENOUGH` runs for it, else
     the one over its source that has, or comes nearest."""
-    found = [(of_scale(claim, scale), scale) for scale in _over_one_source(claim.scale)]
+    found = [(of_scale(claim, scale), scale) for scale in (claim.scale, *same_source(claim.scale))]
     return max(found, key=lambda each: min(each[0].seeds, ENOUGH))
-
-
-def _over_one_source(scale: str) -> list[str]:
-    """This scale, and the others over its source."""
-    source = find_scale(scale).source
-    return list(dict.fromkeys([scale, *(name for name, other in study().items() if other.source == source)]))
 
 
 def _strangers(scale: str) -> dict[str, list[Measured]]:
     """Runs that are not OPD, by name: those of this scale, or where it has none of the first other one over the same
     source. Of SGD those at its best rate there."""
     return {
-        name: next(filter(None, (measured(place, _chosen(place, arm)) for place in _over_one_source(scale))), [])
+        name: next(filter(None, (measured(place, _chosen(place, arm)) for place in (scale, *same_source(scale)))), [])
         for name, arm in STRANGERS.items()
     }
 

@@ -185,7 +185,8 @@ def _without(
             continue
         before = known.get(tuple(str(row[column]) for column in KEYS[table]), {})
         told = {column: cell for column, cell in row.items() if column in WHAT or not column.startswith(HOW)}
-        yield {column: cell for column, cell in told.items() if not _alike(cell, before.get(column, ""))}
+        kept = (column for column, cell in told.items() if not _alike(cell, before.get(column, "")))
+        yield {column: told[column] for column in dict.fromkeys((*KEYS[table], *kept))}
 
 
 def _alike(cell: object, known: str) -> bool:

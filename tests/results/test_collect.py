@@ -14,7 +14,7 @@ from opdlib.errors import RegistryError
 from opdlib.files import data_root
 from opdlib.quantities import flat
 from opdlib.registry.study import Arm, Scale
-from opdlib.results.collect import collect
+from opdlib.results.collect import add_rows, collect
 from opdlib.results.study import StudyResults
 from tests.conftest import reseal
 
@@ -278,6 +278,15 @@ def test_another_machine_may_have_other_last_digits_versions_and_parents(runs: P
             with pytest.raises(RegistryError, match=r"rel_norm is 0\.30000000000000004 in the tables and 0\.30003"):
                 collect(SCALE, tmp_path, runs)
         assert contents(tmp_path / "pico") == before
+
+
+def test_a_number_that_tells_rows_apart_stays_with_a_run_that_was_made_again(tmp_path: Path) -> None:
+    run = {"arm": "opd", "seed": 0, "view": "bf16"}
+    binade = {**run, "step": 4, "magnitude": 0.5, "coordinates": 3, "updated": 1, "changed": 1 / 3}
+    for seconds in (1.5, 99.5):
+        facts = {**run, "steps": 4, "training_seconds": seconds, "digest.fp32": "1e5"}
+        add_rows(SCALE, tmp_path / "pico", {"runs": [facts], "binades": [binade]})
+        assert contents(tmp_path / "pico")["binades.csv"].splitlines()[1:] == [f"opd,0,bf16,4,0.5,3,1,{1 / 3}"]
 
 
 def test_rows_of_an_arm_that_is_no_longer_planned_are_last(runs: Path, tmp_path: Path) -> None:
