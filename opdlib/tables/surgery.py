@@ -101,15 +101,6 @@ def beside(table: pd.DataFrame) -> pd.DataFrame:
     return study.text_table(text, "part")
 
 
-def sure(beyond: int, runs: int) -> str:
-    """In how many runs a difference is larger than the intervals, in words."""
-    if runs == 1:
-        return f"{'beyond' if beyond else 'within'} the intervals of the one run"
-    if beyond in (0, runs):
-        return f"{'beyond' if beyond else 'within'} the intervals in all {runs} runs"
-    return f"beyond the intervals in {beyond} of {runs} runs"
-
-
 def compared(table: pd.DataFrame, part: str, over: str, kind: str = PART) -> pd.DataFrame:
     """A part and its control `over` (a kind), run by run: arm, seed, gain, control (the control's gain), difference (of
     accuracies), apart (their intervals do not overlap). Runs that lack one of the two are left out."""

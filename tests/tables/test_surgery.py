@@ -41,14 +41,6 @@ def test_a_part_beside_its_control(tmp_path: Path) -> None:
     assert surgery.compared(table, "mask:low:0.2", SIZE).empty
 
 
-def test_in_how_many_runs_in_words() -> None:
-    assert surgery.sure(1, 1) == "beyond the intervals of the one run"
-    assert surgery.sure(0, 1) == "within the intervals of the one run"
-    assert surgery.sure(3, 3) == "beyond the intervals in all 3 runs"
-    assert surgery.sure(0, 3) == "within the intervals in all 3 runs"
-    assert surgery.sure(2, 3) == "beyond the intervals in 2 of 3 runs"
-
-
 def test_tables_for_the_eye(tmp_path: Path) -> None:
     root = write_surgery(tmp_path, arms=(("opd", 0), ("sgd-3e-2", 0)))
     means = surgery.over_seeds(surgery.parts("pico", root))
